@@ -1,0 +1,2 @@
+//! The `situ` command.
+fn main() {}

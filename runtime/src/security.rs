@@ -1,0 +1,1 @@
+//! Certificates: the cluster's authority and who is who.

@@ -1,0 +1,1 @@
+//! The promises of Situ, each shown by a test.

@@ -1,0 +1,640 @@
+//! The calls that a scheduler answers: to clients, to executors, and to the drivers and workers of jobs.
+//!
+//! A job is a program that runs several times. Its *driver* runs it from the start; at an action it sends the
+//! [`Plan`] of what the action needs and waits for the [`ActionResult`]. Its *workers* run the same program with the
+//! same arguments, which builds the same graph; at an action they ask for the result that the driver got. A task is
+//! therefore only a [`TaskAttemptId`] and what it computes.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::executor::{JobSecret, ShufflePiece};
+use super::namenode::Liveness;
+use crate::error::RemoteError;
+use crate::ids::{
+    ActionId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ShuffleId, StageId,
+    TaskAttemptId,
+};
+use crate::path::DfsPath;
+use crate::time::TimeMs;
+
+/// A call to the scheduler.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Starts a job. Answer: [`Response::Submitted`].
+    Submit {
+        /// What it runs.
+        program: Program,
+        /// With which arguments, the program's own name not among them.
+        arguments: Vec<String>,
+        /// Names the operation, so that a retry starts no second job.
+        operation: OperationId,
+    },
+    /// All jobs that the scheduler remembers, newest first. Answer: [`Response::Jobs`].
+    List,
+    /// The state of a job. Waits until it differs from `seen`, or for the call's time. Answer: [`Response::Status`].
+    Status {
+        /// Which.
+        job: JobId,
+        /// The revision that the caller knows already; 0 for none.
+        seen: u64,
+    },
+    /// Ends a job. Answer: [`Response::Done`].
+    Kill {
+        /// Which.
+        job: JobId,
+        /// Why, for its status.
+        reason: String,
+    },
+    /// Where the logs of a job are. Answer: [`Response::Logs`].
+    Logs {
+        /// Which.
+        job: JobId,
+    },
+    /// The executors. Answer: [`Response::Executors`].
+    Executors,
+
+    /// An executor joins. Answer: [`Response::Registered`].
+    ExecutorRegister(ExecutorRegistration),
+    /// An executor lives, tells what has ended and asks for work; the answer comes as soon as there is some, at the
+    /// latest when the scheduler wants to hear it again. Answer: [`Response::Commands`].
+    ExecutorPoll {
+        /// Which.
+        id: ExecutorId,
+        /// The last command that it has carried out or taken charge of; it is sent no more.
+        seen: u64,
+        /// What has happened there since the last poll that was answered.
+        events: Vec<ExecutorEvent>,
+    },
+
+    /// A driver begins. Answer: [`Response::Done`].
+    DriverBegin {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+    },
+    /// A driver runs an action; the answer comes when it is done. Asking again for the same action, as a driver that
+    /// was started anew does, waits for or gives the same result. Answer: [`Response::Action`].
+    RunAction {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which action.
+        action: ActionId,
+        /// What it needs.
+        plan: Box<Plan>,
+    },
+    /// A driver records a value from outside (a listing of input files) under an action's number, so that a replay sees
+    /// the same. If one is recorded already, that one counts. Answer: [`Response::Action`] with one piece.
+    Record {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which action.
+        action: ActionId,
+        /// The value, encoded.
+        value: Bytes,
+    },
+    /// A worker, or a driver in replay, asks for the result of an action; the answer comes when it is there. A driver
+    /// asks with `wait` false and gets [`ActionResult::Unknown`] when nobody has begun it. Answer: [`Response::Action`].
+    ActionResult {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which action.
+        action: ActionId,
+        /// Whether to wait until it is there.
+        wait: bool,
+    },
+    /// The plan that the driver sent for an action, against which a worker checks its own. Answer: [`Response::Plan`].
+    Plan {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which action.
+        action: ActionId,
+    },
+    /// Where the outputs of a shuffle's map tasks are. Answer: [`Response::MapOutputs`].
+    MapOutputs {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which shuffle.
+        shuffle: ShuffleId,
+    },
+    /// A driver is done; the job has this end. Answer: [`Response::Done`].
+    DriverEnd {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Nothing, or the error that its program returned.
+        error: Option<String>,
+    },
+}
+
+/// What a job runs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Program {
+    /// A program that every executor has, by name (`wordcount`, `grep`).
+    BuiltIn {
+        /// Its name.
+        name: String,
+    },
+    /// An executable in the file system.
+    Stored {
+        /// Its name, for people.
+        name: String,
+        /// Where it lies.
+        path: DfsPath,
+        /// The BLAKE3 hash of its bytes, checked before it is run.
+        hash: [u8; 32],
+    },
+}
+
+impl Program {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::BuiltIn { name } | Self::Stored { name, .. } => name,
+        }
+    }
+}
+
+/// What an executor says when it joins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExecutorRegistration {
+    /// This run of it.
+    pub id: ExecutorId,
+    /// Its node: that of the datanode beside it.
+    pub node: NodeName,
+    /// The rack of that node.
+    pub rack: RackName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// How much memory one worker process may use.
+    pub worker_memory_bytes: u64,
+}
+
+/// What happened at an executor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ExecutorEvent {
+    /// A task ended.
+    TaskEnded {
+        /// Which.
+        attempt: TaskAttemptId,
+        /// How.
+        outcome: TaskOutcome,
+    },
+    /// A driver process ended.
+    DriverEnded {
+        /// Of which job.
+        job: JobId,
+        /// Which attempt.
+        attempt: u32,
+        /// Nothing if it ended with 0; else what is known: its exit code or signal, and the last lines it wrote to
+        /// standard error.
+        error: Option<String>,
+    },
+    /// A worker process ended before its time; the tasks it had are reported one by one, its cached partitions are gone.
+    WorkerLost {
+        /// Of which job.
+        job: JobId,
+        /// What is known.
+        reason: String,
+    },
+}
+
+/// What an executor shall do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ExecutorCommand {
+    /// Start the driver of a job.
+    StartDriver {
+        /// What and how.
+        job: JobLaunch,
+        /// Which attempt, from 0.
+        attempt: u32,
+    },
+    /// Run a task in the job's worker process, which is started if it is not there.
+    RunTask {
+        /// How to start the worker.
+        job: JobLaunch,
+        /// The task.
+        task: Box<TaskSpec>,
+    },
+    /// Give a task up.
+    CancelTask {
+        /// Which.
+        attempt: TaskAttemptId,
+    },
+    /// End all processes of a job and drop its shuffle output; its logs stay.
+    EndJob {
+        /// Which.
+        job: JobId,
+    },
+    /// Register anew: the scheduler does not know the sender. Everything of earlier jobs shall end.
+    Register,
+}
+
+/// What an executor must know to start a process of a job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobLaunch {
+    /// Which job.
+    pub job: JobId,
+    /// What its processes show with every call.
+    pub secret: JobSecret,
+    /// Who submitted it.
+    pub user: String,
+    /// What to run.
+    pub program: Program,
+    /// With which arguments.
+    pub arguments: Vec<String>,
+}
+
+/// One task: which partition of which stage, and what becomes of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Which attempt at which task.
+    pub attempt: TaskAttemptId,
+    /// The action that it is for: a worker must have replayed up to it.
+    pub action: ActionId,
+    /// The digest of the plan of that action, which the worker compares with its own.
+    pub plan_digest: [u8; 32],
+    /// What becomes of the partition.
+    pub output: StageOutput,
+    /// How local the task is to its input, for its statistics.
+    pub locality: Locality,
+}
+
+/// How a task ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TaskOutcome {
+    /// It is done.
+    Done(Box<TaskDone>),
+    /// It is not.
+    Failed(TaskFailure),
+}
+
+/// What a done task leaves.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TaskDone {
+    /// Its result for the driver, encoded; empty for a map task.
+    pub result: Bytes,
+    /// What a map task wrote, one piece a reduce partition.
+    pub pieces: Vec<ShufflePiece>,
+    /// Partitions that the worker now holds in memory.
+    pub cached: Vec<(DatasetId, PartitionId)>,
+    /// What it took.
+    pub metrics: TaskMetrics,
+}
+
+/// What a task took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TaskMetrics {
+    /// Bytes read from the file system.
+    pub input_bytes: u64,
+    /// Of those, bytes that a datanode of another node sent.
+    pub remote_bytes: u64,
+    /// Bytes fetched from other tasks' shuffle output.
+    pub shuffle_read_bytes: u64,
+    /// Bytes of shuffle output written.
+    pub shuffle_written_bytes: u64,
+    /// Records that it produced.
+    pub records: u64,
+    /// From its start to its end.
+    pub wall_ms: u64,
+    /// Blocks that it read from another replica than the first it tried.
+    pub failovers: u64,
+}
+
+/// Why a task failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TaskFailure {
+    /// A piece of a shuffle could not be fetched or is corrupt: the map task must run again.
+    Fetch {
+        /// Which shuffle.
+        shuffle: ShuffleId,
+        /// Whose output.
+        map: TaskAttemptId,
+        /// Why.
+        reason: String,
+    },
+    /// The program's function returned an error or panicked. Counts against the task.
+    Program {
+        /// What it said.
+        message: String,
+    },
+    /// The worker process ended: a crash, or too much memory. Counts against the task.
+    WorkerLost {
+        /// What is known.
+        reason: String,
+    },
+    /// The worker's graph differs from the driver's. Ends the job.
+    PlanMismatch {
+        /// The first node that differs: the driver's and the worker's.
+        message: String,
+    },
+    /// Input could not be read or output not be written. Counts against the task.
+    Storage {
+        /// Why.
+        message: String,
+    },
+    /// The executor itself is gone. Does not count against the task.
+    ExecutorLost {
+        /// Why it is thought to be.
+        reason: String,
+    },
+    /// It was cancelled. Does not count against the task.
+    Cancelled,
+}
+
+/// What an action needs: the graph up to it, cut into stages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The graph, in the order of creation, up to the action.
+    pub nodes: Vec<PlanNode>,
+    /// The stages that the action needs, parents first; the last one gives the result.
+    pub stages: Vec<StagePlan>,
+    /// What the action is called, for people: `collect at main.rs:12`.
+    pub name: String,
+}
+
+/// One dataset of the graph, as far as a driver and a worker must agree on it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PlanNode {
+    /// Its operation and where in the program it stands: `flat_map at main.rs:12`.
+    pub name: String,
+    /// What it is made from.
+    pub parents: Vec<DatasetId>,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
+
+/// One stage: the same work for every partition of a dataset.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// Its id: that of the last dataset it computes.
+    pub stage: StageId,
+    /// Its name, for people.
+    pub name: String,
+    /// How many tasks it has.
+    pub partitions: u32,
+    /// What becomes of each partition.
+    pub output: StageOutput,
+    /// The shuffles that its tasks read.
+    pub reads: Vec<ShuffleId>,
+    /// Where each partition's input lies, best first; empty when it does not matter.
+    pub preferred: Vec<Vec<TaskLocation>>,
+    /// The datasets within the stage that are kept in memory once computed, so that a task goes where they are.
+    pub persisted: Vec<DatasetId>,
+}
+
+/// What becomes of a partition that a task has computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum StageOutput {
+    /// It is split for a shuffle.
+    Shuffle {
+        /// Which.
+        shuffle: ShuffleId,
+        /// Among how many reduce partitions.
+        reducers: u32,
+    },
+    /// It goes to the driver, as the action says.
+    Result {
+        /// Which action.
+        action: ActionId,
+    },
+}
+
+/// A place near a partition's input.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct TaskLocation {
+    /// The node.
+    pub node: NodeName,
+    /// Its rack.
+    pub rack: RackName,
+}
+
+/// How near a task runs to its input.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Locality {
+    /// In the process that holds it in memory.
+    Process,
+    /// On the node that holds it.
+    Node,
+    /// In the rack that holds it.
+    Rack,
+    /// Elsewhere, although it has a place.
+    Any,
+    /// It has no place.
+    NoPreference,
+}
+
+/// The result of an action.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ActionResult {
+    /// It is done: each partition's result, in order.
+    Done(Vec<Bytes>),
+    /// The job ended before it was done.
+    Failed(RemoteError),
+    /// Nobody has begun it.
+    Unknown,
+}
+
+/// Where one map task's output is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MapOutput {
+    /// The attempt that wrote it.
+    pub map: TaskAttemptId,
+    /// Where the executor that serves it listens.
+    pub address: SocketAddr,
+    /// Its pieces, one a reduce partition.
+    pub pieces: Vec<ShufflePiece>,
+}
+
+/// An answer of the scheduler.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Response {
+    /// It is noted.
+    Done,
+    /// The job's id; it is remembered from here on.
+    Submitted(JobId),
+    /// Jobs.
+    Jobs(Vec<JobSummary>),
+    /// The state of a job.
+    Status(Box<JobStatus>),
+    /// Where a job's logs are.
+    Logs(Vec<LogLocation>),
+    /// The executors.
+    Executors(Vec<ExecutorStatus>),
+    /// The executor is known now.
+    Registered {
+        /// How long the scheduler waits between two polls before it suspects the executor.
+        poll_ms: u32,
+    },
+    /// What the executor shall do.
+    Commands {
+        /// The number of the last of them.
+        last: u64,
+        /// In order; some may have been sent before.
+        commands: Vec<(u64, ExecutorCommand)>,
+    },
+    /// The result of an action.
+    Action(ActionResult),
+    /// A plan.
+    Plan(Option<Box<Plan>>),
+    /// Where each map partition's output is, in order; all are there, or the caller is told to come later.
+    MapOutputs(Vec<MapOutput>),
+}
+
+/// Where a job stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum JobState {
+    /// Its driver has not begun.
+    Waiting,
+    /// Its driver runs.
+    Running,
+    /// It is done.
+    Succeeded,
+    /// It failed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// Somebody ended it.
+    Killed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl JobState {
+    /// Whether it stays so.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed { .. } | Self::Killed { .. })
+    }
+}
+
+/// A job in a list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobSummary {
+    /// Its id.
+    pub job: JobId,
+    /// What it runs.
+    pub program: Program,
+    /// With which arguments.
+    pub arguments: Vec<String>,
+    /// Who submitted it.
+    pub user: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was submitted.
+    pub submitted: TimeMs,
+    /// When it ended.
+    pub ended: Option<TimeMs>,
+}
+
+/// All about a job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// What it is.
+    pub summary: JobSummary,
+    /// Rises with every change.
+    pub revision: u64,
+    /// Its stages so far, in the order in which they were planned.
+    pub stages: Vec<StageStatus>,
+    /// What was lost and how it came back, in order; the oldest are dropped past a bound, which `recoveries_dropped`
+    /// counts.
+    pub recoveries: Vec<Recovery>,
+    /// How many recoveries are not listed any more.
+    pub recoveries_dropped: u64,
+    /// The sum over all done tasks.
+    pub metrics: TaskMetrics,
+}
+
+/// Where a stage stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// Its id.
+    pub stage: StageId,
+    /// Its name.
+    pub name: String,
+    /// What becomes of its partitions.
+    pub output: StageOutput,
+    /// How many tasks it has.
+    pub tasks: u32,
+    /// How many are done now: it falls when outputs are lost.
+    pub done: u32,
+    /// How many run now.
+    pub running: u32,
+    /// How many attempts failed.
+    pub failed: u32,
+    /// How many attempts were started, by locality: process, node, rack, any, no preference.
+    pub localities: [u32; 5],
+}
+
+/// Something that was lost and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recovery {
+    /// When it was lost.
+    pub lost_at: TimeMs,
+    /// What.
+    pub lost: Lost,
+    /// The task that had it.
+    pub task: TaskAttemptId,
+    /// On which node it was.
+    pub node: NodeName,
+    /// The attempt that brought it back, and on which node; none yet if it is not back.
+    pub recovered_by: Option<(TaskAttemptId, NodeName)>,
+    /// When it was back.
+    pub recovered_at: Option<TimeMs>,
+}
+
+/// What was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Lost {
+    /// A task that ran: it runs again elsewhere, reading another replica of its input.
+    RunningTask,
+    /// The output of a done map task: it is computed again from its lineage.
+    MapOutput,
+    /// A partition that was kept in memory: it is computed again when it is needed.
+    CachedPartition,
+}
+
+/// Where a log of a job is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogLocation {
+    /// Which log.
+    pub log: super::executor::LogName,
+    /// On which node.
+    pub node: NodeName,
+    /// The executor that has it.
+    pub address: SocketAddr,
+}
+
+/// The state of one executor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExecutorStatus {
+    /// What it said when it joined.
+    pub registration: ExecutorRegistration,
+    /// Whether it is there.
+    pub liveness: Liveness,
+    /// How many tasks run there now.
+    pub running: u32,
+    /// When it was last heard.
+    pub last_poll: TimeMs,
+}
