@@ -1,1 +1,3 @@
-//! To come.
+//! The namenode: the namespace, the blocks, and where they are.
+
+pub mod core;

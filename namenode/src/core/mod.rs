@@ -1,0 +1,23 @@
+//! The namenode's state machine: what the namespace holds, where its blocks are, and what is to be done about it.
+//!
+//! Pure: no async, no clock, no files, no sockets. Events go in through [`Namesystem::handle`] and
+//! [`Namesystem::handle_timeout`], effects come out of [`Namesystem::poll_effect`] and [`Namesystem::poll_timeout`].
+//! Every change of the namespace is an [`Edit`] that carries all that was decided, so that replaying the journal through
+//! [`Namesystem::apply`] gives the same namespace: the same [`NamespaceDigest`].
+
+mod config;
+mod digest;
+mod edit;
+mod event;
+mod image;
+mod namesystem;
+
+pub use config::CoreConfig;
+pub use digest::NamespaceDigest;
+pub use edit::{Change, Edge, Edit, EditV1, Move, NewDirectory, NewFile};
+pub use event::{CallId, Caller, Effect, Event};
+pub use image::{
+    BlockRecord, EdgeRecord, INodeKind, INodeRecord, ImageKey, ImageRecord, ImageSlot, MetaRecord, OperationRecord,
+    Outcome, WriterRecord,
+};
+pub use namesystem::{ApplyError, Namesystem, RestoreError};
