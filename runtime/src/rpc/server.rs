@@ -56,6 +56,12 @@ pub trait Service<R: Runtime>: Clone + Send + Sync + 'static {
     /// hands the call to its owner task or spawns.
     fn call(&self, caller: &Arc<CallerIdentity>, request: Bytes, reply: Reply);
 
+    /// A connection is closed or lost; its calls carried this very [`Arc`]. For servers whose peers owe them regular
+    /// calls: a process that is killed shows here at once.
+    fn disconnected(&self, caller: &Arc<CallerIdentity>) {
+        let _ = caller;
+    }
+
     /// Handles one stream of bulk bytes to its end. An error resets the stream and is logged.
     fn stream(
         &self,
@@ -154,7 +160,7 @@ async fn serve_connection<R: Runtime, S: Service<R>>(
     loop {
         // Without a place no stream is taken, and the transport holds the peer back.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((send, receive)) = connection.accept().await else { return };
+        let Ok((send, receive)) = connection.accept().await else { return service.disconnected(&caller) };
         let (runtime_, service, caller) = (runtime.clone(), service.clone(), Arc::clone(&caller));
         runtime.spawn("stream", async move {
             if let Err(error) = serve_stream(runtime_, service, &caller, send, receive).await {

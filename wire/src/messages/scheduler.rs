@@ -56,14 +56,15 @@ pub enum Request {
     /// The executors. Answer: [`Response::Executors`].
     Executors,
 
-    /// An executor joins. Answer: [`Response::Registered`].
+    /// An executor joins. What an earlier run of it had is taken as lost, and its commands are numbered from 1 again.
+    /// Answer: [`Response::Registered`].
     ExecutorRegister(ExecutorRegistration),
     /// An executor lives, tells what has ended and asks for work; the answer comes as soon as there is some, at the
     /// latest when the scheduler wants to hear it again. Answer: [`Response::Commands`].
     ExecutorPoll {
         /// Which.
         id: ExecutorId,
-        /// The last command that it has carried out or taken charge of; it is sent no more.
+        /// The last command that it has carried out or taken charge of, 0 for none; it is sent no more.
         seen: u64,
         /// What has happened there since the last poll that was answered.
         events: Vec<ExecutorEvent>,
@@ -79,12 +80,16 @@ pub enum Request {
         attempt: u32,
     },
     /// A driver runs an action; the answer comes when it is done. Asking again for the same action, as a driver that
-    /// was started anew does, waits for or gives the same result. Answer: [`Response::Action`].
+    /// was started anew does, waits for or gives the same result; so does asking again after
+    /// [`ErrorCode::Unavailable`](crate::error::ErrorCode::Unavailable), the answer when it is not done within the call's
+    /// time. Answer: [`Response::Action`].
     RunAction {
         /// Its job.
         job: JobId,
         /// Shows it.
         secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
         /// Which action.
         action: ActionId,
         /// What it needs.
@@ -97,6 +102,8 @@ pub enum Request {
         job: JobId,
         /// Shows it.
         secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
         /// Which action.
         action: ActionId,
         /// The value, encoded.
@@ -123,7 +130,9 @@ pub enum Request {
         /// Which action.
         action: ActionId,
     },
-    /// Where the outputs of a shuffle's map tasks are. Answer: [`Response::MapOutputs`].
+    /// Where the outputs of a shuffle's map tasks are. While some of them are being computed again the answer waits; if
+    /// that takes longer than the call's time it is [`ErrorCode::Unavailable`](crate::error::ErrorCode::Unavailable): ask
+    /// again. Answer: [`Response::MapOutputs`].
     MapOutputs {
         /// Its job.
         job: JobId,
@@ -131,6 +140,8 @@ pub enum Request {
         secret: JobSecret,
         /// Which shuffle.
         shuffle: ShuffleId,
+        /// For which reduce partitions, first and one past the last: only their pieces are listed.
+        reduce: (PartitionId, PartitionId),
     },
     /// A driver is done; the job has this end. Answer: [`Response::Done`].
     DriverEnd {
@@ -138,6 +149,8 @@ pub enum Request {
         job: JobId,
         /// Shows it.
         secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
         /// Nothing, or the error that its program returned.
         error: Option<String>,
     },
@@ -208,6 +221,9 @@ pub enum ExecutorEvent {
         /// Nothing if it ended with 0; else what is known: its exit code or signal, and the last lines it wrote to
         /// standard error.
         error: Option<String>,
+        /// Whether another attempt may end otherwise: something outside the program ended it (SIGKILL, SIGTERM) or kept
+        /// it from starting (no memory, no way to fetch the executable).
+        retry: bool,
     },
     /// A worker process ended before its time; the tasks it had are reported one by one, its cached partitions are gone.
     WorkerLost {
@@ -372,6 +388,51 @@ pub struct Plan {
     pub name: String,
 }
 
+impl Plan {
+    /// A digest of the graph and of the action's name: what a driver, a driver that was started anew and the workers must
+    /// agree on. Where the input lies and how the stages are cut is not in it: the first may change, the second follows.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the plan of an action");
+        let mut text = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        text(&self.name);
+        for node in &self.nodes {
+            text(&node.name);
+        }
+        hasher.update(&(self.nodes.len() as u64).to_le_bytes());
+        for node in &self.nodes {
+            hasher.update(&node.partitions.to_le_bytes());
+            hasher.update(&(node.parents.len() as u64).to_le_bytes());
+            for parent in &node.parents {
+                hasher.update(&parent.0.to_le_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Says where this plan (`mine`, as people call whoever made it) first differs from `other` (`theirs`); none if their
+    /// digests are equal.
+    #[must_use]
+    pub fn difference(&self, mine: &str, other: &Self, theirs: &str) -> Option<String> {
+        if self.digest() == other.digest() {
+            return None;
+        }
+        let longest = self.nodes.len().max(other.nodes.len());
+        let node = (0..longest).find(|&index| self.nodes.get(index) != other.nodes.get(index));
+        let Some(index) = node else {
+            return Some(format!("the action is {:?} in {mine} and {:?} in {theirs}", self.name, other.name));
+        };
+        let show = |plan: &Self| match plan.nodes.get(index) {
+            Some(node) => format!("{:?} with {} partitions, made from {:?}", node.name, node.partitions, node.parents),
+            None => "missing".to_owned(),
+        };
+        Some(format!("dataset-{index} is {} in {mine} and {} in {theirs}", show(self), show(other)))
+    }
+}
+
 /// One dataset of the graph, as far as a driver and a worker must agree on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlanNode {
@@ -461,7 +522,7 @@ pub struct MapOutput {
     pub map: TaskAttemptId,
     /// Where the executor that serves it listens.
     pub address: SocketAddr,
-    /// Its pieces, one a reduce partition.
+    /// Its pieces, one for each reduce partition that was asked for.
     pub pieces: Vec<ShufflePiece>,
 }
 
@@ -555,8 +616,11 @@ pub struct JobStatus {
     pub summary: JobSummary,
     /// Rises with every change.
     pub revision: u64,
-    /// Its stages so far, in the order in which they were planned.
+    /// Its stages so far, in the order in which they were planned; the oldest are dropped past a bound, which
+    /// `stages_dropped` counts.
     pub stages: Vec<StageStatus>,
+    /// How many stages are not listed any more.
+    pub stages_dropped: u64,
     /// What was lost and how it came back, in order; the oldest are dropped past a bound, which `recoveries_dropped`
     /// counts.
     pub recoveries: Vec<Recovery>,
@@ -637,4 +701,59 @@ pub struct ExecutorStatus {
     pub running: u32,
     /// When it was last heard.
     pub last_poll: TimeMs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(names: &[&str]) -> Plan {
+        let node = |(index, name): (u32, &&str)| PlanNode {
+            name: (*name).to_owned(),
+            parents: index.checked_sub(1).map(DatasetId).into_iter().collect(),
+            partitions: 4,
+        };
+        Plan {
+            nodes: (0..).zip(names).map(node).collect(),
+            stages: Vec::new(),
+            name: "collect at main.rs:9".to_owned(),
+        }
+    }
+
+    #[test]
+    fn plans_that_differ_say_where() {
+        let (one, two) = (plan(&["text_file", "map"]), plan(&["text_file", "filter"]));
+        assert_eq!(one.difference("the driver", &one.clone(), "the worker"), None);
+        assert_eq!(
+            one.difference("the driver", &two, "the worker").as_deref(),
+            Some(
+                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and \"filter\" with 4 \
+                 partitions, made from [dataset-0] in the worker"
+            )
+        );
+        assert_eq!(
+            one.difference("the driver", &plan(&["text_file"]), "the worker").as_deref(),
+            Some(
+                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and missing in the worker"
+            )
+        );
+        let renamed = Plan { name: "count at main.rs:9".to_owned(), ..one.clone() };
+        assert_ne!(one.digest(), renamed.digest());
+    }
+
+    #[test]
+    fn a_digest_does_not_depend_on_where_input_lies() {
+        let one = plan(&["text_file"]);
+        let mut moved = one.clone();
+        moved.stages.push(StagePlan {
+            stage: StageId(0),
+            name: String::new(),
+            partitions: 4,
+            output: StageOutput::Result { action: ActionId(0) },
+            reads: Vec::new(),
+            preferred: Vec::new(),
+            persisted: Vec::new(),
+        });
+        assert_eq!(one.digest(), moved.digest());
+    }
 }
