@@ -1,1 +1,19 @@
-//! To come.
+//! Datasets, their lineage, and what computes them.
+//!
+//! A program describes datasets and runs actions on them. It runs several times: once as the
+//! *driver*, and once in a *worker* process on every executor that computes for it. All of them build the same graph, so
+//! a task is only a few numbers, and closures never travel.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`core`] | the scheduler's decisions: jobs, stages, tasks, locality, recovery; pure |
+//! | [`scheduler`] | the scheduler's server |
+//! | [`executor`] | the executor: starts drivers and workers, serves shuffle output and logs |
+//! | [`program`] | what a program links: its entry point, the driver's and the worker's loops |
+//! | [`shuffle`] | how records move from one stage to the next |
+
+pub mod core;
+pub mod executor;
+pub mod program;
+pub mod scheduler;
+pub mod shuffle;
