@@ -25,6 +25,8 @@ pub trait Clock: Clone + Send + Sync + 'static {
     {
         async move {
             tokio::select! {
+                // In order, so that a simulation runs the same each time.
+                biased;
                 output = work => Some(output),
                 () = self.sleep(limit) => None,
             }

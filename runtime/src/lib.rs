@@ -123,3 +123,12 @@ impl<O> Drop for AbortOnDrop<O> {
         self.0.abort();
     }
 }
+
+/// What a panic said, as far as it is text.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "a panic without a text",
+    }
+}

@@ -40,10 +40,10 @@ pub const PARTITIONS: u32 = 1_000_000;
 pub const LOG_CHUNK_LEN_BYTES: u32 = 1 << 20;
 
 const _: () = assert!(PACKET_LEN_BYTES.is_multiple_of(LEAF_LEN_BYTES), "a packet holds whole leaves");
-const _: () = assert!(BLOCK_LEN_MIN_BYTES as usize == LEAF_LEN_BYTES, "the smallest block is one leaf");
+const _: () = assert!(BLOCK_LEN_MIN_BYTES == LEAF_LEN_BYTES as u64, "the smallest block is one leaf");
 const _: () = assert!(TASK_RESULT_LEN_BYTES < MESSAGE_LEN_BYTES, "a task's result fits into a message");
 const _: () = assert!(
-    (BLOCK_LEN_MAX_BYTES as usize / LEAF_LEN_BYTES) * 32 < MESSAGE_LEN_BYTES,
+    (BLOCK_LEN_MAX_BYTES / LEAF_LEN_BYTES as u64) * 32 < MESSAGE_LEN_BYTES as u64,
     "the leaves of the largest block fit into a message"
 );
 const _: () = assert!(NAME_LEN_BYTES < PATH_LEN_BYTES, "a name fits into a path");

@@ -4,6 +4,8 @@
 //! stream has an order, back-pressure and an end of its own in both directions. [`suite`] checks what is promised here
 //! against every implementation.
 
+pub mod sim;
+
 use std::future::Future;
 use std::net::SocketAddr;
 
