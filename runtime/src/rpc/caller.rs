@@ -49,7 +49,8 @@ struct Stream {
 }
 
 /// Who waits for which answer; none once the stream is gone, with the reason.
-type Waiting = Mutex<Result<HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>, RpcError>>;
+type Waiting = Mutex<Table>;
+type Table = Result<HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>, RpcError>;
 
 impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned> Caller<R, Q, A> {
     /// Opens a stream of calls on `connection`.
@@ -126,9 +127,7 @@ impl Drop for Forget<'_> {
 }
 
 /// The table stays consistent whoever panicked: each critical section is one operation on it.
-fn lock(
-    waiting: &Waiting,
-) -> std::sync::MutexGuard<'_, Result<HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>, RpcError>> {
+fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, Table> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::disk::{DirectoryEntry, Disk, DiskError, DiskErrorKind, File, OpenMode, Space};
-use crate::store::{Store, StoreError};
+use crate::store::{Entry, Store, StoreError};
 
 /// Files in memory, until `disk::memory` lands: nothing is lost when it crashes.
 #[derive(Clone, Debug, Default)]
@@ -179,7 +179,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn scan(&self, from: &[u8]) -> Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + '_> {
+    fn scan(&self, from: &[u8]) -> Box<dyn Iterator<Item = Result<Entry, StoreError>> + '_> {
         let entries: Vec<_> = lock(&self.0).range(from.to_vec()..).map(|(k, v)| Ok((k.clone(), v.clone()))).collect();
         Box::new(entries.into_iter())
     }

@@ -19,7 +19,7 @@ pub trait Store: Send + Sync + 'static {
     fn write(&self, batch: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError>;
 
     /// All entries from key `from` on, ascending.
-    fn scan(&self, from: &[u8]) -> Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + '_>;
+    fn scan(&self, from: &[u8]) -> Box<dyn Iterator<Item = Result<Entry, StoreError>> + '_>;
 
     /// Waits until all that was written is on the disk, for sure.
     ///
@@ -27,6 +27,9 @@ pub trait Store: Send + Sync + 'static {
     /// When the disk fails.
     fn sync(&self) -> Result<(), StoreError>;
 }
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// What a store could not do.
 #[derive(Debug, Clone, thiserror::Error)]
