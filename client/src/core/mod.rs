@@ -1,0 +1,5 @@
+//! What decides: pure state machines, without clocks, sockets or tasks.
+
+mod retry;
+
+pub(crate) use retry::{Patience, Retries};
