@@ -1,10 +1,21 @@
 //! Files.
 //!
 //! The calls block: a server makes them from [`Runtime::blocking`](crate::Runtime::blocking) or from a thread of its
-//! own. What the traits promise is what POSIX promises, no more: bytes are on the disk only after
-//! [`File::sync`], and a name is there (or gone) for sure only after [`Disk::sync_directory`] of its directory.
-//! [`suite`] checks these promises against every implementation.
+//! own. What the traits promise is little more than what POSIX promises: bytes are on the disk only after
+//! [`File::sync`], and a name is there (or gone) for sure only after [`Disk::sync_directory`] of its directory. One
+//! suite checks these promises against every implementation.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`fs`] | [`FsDisk`](fs::FsDisk): the machine's file systems |
+//! | [`memory`] | [`MemoryDisk`](memory::MemoryDisk): in memory; its power can be cut |
 
+pub mod fs;
+pub mod memory;
+#[cfg(test)]
+mod suite;
+
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -40,13 +51,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// When the disk fails.
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError>;
 
-    /// Makes a directory and its missing parents.
+    /// Makes a directory and its missing parents, and waits until their names are on the disk; it is fine if it is
+    /// there.
     ///
     /// # Errors
     /// When a file is in the way, or the disk fails.
     fn create_directory(&self, path: &Path) -> Result<(), DiskError>;
 
-    /// The entries of a directory, by name.
+    /// The entries of a directory, ascending by name.
     ///
     /// # Errors
     /// When it is not there, or the disk fails.
@@ -85,11 +97,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
         let file = self.open(path, OpenMode::Read)?;
         let len = file.len()?;
         if len > limit_bytes {
-            return Err(DiskError {
-                path: path.to_owned(),
-                operation: "read",
-                kind: DiskErrorKind::TooLong { found_bytes: len, limit_bytes },
-            });
+            return Err(DiskError::new(path, "read", DiskErrorKind::TooLong { found_bytes: len, limit_bytes }));
         }
         file.read_at(0, usize::try_from(len).unwrap_or(usize::MAX))
     }
@@ -155,6 +163,11 @@ pub trait File: Send + Sync + 'static {
     /// # Errors
     /// When the disk is full or fails.
     fn set_len(&self, len_bytes: u64) -> Result<(), DiskError>;
+
+    /// The operating system's handle of it, where there is one: to hand it to another process on this machine.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// How a file is opened.
@@ -202,6 +215,14 @@ pub struct DiskError {
     pub kind: DiskErrorKind,
 }
 
+impl DiskError {
+    /// `operation` on `path` failed for the reason `kind`.
+    #[must_use]
+    pub fn new(path: &Path, operation: &'static str, kind: DiskErrorKind) -> Self {
+        Self { path: path.to_owned(), operation, kind }
+    }
+}
+
 /// Why a disk could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiskErrorKind {
@@ -232,3 +253,6 @@ pub enum DiskErrorKind {
     #[error("{0}")]
     Other(String),
 }
+
+/// The file that [`Disk::lock`] locks.
+pub const LOCK_NAME: &str = "in_use.lock";
