@@ -1,8 +1,17 @@
 //! An ordered map of bytes that survives restarts.
 //!
-//! It is an index, rebuildable from elsewhere, and never the only holder of something acknowledged.
+//! It is an index, rebuildable from elsewhere, and never the only holder of something acknowledged. One suite checks what
+//! is promised here against [`SledStore`] and [`MemoryStore`].
 
-use std::path::PathBuf;
+mod memory;
+mod sled;
+#[cfg(test)]
+mod suite;
+
+pub use self::memory::MemoryStore;
+pub use self::sled::{SledStore, open_sled};
+
+use std::path::{Path, PathBuf};
 
 /// An ordered map of bytes. The calls block; see [`Runtime::blocking`](crate::Runtime::blocking).
 pub trait Store: Send + Sync + 'static {
@@ -12,7 +21,8 @@ pub trait Store: Send + Sync + 'static {
     /// When the store is damaged or its disk fails.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Sets (or, with none, removes) many keys in one step: after a crash all of it is there, or nothing.
+    /// Sets (or, with none, removes) many keys in one step: after a crash all of it is there, or nothing, and nothing
+    /// that was written later without it. Of several entries for one key the last counts.
     ///
     /// # Errors
     /// When the store is damaged or its disk fails.
@@ -24,7 +34,7 @@ pub trait Store: Send + Sync + 'static {
     /// Waits until all that was written is on the disk, for sure.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk fails. The store is then of no more use: every later call fails.
     fn sync(&self) -> Result<(), StoreError>;
 }
 
@@ -41,4 +51,12 @@ pub struct StoreError {
     pub operation: &'static str,
     /// What is known.
     pub reason: String,
+}
+
+impl StoreError {
+    /// `operation` on the store in `path` failed for `reason`.
+    #[must_use]
+    pub fn new(path: &Path, operation: &'static str, reason: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), operation, reason: reason.into() }
+    }
 }
