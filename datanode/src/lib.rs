@@ -1,1 +1,14 @@
-//! To come.
+//! The datanode: replicas on volumes, the pipelines that write them, and what it tells the namenode.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`storage`] | replicas on a volume: formats, the steps that make one final, the scan at start |
+//! | [`config`] | [`DatanodeConfig`] |
+//! | [`error`] | why a datanode does not start, and why it stops |
+
+pub mod config;
+pub mod error;
+pub mod storage;
+
+pub use config::DatanodeConfig;
+pub use error::{DatanodeError, StartError};

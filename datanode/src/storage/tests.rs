@@ -1,0 +1,341 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use situ_runtime::disk::memory::{MemoryDisk, MemoryFile, MemoryLock};
+use situ_runtime::disk::{DirectoryEntry, Disk, DiskError, DiskErrorKind, File, OpenMode, Space};
+use situ_wire::block::Block;
+use situ_wire::ids::{BlockId, ClusterId, GenerationStamp, StorageId};
+use situ_wire::messages::datanode::Durability;
+use situ_wire::tree::{Tree, TreeBuilder};
+
+use super::names::Part;
+use super::{
+    Health, IndexedReplica, OpenVolumes, Place, Prior, ReadError, ReplicaWriter, ScannedReplica, Verdict, Verifier,
+    Volume, open_volumes,
+};
+use crate::error::StartError;
+
+const CLUSTER: ClusterId = ClusterId(1);
+
+/// A disk that fails for good after so many changes.
+#[derive(Clone)]
+struct CutDisk {
+    inner: MemoryDisk,
+    left: Arc<AtomicU64>,
+}
+
+struct CutFile {
+    inner: MemoryFile,
+    left: Arc<AtomicU64>,
+}
+
+fn spend(left: &AtomicU64, operation: &'static str) -> Result<(), DiskError> {
+    match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(DiskError::new(Path::new("/"), operation, DiskErrorKind::Other("the power is cut".to_owned()))),
+    }
+}
+
+impl CutDisk {
+    fn new(changes: u64) -> Self {
+        Self { inner: MemoryDisk::default(), left: Arc::new(AtomicU64::new(changes)) }
+    }
+}
+
+impl Disk for CutDisk {
+    type File = CutFile;
+    type Lock = MemoryLock;
+
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<CutFile, DiskError> {
+        if mode != OpenMode::Read {
+            spend(&self.left, "open")?;
+        }
+        Ok(CutFile { inner: self.inner.open(path, mode)?, left: Arc::clone(&self.left) })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        spend(&self.left, "rename")?;
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
+        spend(&self.left, "remove")?;
+        self.inner.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
+        spend(&self.left, "remove directory")?;
+        self.inner.remove_directory(path)
+    }
+
+    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
+        spend(&self.left, "create directory")?;
+        self.inner.create_directory(path)
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<DirectoryEntry>, DiskError> {
+        self.inner.list(path)
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
+        self.inner.exists(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
+        spend(&self.left, "sync directory")?;
+        self.inner.sync_directory(path)
+    }
+
+    fn space(&self, path: &Path) -> Result<Space, DiskError> {
+        self.inner.space(path)
+    }
+
+    fn lock(&self, directory: &Path) -> Result<MemoryLock, DiskError> {
+        self.inner.lock(directory)
+    }
+}
+
+impl File for CutFile {
+    fn read_at(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
+        self.inner.read_at(offset, len_bytes)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        spend(&self.left, "write")?;
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        spend(&self.left, "sync")?;
+        self.inner.sync()
+    }
+
+    fn start_write_back(&self, offset: u64, len_bytes: u64) {
+        self.inner.start_write_back(offset, len_bytes);
+    }
+
+    fn len(&self) -> Result<u64, DiskError> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len_bytes: u64) -> Result<(), DiskError> {
+        spend(&self.left, "set length")?;
+        self.inner.set_len(len_bytes)
+    }
+}
+
+fn open<D: Disk>(disk: &D) -> Arc<Volume<D>> {
+    let OpenVolumes { mut volumes, .. } = open_volumes(disk, &[PathBuf::from("/v")], CLUSTER, counter()).unwrap();
+    Arc::new(volumes.remove(0))
+}
+
+fn counter() -> impl FnMut() -> u128 {
+    let mut next = 100;
+    move || {
+        next += 1;
+        next
+    }
+}
+
+fn block(id: u64, generation: u64) -> Block {
+    Block { id: BlockId(id), generation: GenerationStamp(generation) }
+}
+
+fn content(block: Block, len: usize) -> Bytes {
+    (0..len as u64).map(|at| (at * 31 + at / 253 + block.id.0 + block.generation.0).to_le_bytes()[0]).collect()
+}
+
+fn tree(bytes: &[u8]) -> Tree {
+    let mut builder = TreeBuilder::new();
+    builder.update(bytes);
+    builder.finish()
+}
+
+fn append_and_finalize<D: Disk>(mut writer: ReplicaWriter<D>, bytes: &Bytes) -> Result<(), DiskError> {
+    let at = usize::try_from(writer.len_bytes()).unwrap();
+    for at in (at..bytes.len()).step_by(50_000) {
+        writer.append(&[bytes.slice(at..bytes.len().min(at + 50_000))])?;
+    }
+    let tree = tree(bytes);
+    writer.finalize(tree.root, tree.leaves)
+}
+
+fn write<D: Disk>(volume: &Arc<Volume<D>>, block: Block, len: usize) -> Result<Bytes, DiskError> {
+    let bytes = content(block, len);
+    let writer = ReplicaWriter::open(Arc::clone(volume), block, Prior::Nothing, 0, Durability::Durable)?;
+    append_and_finalize(writer, &bytes)?;
+    Ok(bytes)
+}
+
+fn read<D: Disk>(volume: &Arc<Volume<D>>, block: Block) -> Result<Vec<u8>, ReadError> {
+    let mut verifier = Verifier::open(volume, block)?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = verifier.next_piece()? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+fn flip<D: Disk>(volume: &Volume<D>, block: Block, part: Part, at: u64) {
+    let file = volume.disk.open(&volume.path(Place::Current, block, part), OpenMode::Write).unwrap();
+    let byte = file.read_at(at, 1).unwrap()[0] ^ 1;
+    file.write_at(at, &[byte]).unwrap();
+}
+
+#[test]
+fn what_was_final_is_there_after_a_power_cut_at_any_step_and_what_is_there_is_whole() {
+    let mut finals = 0;
+    for changes in 4..80 {
+        for seed in 0..20 {
+            let disk = CutDisk::new(changes);
+            let mut acknowledged = BTreeMap::new();
+            // As far as the disk lets it: three replicas, one reopened into a new life, one deleted.
+            let mut work = || -> Result<(), DiskError> {
+                let OpenVolumes { mut volumes, .. } =
+                    match open_volumes(&disk, &[PathBuf::from("/v")], CLUSTER, counter()) {
+                        Ok(volumes) => volumes,
+                        Err(StartError::Disk { error, .. }) => return Err(error),
+                        Err(error) => panic!("{error}"),
+                    };
+                let volume = Arc::new(volumes.remove(0));
+                for (id, len) in [(1, 0), (2, 70_000), (300, 200_000)] {
+                    acknowledged.insert(block(id, 5), write(&volume, block(id, 5), len)?);
+                }
+                let bytes = acknowledged.remove(&block(2, 5)).unwrap();
+                let prior = Prior::Final(GenerationStamp(5));
+                let writer = ReplicaWriter::open(volume, block(2, 6), prior, 70_000, Durability::Durable)?;
+                append_and_finalize(writer, &bytes)?;
+                acknowledged.insert(block(2, 6), bytes);
+                Ok(())
+            };
+            let done = work();
+            if let Err(error) = &done {
+                assert_eq!(error.kind, DiskErrorKind::Other("the power is cut".to_owned()));
+            }
+            disk.inner.crash(seed);
+            let volume = open(&disk.inner);
+            let found = volume.scan(&BTreeMap::new()).unwrap();
+            for replica in &found {
+                assert_eq!(replica.health, Health::Final, "cut after {changes}, seed {seed}: {}", replica.block);
+                let bytes = read(&volume, replica.block).unwrap();
+                assert_eq!(bytes.len() as u64, replica.len_bytes);
+            }
+            for (block, bytes) in &acknowledged {
+                let there = found.iter().any(|replica| replica.block == *block);
+                assert!(there, "cut after {changes}, seed {seed}: {block} was acknowledged and is lost");
+                assert_eq!(read(&volume, *block).unwrap(), bytes[..]);
+                finals += 1;
+            }
+            // What the scan saw stays: nothing more goes when the power is cut again.
+            disk.inner.crash(seed + 1);
+            drop(volume);
+            assert_eq!(open(&disk.inner).scan(&BTreeMap::new()).unwrap(), found);
+        }
+    }
+    assert!(finals > 1000, "the cuts came too early to show anything: {finals}");
+}
+
+#[test]
+fn a_resumed_replica_is_cut_to_the_agreed_length_and_lives_on_in_its_new_life() {
+    let disk = MemoryDisk::default();
+    let volume = open(&disk);
+    let bytes = content(block(9, 1), 150_000);
+    let begin = |block, prior, len| ReplicaWriter::open(Arc::clone(&volume), block, prior, len, Durability::Durable);
+    let mut writer = begin(block(9, 1), Prior::Nothing, 0).unwrap();
+    writer.append(&[bytes.slice(..90_000), Bytes::from_static(b"beyond what was acknowledged")]).unwrap();
+    drop(writer);
+    let error = begin(block(9, 2), Prior::BeingWritten(GenerationStamp(1)), 100_000).unwrap_err();
+    assert!(error.to_string().contains("it has 90028 bytes; 100000 were acknowledged"), "{error}");
+    let writer = begin(block(9, 3), Prior::BeingWritten(GenerationStamp(2)), 90_000).unwrap();
+    append_and_finalize(writer, &bytes).unwrap();
+    assert_eq!(read(&volume, block(9, 3)).unwrap(), bytes);
+    // Open readers of a life that is over keep what they have; nobody else gets it.
+    let reader = volume.open_final(block(9, 3)).unwrap();
+    let writer = begin(block(9, 4), Prior::Final(GenerationStamp(3)), 150_000).unwrap();
+    append_and_finalize(writer, &bytes).unwrap();
+    assert_eq!(reader.file.read_at(0, 200_000).unwrap(), bytes);
+    assert!(matches!(Verdict::from(&volume.open_final(block(9, 3)).unwrap_err()), Verdict::Gone));
+    let expected = ScannedReplica { block: block(9, 4), len_bytes: 150_000, health: Health::Final };
+    assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), [expected]);
+}
+
+#[test]
+fn the_scan_keeps_the_newest_life_and_moves_what_is_damaged_aside() {
+    let disk = MemoryDisk::default();
+    let volume = open(&disk);
+    for (id, generation) in [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (5, 1)] {
+        write(&volume, block(id, generation), 70_000).unwrap();
+    }
+    flip(&volume, block(2, 1), Part::Meta, 40);
+    volume
+        .disk
+        .open(&volume.path(Place::Current, block(3, 1), Part::Data), OpenMode::Write)
+        .unwrap()
+        .set_len(9)
+        .unwrap();
+    disk.remove_file(&volume.path(Place::Current, block(4, 1), Part::Meta)).unwrap();
+    ReplicaWriter::open(Arc::clone(&volume), block(6, 1), Prior::Nothing, 0, Durability::Durable).unwrap();
+    let known = IndexedReplica { generation: GenerationStamp(1), len_bytes: 70_000 };
+    // What the index says of a replica whose files look otherwise does not count.
+    let index = [1, 2, 3, 4, 6].map(|id| (BlockId(id), known));
+    let index: BTreeMap<_, _> = index.into_iter().filter(|(id, _)| id.0 != 2).collect();
+    let found = volume.scan(&index).unwrap();
+    let replica =
+        |id, generation, len_bytes, health| ScannedReplica { block: block(id, generation), len_bytes, health };
+    let expected = [
+        replica(1, 2, 70_000, Health::Final),
+        replica(2, 1, 70_000, Health::Corrupt),
+        replica(3, 1, 9, Health::Corrupt),
+        replica(5, 1, 70_000, Health::Final),
+    ];
+    assert_eq!(found, expected);
+    assert!(matches!(volume.open_final(block(2, 1)), Err(ReadError::Disk(_))), "what is aside is not served");
+    assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), expected, "it stays aside");
+    volume.delete(Place::Corrupt, block(2, 1)).unwrap();
+    volume.delete(Place::Corrupt, block(3, 1)).unwrap();
+    assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), [expected[0], expected[3]]);
+}
+
+#[test]
+fn a_flipped_bit_shows_before_its_bytes_are_given_out() {
+    let volume = open(&MemoryDisk::default());
+    for (id, at) in [(1, 0), (2, 69_999), (3, 1_100_000)] {
+        write(&volume, block(id, 1), 1_200_000).unwrap();
+        flip(&volume, block(id, 1), Part::Data, at);
+        assert!(matches!(read(&volume, block(id, 1)), Err(ReadError::Corrupt { .. })), "byte {at}");
+    }
+    write(&volume, block(4, 1), 5).unwrap();
+    flip(&volume, block(4, 1), Part::Meta, 70);
+    assert!(matches!(volume.open_final(block(4, 1)), Err(ReadError::Meta { .. })));
+}
+
+#[test]
+fn volumes_that_do_not_belong_here_are_refused() {
+    let disk = MemoryDisk::default();
+    let mut random = counter();
+    let mut start = |roots: &[&str], cluster| {
+        let roots: Vec<_> = roots.iter().map(PathBuf::from).collect();
+        open_volumes(&disk, &roots, cluster, &mut random)
+    };
+    let one = start(&["/a", "/b"], CLUSTER).unwrap();
+    assert_ne!(one.volumes[0].storage(), one.volumes[1].storage());
+    assert!(
+        matches!(start(&["/a"], CLUSTER), Err(StartError::Disk { error, .. }) if error.kind == DiskErrorKind::Locked)
+    );
+    let (id, storage) = (one.datanode, one.volumes[1].storage());
+    drop(one);
+    let other = start(&["/c"], CLUSTER).unwrap().datanode;
+    assert_ne!(id, other);
+    assert!(matches!(start(&["/a", "/b"], ClusterId(2)), Err(StartError::WrongCluster { .. })));
+    assert!(matches!(start(&["/a", "/c"], CLUSTER), Err(StartError::WrongDatanode { .. })));
+    disk.create_directory(Path::new("/home/user")).unwrap();
+    assert!(matches!(start(&["/home"], CLUSTER), Err(StartError::NotEmpty { found, .. }) if found == "user"));
+    disk.write_atomically(Path::new("/c/VERSION"), b"situ volume 9\n").unwrap();
+    assert!(matches!(start(&["/c"], CLUSTER), Err(StartError::Version { .. })));
+    let again = start(&["/b", "/a", "/new"], CLUSTER).unwrap();
+    assert_eq!((again.datanode, again.volumes[0].storage()), (id, storage));
+    assert_ne!(again.volumes[2].storage(), StorageId(0));
+}
