@@ -1,1 +1,0 @@
-//! Certificates: the cluster's authority and who is who.
