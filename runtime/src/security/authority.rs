@@ -58,14 +58,18 @@ impl Authority {
         let malformed = |reason| files::malformed(&certificate_path, expected, reason);
         let cluster = names::cluster_of(&certificate).map_err(malformed)?;
         let key = files::read_key(&key_path)?;
-        let key = KeyPair::try_from(&key)
-            .map_err(|error| files::malformed(&key_path, "a private key", error.to_string()))?;
+        let key =
+            KeyPair::try_from(&key).map_err(|error| files::malformed(&key_path, "a private key", error.to_string()))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| malformed(error.to_string()))?;
         let certificate_pem = files::read_text(&certificate_path)?;
         let authority = Self { cluster, certificate, certificate_pem, issuer };
         // What does not belong together shows only when somebody is asked to trust it.
         let trial = authority.issue(&[Role::User], "trial")?;
-        trial.check_chain().map_err(|reason| SecurityError::Mismatch { path: key_path, other: certificate_path, reason })?;
+        trial.check_chain().map_err(|reason| SecurityError::Mismatch {
+            path: key_path,
+            other: certificate_path,
+            reason,
+        })?;
         Ok(authority)
     }
 
@@ -108,11 +112,8 @@ impl Authority {
         set_validity(&mut params);
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        let pem = Pem {
-            authority: self.certificate_pem.clone(),
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        };
+        let pem =
+            Pem { authority: self.certificate_pem.clone(), certificate: certificate.pem(), key: key.serialize_pem() };
         let chain = vec![certificate.der().clone()];
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         Ok(Credentials::new(self.cluster, identity, self.certificate.clone(), chain, key, pem))

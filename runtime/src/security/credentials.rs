@@ -70,9 +70,8 @@ impl Credentials {
         let paths = [CA_CERTIFICATE, CERTIFICATE, KEY].map(|name| directory.join(name));
         let [authority_path, certificate_path, key_path] = &paths;
         let authority = files::read_certificates(authority_path)?.swap_remove(0);
-        let cluster = names::cluster_of(&authority).map_err(|reason| {
-            files::malformed(authority_path, "the certificate of a cluster's authority", reason)
-        })?;
+        let cluster = names::cluster_of(&authority)
+            .map_err(|reason| files::malformed(authority_path, "the certificate of a cluster's authority", reason))?;
         let chain = files::read_certificates(certificate_path)?;
         let identity = Identity::from_certificate(&chain[0])
             .map_err(|reason| files::malformed(certificate_path, "the certificate of a node or user", reason))?;

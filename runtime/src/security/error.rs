@@ -48,7 +48,9 @@ pub enum SecurityError {
         reason: String,
     },
     /// A name cannot stand in a certificate.
-    #[error("{name:?} cannot be the name of a node or user: {found_bytes} bytes, between 1 and {limit_bytes} are allowed")]
+    #[error(
+        "{name:?} cannot be the name of a node or user: {found_bytes} bytes, between 1 and {limit_bytes} are allowed"
+    )]
     Name {
         /// The name.
         name: String,

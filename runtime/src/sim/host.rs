@@ -9,10 +9,10 @@ use situ_wire::time::TimeMs;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::MemoryDisk;
 use super::world::Panics;
 use crate::clock::Clock;
-use crate::store::{Store, StoreError};
+use crate::disk::memory::MemoryDisk;
+use crate::store::{MemoryStore, Store, StoreError};
 use crate::transport::sim::SimTransport;
 use crate::{Runtime, Task};
 
@@ -126,7 +126,7 @@ impl Runtime for SimRuntime {
     }
 
     fn open_store(&self, path: &Path) -> Result<Box<dyn Store>, StoreError> {
-        self.process.disk.open_store(path)
+        Ok(Box::new(MemoryStore::open(&self.process.disk, path)?))
     }
 
     fn random(&self, bytes: &mut [u8]) {

@@ -10,9 +10,7 @@
 //! ```
 
 mod host;
-mod placeholder;
 mod world;
 
 pub use host::{SimClock, SimRuntime};
-pub use placeholder::MemoryDisk;
 pub use world::SimWorld;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use situ_wire::hello::Role;
 use situ_wire::ids::ClusterId;
 
-use super::{MemoryDisk, SimClock, SimRuntime};
+use super::{SimClock, SimRuntime};
+use crate::disk::memory::MemoryDisk;
 use crate::transport::sim::{SimIdentity, SimNetwork, SimTransport};
 
 /// The cluster that hosts belong to when nobody says otherwise.
@@ -122,7 +123,7 @@ impl SimWorld {
         let mut hosts = lock(&self.shared.hosts);
         let (ip, disk, starts) = match hosts.get(name) {
             Some(host) => (host.ip, host.disk.clone(), host.starts + 1),
-            None => (address(hosts.len()), MemoryDisk::new(self.seed_for(name, u64::MAX)), 0),
+            None => (address(hosts.len()), MemoryDisk::default(), 0),
         };
         let identity = SimIdentity { cluster, roles: roles.to_vec(), name: name.to_owned() };
         let runtime = SimRuntime::new(
@@ -142,6 +143,7 @@ impl SimWorld {
         if let Some(host) = lock(&self.shared.hosts).get(name) {
             self.shared.network.kill(host.ip);
             host.runtime.end_tasks();
+            host.disk.release_locks();
         }
     }
 
@@ -149,7 +151,7 @@ impl SimWorld {
     pub fn crash(&self, name: &str) {
         self.kill(name);
         if let Some(host) = lock(&self.shared.hosts).get(name) {
-            host.disk.crash();
+            host.disk.crash(self.seed_for(&format!("the power of {name}"), host.starts));
         }
     }
 
