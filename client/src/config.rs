@@ -210,7 +210,7 @@ fn default_lease_renew_ms() -> u64 {
 }
 
 fn default_ack_timeout_ms() -> u64 {
-    15_000
+    20_000
 }
 
 fn default_finish_timeout_ms() -> u64 {

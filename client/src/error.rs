@@ -1,15 +1,18 @@
 //! What a client could not do.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use situ_runtime::rpc::RpcError;
+use situ_wire::block::{Block, DatanodeLocation};
 use situ_wire::error::{ErrorCode, RemoteError, Retry};
 use situ_wire::hello::Role;
+use situ_wire::path::DfsPath;
 
 /// What could not be done, and why. The message is for a person: it names the thing, what was expected, what was found
 /// and what to do next.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// The server answered that it cannot.
     #[error("cannot {operation} {error}")]
@@ -32,6 +35,15 @@ pub enum ClientError {
         /// What went wrong.
         error: RpcError,
     },
+    /// A file cannot be written any further.
+    #[error(transparent)]
+    Write(Box<WriteError>),
+    /// The writer of a file has ended before: it was closed or given up.
+    #[error("cannot write {path}: its writer has ended; open it anew")]
+    WriterEnded {
+        /// The file.
+        path: DfsPath,
+    },
     /// The configuration names no scheduler.
     #[error("cannot {operation}: the client's configuration names no scheduler; set `scheduler` to its address")]
     NoScheduler {
@@ -48,7 +60,8 @@ impl ClientError {
             Self::Refused { error, .. } => error.retry(),
             Self::Unreachable(_) => Retry::Later,
             Self::Rpc { error, .. } => error.retry(),
-            Self::NoScheduler { .. } => Retry::Never,
+            Self::Write(_) => Retry::Later,
+            Self::NoScheduler { .. } | Self::WriterEnded { .. } => Retry::Never,
         }
     }
 
@@ -59,13 +72,13 @@ impl ClientError {
             Self::Refused { error, .. } => Some(error.code),
             Self::Rpc { error, .. } => error.remote().map(|remote| remote.code),
             Self::Unreachable(unreachable) => unreachable.last.remote().map(|remote| remote.code),
-            Self::NoScheduler { .. } => None,
+            Self::Write(_) | Self::NoScheduler { .. } | Self::WriterEnded { .. } => None,
         }
     }
 }
 
 /// A server that gave no answer for too long.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "cannot {operation} {subject}: the {role} at {address} gave no answer in {waited:.1?}: {last}; check that it runs and is reachable"
 )]
@@ -82,4 +95,49 @@ pub struct Unreachable {
     pub waited: Duration,
     /// What happened last.
     pub last: RpcError,
+}
+
+/// What one datanode could not do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaFailure {
+    /// Which datanode.
+    pub datanode: DatanodeLocation,
+    /// What happened there.
+    pub reason: String,
+}
+
+impl fmt::Display for ReplicaFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.datanode.node, self.datanode.address, self.reason)
+    }
+}
+
+/// Shows failures one behind the other.
+struct Failures<'a>(&'a [ReplicaFailure]);
+
+impl fmt::Display for Failures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, failure) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{failure}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A block that no datanode could take to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot write {path}: no datanode is left that can take its block at offset {offset}; tried: {}; see the cluster's report for datanodes that live, then write the file again",
+    Failures(failures)
+)]
+pub struct WriteError {
+    /// The file.
+    pub path: DfsPath,
+    /// The block in its last life, if it got one.
+    pub block: Option<Block>,
+    /// Where in the file the block starts.
+    pub offset: u64,
+    /// What happened where, in order.
+    pub failures: Vec<ReplicaFailure>,
 }

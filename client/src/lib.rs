@@ -18,4 +18,4 @@ mod io;
 
 pub use config::ClientConfig;
 pub use error::ClientError;
-pub use io::{Client, FsckPages, Listing, WaitObserver, Waiting, scheduler};
+pub use io::{Client, CreateOptions, FileWriter, FsckPages, Listing, WaitObserver, Waiting, Written, scheduler};

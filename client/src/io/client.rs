@@ -8,6 +8,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ClientId, OperationId};
 use situ_wire::messages::{namenode, scheduler};
 
+use super::lease::Leases;
 use super::remote::{Asked, Remote, WaitObserver};
 use crate::config::ClientConfig;
 use crate::error::ClientError;
@@ -28,6 +29,7 @@ pub(super) struct Shared<R: Runtime> {
     sequence: AtomicU64,
     pub(super) namenode: Remote<R, namenode::Request, namenode::Response>,
     pub(super) scheduler: Option<Remote<R, scheduler::Request, scheduler::Response>>,
+    pub(super) leases: Leases,
 }
 
 impl<R: Runtime> Clone for Client<R> {
@@ -79,6 +81,7 @@ impl<R: Runtime> Client<R> {
             connector,
             namenode,
             scheduler,
+            leases: Leases::default(),
         };
         Self { shared: Arc::new(shared) }
     }
