@@ -9,7 +9,9 @@
 //! |---|---|
 //! | [`fs`] | [`FsDisk`](fs::FsDisk): the machine's file systems |
 //! | [`memory`] | [`MemoryDisk`](memory::MemoryDisk): in memory; its power can be cut |
+//! | [`faulty`] | [`FaultyDisk`](faulty::FaultyDisk): any of them, with faults |
 
+pub mod faulty;
 pub mod fs;
 pub mod memory;
 #[cfg(test)]
