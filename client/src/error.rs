@@ -44,6 +44,21 @@ pub enum ClientError {
         /// The file.
         path: DfsPath,
     },
+    /// No replica of a block can be read.
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
+    /// The file is another one than the one that was opened, or has lost blocks since.
+    #[error("cannot read {path} any further: it was replaced or changed since it was opened; open it again")]
+    Changed {
+        /// The file.
+        path: DfsPath,
+    },
+    /// A task of the reader ended before its work was done, as when the process shuts down.
+    #[error("cannot read {path} any further: its reader was stopped")]
+    Stopped {
+        /// The file.
+        path: DfsPath,
+    },
     /// The configuration names no scheduler.
     #[error("cannot {operation}: the client's configuration names no scheduler; set `scheduler` to its address")]
     NoScheduler {
@@ -60,8 +75,8 @@ impl ClientError {
             Self::Refused { error, .. } => error.retry(),
             Self::Unreachable(_) => Retry::Later,
             Self::Rpc { error, .. } => error.retry(),
-            Self::Write(_) => Retry::Later,
-            Self::NoScheduler { .. } | Self::WriterEnded { .. } => Retry::Never,
+            Self::Write(_) | Self::Unreadable(_) | Self::Changed { .. } => Retry::Later,
+            Self::NoScheduler { .. } | Self::WriterEnded { .. } | Self::Stopped { .. } => Retry::Never,
         }
     }
 
@@ -72,7 +87,12 @@ impl ClientError {
             Self::Refused { error, .. } => Some(error.code),
             Self::Rpc { error, .. } => error.remote().map(|remote| remote.code),
             Self::Unreachable(unreachable) => unreachable.last.remote().map(|remote| remote.code),
-            Self::Write(_) | Self::NoScheduler { .. } | Self::WriterEnded { .. } => None,
+            Self::Write(_)
+            | Self::Unreadable(_)
+            | Self::Changed { .. }
+            | Self::NoScheduler { .. }
+            | Self::WriterEnded { .. }
+            | Self::Stopped { .. } => None,
         }
     }
 }
@@ -117,6 +137,9 @@ struct Failures<'a>(&'a [ReplicaFailure]);
 
 impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none, for none is known");
+        }
         for (index, failure) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{failure}")?;
@@ -139,5 +162,22 @@ pub struct WriteError {
     /// Where in the file the block starts.
     pub offset: u64,
     /// What happened where, in order.
+    pub failures: Vec<ReplicaFailure>,
+}
+
+/// A block that no replica of could be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot read {path}: no replica of {block} at offset {offset} gave its bytes; tried: {}; `situ fsck` shows where its replicas should be",
+    Failures(failures)
+)]
+pub struct Unreadable {
+    /// The file.
+    pub path: DfsPath,
+    /// The block.
+    pub block: Block,
+    /// Where in the file the block starts.
+    pub offset: u64,
+    /// What happened where, in order; empty if the namenode knows no replica.
     pub failures: Vec<ReplicaFailure>,
 }

@@ -18,4 +18,7 @@ mod io;
 
 pub use config::ClientConfig;
 pub use error::ClientError;
-pub use io::{Client, CreateOptions, FileWriter, FsckPages, Listing, WaitObserver, Waiting, Written, scheduler};
+pub use io::{
+    Client, CreateOptions, FileReader, FileStream, FileWriter, FsckPages, Listing, ReadStatistics, WaitObserver,
+    Waiting, Written, scheduler,
+};

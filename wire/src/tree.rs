@@ -103,19 +103,35 @@ pub fn root_of(leaves: &[Leaf], len_bytes: u64) -> Option<BlockRoot> {
 /// Whether `bytes` are those of leaf `index` of a block of `len_bytes` whose leaves are `leaves`.
 #[must_use]
 pub fn leaf_matches(leaves: &[Leaf], len_bytes: u64, index: usize, bytes: &[u8]) -> bool {
+    leaf_matches_pieces(leaves, len_bytes, index, std::iter::once(bytes))
+}
+
+/// As [`leaf_matches`], for bytes that lie in several pieces.
+#[must_use]
+pub fn leaf_matches_pieces<'a>(
+    leaves: &[Leaf],
+    len_bytes: u64,
+    index: usize,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> bool {
     let Some(expected) = leaves.get(index) else { return false };
     let offset = index as u64 * LEAF_LEN_BYTES as u64;
-    if bytes.len() as u64 != len_bytes.saturating_sub(offset).min(LEAF_LEN_BYTES as u64) {
+    let mut hasher = Hasher::new();
+    if leaves.len() > 1 {
+        hasher.set_input_offset(offset);
+    }
+    let limit = len_bytes.saturating_sub(offset).min(LEAF_LEN_BYTES as u64);
+    for piece in pieces {
+        // A hasher that starts within a block must not be given more than its leaf.
+        if hasher.count() + piece.len() as u64 > limit {
+            return false;
+        }
+        hasher.update(piece);
+    }
+    if hasher.count() != limit {
         return false;
     }
-    let found = if leaves.len() == 1 {
-        *blake3::hash(bytes).as_bytes()
-    } else {
-        let mut hasher = Hasher::new();
-        hasher.set_input_offset(offset);
-        hasher.update(bytes);
-        hasher.finalize_non_root()
-    };
+    let found = if leaves.len() == 1 { *hasher.finalize().as_bytes() } else { hasher.finalize_non_root() };
     found == *expected
 }
 
@@ -185,5 +201,9 @@ mod tests {
         assert!(!leaf_matches(&tree.leaves, len, 1, &data[..LEAF_LEN_BYTES]));
         assert!(!leaf_matches(&tree.leaves, len, 0, &data[..LEAF_LEN_BYTES - 1]));
         assert!(!leaf_matches(&tree.leaves, len, 3, &[]));
+        assert!(!leaf_matches(&tree.leaves, len, 1, &data[LEAF_LEN_BYTES..]));
+        let (left, right) = data[LEAF_LEN_BYTES..2 * LEAF_LEN_BYTES].split_at(777);
+        assert!(leaf_matches_pieces(&tree.leaves, len, 1, [left, right].into_iter()));
+        assert!(!leaf_matches_pieces(&tree.leaves, len, 1, [right, left].into_iter()));
     }
 }

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use situ_runtime::Runtime;
 use situ_runtime::rpc::{Connector, Identity};
@@ -11,6 +12,7 @@ use situ_wire::messages::{namenode, scheduler};
 use super::lease::Leases;
 use super::remote::{Asked, Remote, WaitObserver};
 use crate::config::ClientConfig;
+use crate::core::Suspects;
 use crate::error::ClientError;
 
 /// A client of one cluster. Cheap to clone; every clone is the same client, and holds the same leases.
@@ -30,6 +32,8 @@ pub(super) struct Shared<R: Runtime> {
     pub(super) namenode: Remote<R, namenode::Request, namenode::Response>,
     pub(super) scheduler: Option<Remote<R, scheduler::Request, scheduler::Response>>,
     pub(super) leases: Leases,
+    /// Datanodes that failed lately.
+    suspects: Mutex<Suspects>,
 }
 
 impl<R: Runtime> Clone for Client<R> {
@@ -73,6 +77,7 @@ impl<R: Runtime> Client<R> {
         let scheduler = config.scheduler.map(|address: SocketAddr| {
             Remote::new(connector.clone(), Role::Scheduler, address, patience, timeout, observer)
         });
+        let suspects = Mutex::new(Suspects::new(Duration::from_millis(config.suspect_ms)));
         let shared = Shared {
             id: ClientId(runtime.random_u128()),
             sequence: AtomicU64::new(1),
@@ -82,6 +87,7 @@ impl<R: Runtime> Client<R> {
             namenode,
             scheduler,
             leases: Leases::default(),
+            suspects,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -113,6 +119,11 @@ impl<R: Runtime> Client<R> {
     /// Names a new operation.
     pub(super) fn operation(&self) -> OperationId {
         OperationId { client: self.shared.id, sequence: self.shared.sequence.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Datanodes that failed lately. The table stays consistent whoever panicked: each call is one step.
+    pub(super) fn suspects(&self) -> MutexGuard<'_, Suspects> {
+        self.shared.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the namenode, again where that can help.
