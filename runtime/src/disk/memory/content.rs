@@ -23,6 +23,17 @@ struct Change {
     old_len: usize,
     /// What came instead.
     new: New,
+    /// What a power cut will make of it, if that is settled already.
+    settled: Option<Settled>,
+}
+
+/// What is certain of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settled {
+    /// It is on the disk. It is remembered only because an older change is not.
+    Synced,
+    /// It will never be on the disk.
+    Doomed,
 }
 
 #[derive(Debug)]
@@ -40,7 +51,7 @@ impl Content {
         let old_len = self.bytes.len();
         let old = self.bytes[at.min(old_len)..(at + bytes.len()).min(old_len)].into();
         put(&mut self.bytes, at, bytes);
-        self.remember(Change { at, old, old_len, new: New::Bytes(bytes.into()) });
+        self.remember(Change { at, old, old_len, new: New::Bytes(bytes.into()), settled: None });
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
@@ -48,13 +59,24 @@ impl Content {
         let at = len.min(old_len);
         let old = self.bytes[at..].into();
         self.bytes.resize(len, 0);
-        self.remember(Change { at, old, old_len, new: New::Length(len) });
+        self.remember(Change { at, old, old_len, new: New::Length(len), settled: None });
     }
 
-    /// All changes so far are on the disk.
+    /// All changes so far are on the disk, but for the doomed ones.
     pub(super) fn sync(&mut self) {
-        self.changes.clear();
-        self.changes_len_bytes = 0;
+        for change in &mut self.changes {
+            change.settled.get_or_insert(Settled::Synced);
+        }
+        while self.changes.front().is_some_and(|change| change.settled == Some(Settled::Synced)) {
+            self.forget_oldest();
+        }
+    }
+
+    /// The changes so far are seen, but will never be on the disk.
+    pub(super) fn doom(&mut self) {
+        for change in &mut self.changes {
+            change.settled.get_or_insert(Settled::Doomed);
+        }
     }
 
     /// The power is cut.
@@ -68,7 +90,12 @@ impl Content {
             }
         }
         for change in &changes {
-            match (&change.new, mood.fate(rng)) {
+            let fate = match change.settled {
+                None => mood.fate(rng),
+                Some(Settled::Synced) => Fate::Kept,
+                Some(Settled::Doomed) => Fate::Lost,
+            };
+            match (&change.new, fate) {
                 (_, Fate::Lost) => {}
                 (New::Length(len), _) => self.bytes.resize(*len, 0),
                 (New::Bytes(bytes), Fate::Kept) => put(&mut self.bytes, change.at, bytes),
@@ -98,8 +125,13 @@ impl Content {
         self.changes_len_bytes += change.len_bytes();
         self.changes.push_back(change);
         while self.changes.len() > UNSYNCED_CHANGES_MAX || self.changes_len_bytes > UNSYNCED_LEN_MAX_BYTES {
-            let Some(settled) = self.changes.pop_front() else { return };
-            self.changes_len_bytes -= settled.len_bytes();
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(change) = self.changes.pop_front() {
+            self.changes_len_bytes -= change.len_bytes();
         }
     }
 }
@@ -194,6 +226,21 @@ mod tests {
         let seen = content.bytes().to_vec();
         content.crash(Mood::KeepsAll, &mut Rng::with_seed(0));
         assert_eq!(content.bytes(), seen);
+    }
+
+    #[test]
+    fn what_is_doomed_is_lost_and_what_is_synced_after_it_is_not() {
+        let mut content = Content::default();
+        content.write(0, &[1; 10]);
+        content.sync();
+        content.write(2, &[2; 10]);
+        content.doom();
+        content.write(4, &[3; 2]);
+        content.sync();
+        content.write(0, &[4; 1]);
+        assert_eq!(content.bytes(), [4, 1, 2, 2, 3, 3, 2, 2, 2, 2, 2, 2]);
+        content.crash(Mood::LosesAll, &mut Rng::with_seed(0));
+        assert_eq!(content.bytes(), [1, 1, 1, 1, 3, 3, 1, 1, 1, 1]);
     }
 
     #[test]

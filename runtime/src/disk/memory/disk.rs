@@ -76,6 +76,16 @@ impl MemoryDisk {
         locked(&self.tree).locks.clear();
     }
 
+    /// Lets a write-back of the file fail behind everyone's back, as Linux does when a sync fails: what is not synced is
+    /// seen by all, counts as written, and will never be on the disk unless it is written again.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn fail_write_back(&self, path: &Path) -> Result<(), DiskError> {
+        locked(&self.open(path, OpenMode::Read)?.stored.content).doom();
+        Ok(())
+    }
+
     /// Makes one step on the tree; an error becomes one of `operation` on `path`.
     fn step<T>(
         &self,
