@@ -2,11 +2,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`core`] | which replicas are there and in which state, and what follows from that; pure |
 //! | [`storage`] | replicas on a volume: formats, the steps that make one final, the scan at start |
 //! | [`config`] | [`DatanodeConfig`] |
 //! | [`error`] | why a datanode does not start, and why it stops |
 
 pub mod config;
+pub mod core;
 pub mod error;
 pub mod storage;
 

@@ -41,7 +41,9 @@ pub use open::{OpenVolumes, open_volumes};
 pub use scan::{Health, ScannedReplica};
 pub use verify::{Verdict, Verifier};
 pub use version::{VersionError, VolumeVersion};
-pub use volume::{FinalReplica, Place, ReadError, Volume};
+pub use volume::{FinalReplica, ReadError, Volume};
+
+use volume::Place;
 pub use writer::{Prior, ReplicaWriter};
 
 pub use index::{IndexedReplica, ReplicaIndex};

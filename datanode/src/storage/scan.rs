@@ -61,7 +61,7 @@ impl<D: Disk> Volume<D> {
             // Lives come in ascending order, but one kept aside may be of any.
             let (stale, newest) = if older.block <= found.block { (older, found) } else { (found, older) };
             tracing::info!(replica = %stale.block, newest = %newest.block, "dropped a stale replica");
-            self.delete(place_of(stale.health), stale.block)?;
+            self.delete_at(place_of(stale.health), stale.block)?;
             replicas.insert(block.id, newest);
         }
         Ok(replicas.into_values().collect())
@@ -71,7 +71,7 @@ impl<D: Disk> Volume<D> {
     fn examine(&self, block: Block, files: Files, known: bool) -> Result<Option<ScannedReplica>, DiskError> {
         let (Some(len_bytes), Some(_)) = (files.data_bytes, files.meta_bytes) else {
             tracing::info!(replica = %block, "removed one file of a replica whose other file is not there");
-            self.delete(Place::Current, block)?;
+            self.delete_at(Place::Current, block)?;
             return Ok(None);
         };
         let good = known

@@ -294,8 +294,8 @@ fn the_scan_keeps_the_newest_life_and_moves_what_is_damaged_aside() {
     assert_eq!(found, expected);
     assert!(matches!(volume.open_final(block(2, 1)), Err(ReadError::Disk(_))), "what is aside is not served");
     assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), expected, "it stays aside");
-    volume.delete(Place::Corrupt, block(2, 1)).unwrap();
-    volume.delete(Place::Corrupt, block(3, 1)).unwrap();
+    volume.delete(block(2, 1)).unwrap();
+    volume.delete(block(3, 1)).unwrap();
     assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), [expected[0], expected[3]]);
 }
 

@@ -11,7 +11,7 @@ use super::{MetaError, ReplicaMeta, VolumeVersion};
 
 /// Where on a volume a replica stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Place {
+pub(super) enum Place {
     /// Among those being written.
     Rbw,
     /// Among the final ones.
@@ -141,12 +141,17 @@ impl<D: Disk> Volume<D> {
         Ok(meta)
     }
 
-    /// Deletes what there is of a replica at `place`, the meta file first: a crash in between leaves one file without
-    /// the other, which the scan removes.
+    /// Deletes what there is of a replica, wherever it is.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn delete(&self, place: Place, block: Block) -> Result<(), DiskError> {
+    pub fn delete(&self, block: Block) -> Result<(), DiskError> {
+        [Place::Rbw, Place::Current, Place::Corrupt].into_iter().try_for_each(|place| self.delete_at(place, block))
+    }
+
+    /// Deletes what there is of a replica at `place`, the meta file first: a crash in between leaves one file without
+    /// the other, which the scan removes.
+    pub(super) fn delete_at(&self, place: Place, block: Block) -> Result<(), DiskError> {
         for part in [Part::Meta, Part::Data] {
             absent_is_fine(self.disk.remove_file(&self.path(place, block, part)))?;
         }
