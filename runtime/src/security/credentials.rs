@@ -171,6 +171,16 @@ impl Credentials {
     }
 }
 
+/// Who trusts the same authority, and claims to be somebody whom the authority never vouched for.
+#[cfg(test)]
+pub(super) fn impostor(credentials: &Credentials) -> Credentials {
+    let Credentials { shared } = credentials;
+    let other = super::Authority::create(shared.cluster).expect("there is randomness");
+    let forged = other.issue(&shared.identity.roles, &shared.identity.name).expect("the name was fine before");
+    let (chain, key) = (forged.chain(), forged.key());
+    Credentials::new(shared.cluster, shared.identity.clone(), shared.authority.clone(), chain, key, shared.pem.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

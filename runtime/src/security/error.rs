@@ -67,4 +67,12 @@ pub enum SecurityError {
         /// What the library says.
         reason: String,
     },
+    /// The TLS library does not take a certificate or its key.
+    #[error("the certificate of {name:?} cannot be used: {reason}; have a new one issued")]
+    Unusable {
+        /// Whom it is for.
+        name: String,
+        /// What the library says.
+        reason: String,
+    },
 }

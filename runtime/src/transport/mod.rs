@@ -1,10 +1,17 @@
 //! Connections with streams.
 //!
 //! A connection stands between two processes that know who the other is. Either side opens bidirectional streams; each
-//! stream has an order, back-pressure and an end of its own in both directions. [`suite`] checks what is promised here
+//! stream has an order, back-pressure and an end of its own in both directions. A suite checks what is promised here
 //! against every implementation.
 
+pub mod local;
+pub mod net;
+pub mod quic;
 pub mod sim;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -72,7 +79,7 @@ pub trait Connection: Clone + Send + Sync + 'static {
 
 /// The sending half of a stream. Dropping it before [`SendStream::finish`] resets it.
 pub trait SendStream: Send + 'static {
-    /// Sends all of `bytes`; waits while the peer is behind.
+    /// Sends all of `bytes`; waits while the peer is behind. Given up half-way, it may have sent any part of them.
     fn send(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), TransportError>> + Send;
 
     /// Sends all of several pieces in order, in one go where that is cheaper.
@@ -94,7 +101,8 @@ pub trait SendStream: Send + 'static {
 
 /// The receiving half of a stream. Dropping it before the end tells the peer to stop sending.
 pub trait ReceiveStream: Send + 'static {
-    /// The next bytes, at least one and at most `limit_bytes`; none when the peer has finished.
+    /// The next bytes, at least one and at most `limit_bytes`; none when the peer has finished. Given up half-way, it
+    /// loses nothing.
     fn receive(&mut self, limit_bytes: usize) -> impl Future<Output = Result<Option<Bytes>, TransportError>> + Send;
 }
 
