@@ -1,0 +1,107 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use situ_wire::ids::{NodeName, RackName};
+
+use super::StartError;
+
+/// How an executor is configured.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutorConfig {
+    /// Where the processes of jobs work: shuffle output, fetched executables, logs. No default.
+    pub directory: PathBuf,
+    /// Where the namenode listens; told to the processes of jobs. No default.
+    pub namenode: SocketAddr,
+    /// Where the scheduler listens. No default.
+    pub scheduler: SocketAddr,
+    /// The name of the node: that of the datanode beside it. No default.
+    pub node: NodeName,
+    /// The rack of the node. Default: `/default-rack`.
+    #[serde(default = "defaults::rack")]
+    pub rack: RackName,
+    /// Where it listens. Default: `127.0.0.1:9825`.
+    #[serde(default = "defaults::listen")]
+    pub listen: SocketAddr,
+    /// Where others reach it. Default: where it listens.
+    #[serde(default)]
+    pub advertise: Option<SocketAddr>,
+    /// How many tasks run at once. Default: 1.
+    #[serde(default = "defaults::slots")]
+    pub slots: u32,
+    /// How much memory one process of a job may use, in bytes. Default: 2147483648 (2 GiB).
+    #[serde(default = "defaults::worker_memory_bytes")]
+    pub worker_memory_bytes: u64,
+    /// The directory of the certificate that processes of jobs connect with: one of role `user`. Without one they reach
+    /// only what runs on this host. No default.
+    #[serde(default)]
+    pub worker_credentials: Option<PathBuf>,
+    /// Of how many ended jobs the logs are kept. Default: 1000.
+    #[serde(default = "defaults::logs_kept")]
+    pub logs_kept: usize,
+}
+
+impl ExecutorConfig {
+    /// The defaults for a node of a cluster.
+    #[must_use]
+    pub fn new(directory: PathBuf, node: NodeName, namenode: SocketAddr, scheduler: SocketAddr) -> Self {
+        Self {
+            directory,
+            namenode,
+            scheduler,
+            node,
+            rack: defaults::rack(),
+            listen: defaults::listen(),
+            advertise: None,
+            slots: defaults::slots(),
+            worker_memory_bytes: defaults::worker_memory_bytes(),
+            worker_credentials: None,
+            logs_kept: defaults::logs_kept(),
+        }
+    }
+
+    /// Checks that the values go together.
+    ///
+    /// # Errors
+    /// Names the first one that does not.
+    pub fn check(&self) -> Result<(), StartError> {
+        let invalid = |field, found: String, expected| Err(StartError::Config { field, found, expected });
+        if self.node.0.is_empty() {
+            return invalid("node", "an empty text".to_owned(), "the node's name, as its datanode has it");
+        }
+        if !(1..=1024).contains(&self.slots) {
+            return invalid("slots", self.slots.to_string(), "1 to 1024");
+        }
+        if self.worker_memory_bytes < 16 << 20 {
+            return invalid("worker_memory_bytes", self.worker_memory_bytes.to_string(), "at least 16777216 (16 MiB)");
+        }
+        Ok(())
+    }
+}
+
+mod defaults {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use situ_wire::ids::RackName;
+
+    pub(super) fn rack() -> RackName {
+        RackName("/default-rack".to_owned())
+    }
+
+    pub(super) fn listen() -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 9825))
+    }
+
+    pub(super) fn slots() -> u32 {
+        1
+    }
+
+    pub(super) fn worker_memory_bytes() -> u64 {
+        2 << 30
+    }
+
+    pub(super) fn logs_kept() -> usize {
+        1000
+    }
+}

@@ -1,0 +1,173 @@
+//! The conversation with the scheduler: events up, commands down.
+//!
+//! A poll waits at the scheduler until there is a command. When something happens here meanwhile, the poll is given up
+//! and made again with the event; events are repeated until a poll that carried them is answered, and commands until
+//! their number has been seen, so that each takes effect once.
+
+use std::time::Duration;
+
+use situ_runtime::Runtime;
+use situ_runtime::clock::Clock;
+use situ_runtime::rpc::{Caller, Connector, RpcError};
+use situ_wire::error::ErrorCode;
+use situ_wire::hello::Role;
+use situ_wire::messages::scheduler::{
+    ExecutorCommand, ExecutorEvent, ExecutorRegistration, Request, Response, TaskOutcome,
+};
+use tokio::sync::mpsc;
+
+/// How long a call may take: longer than the scheduler lets a poll wait.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// The first and the longest wait before the scheduler is called again after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How many bytes of results one poll carries; the rest goes with the next.
+const POLL_LEN_BYTES: usize = 8 << 20;
+
+/// What the owner hears from the scheduler.
+#[derive(Debug)]
+pub(super) enum FromScheduler {
+    /// The scheduler knows this executor from now on, and nothing of what it did before.
+    Registered,
+    /// Carry this out.
+    Command(ExecutorCommand),
+}
+
+/// What the owner says to the scheduler.
+#[derive(Debug)]
+pub(super) enum ToScheduler {
+    /// Something happened.
+    Event(ExecutorEvent),
+    /// Introduce this executor again.
+    Register,
+}
+
+type SchedulerCaller<R> = Caller<R, Request, Response>;
+
+/// The link to the scheduler; runs until the owner is gone.
+pub(super) struct Link<R: Runtime> {
+    pub(super) connector: Connector<R>,
+    pub(super) registration: ExecutorRegistration,
+    pub(super) scheduler: std::net::SocketAddr,
+    pub(super) commands: mpsc::Sender<FromScheduler>,
+    pub(super) events: mpsc::UnboundedReceiver<ToScheduler>,
+}
+
+/// Why a conversation ended.
+enum End {
+    /// The owner is gone.
+    Owner,
+    /// The scheduler does not know this executor.
+    Unknown,
+    /// The scheduler could not be asked.
+    Failed(RpcError),
+}
+
+impl<R: Runtime> Link<R> {
+    /// Talks to the scheduler until the owner is gone.
+    pub(super) async fn run(mut self) {
+        let mut unheard: Vec<ExecutorEvent> = Vec::new();
+        let mut seen = 0;
+        let mut registered = false;
+        let mut wait = BACKOFF.0;
+        loop {
+            let end = self.converse(&mut unheard, &mut seen, &mut registered, &mut wait).await;
+            match end {
+                End::Owner => return,
+                End::Unknown => registered = false,
+                End::Failed(error) => {
+                    tracing::warn!(scheduler = %self.scheduler, %error, "the scheduler cannot be reached; trying again");
+                    self.connector.runtime().clock().sleep(wait).await;
+                    wait = (wait * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Talks over one stream of calls until something goes wrong.
+    async fn converse(
+        &mut self,
+        unheard: &mut Vec<ExecutorEvent>,
+        seen: &mut u64,
+        registered: &mut bool,
+        wait: &mut Duration,
+    ) -> End {
+        let caller = match self.connector.caller(self.scheduler, Role::Scheduler).await {
+            Ok(caller) => caller,
+            Err(error) => return End::Failed(error),
+        };
+        if !*registered {
+            if let Err(end) = self.register(&caller).await {
+                return end;
+            }
+            (*registered, *seen) = (true, 0);
+            unheard.clear();
+        }
+        loop {
+            let told = told_at_once(unheard);
+            let poll =
+                Request::ExecutorPoll { id: self.registration.id, seen: *seen, events: unheard[..told].to_vec() };
+            tokio::select! {
+                answer = caller.call(&poll, CALL_TIMEOUT) => match answer {
+                    Ok(Response::Commands { last, commands }) => {
+                        *wait = BACKOFF.0;
+                        unheard.drain(..told);
+                        for (number, command) in commands {
+                            if number > *seen && self.commands.send(FromScheduler::Command(command)).await.is_err() {
+                                return End::Owner;
+                            }
+                            *seen = (*seen).max(number);
+                        }
+                        *seen = (*seen).max(last);
+                    }
+                    Ok(other) => return End::Failed(wrong("ExecutorPoll", &other)),
+                    Err(RpcError::Remote(error)) if error.code == ErrorCode::NotRegistered => return End::Unknown,
+                    Err(error) => return End::Failed(error),
+                },
+                event = self.events.recv() => match event {
+                    None => return End::Owner,
+                    Some(ToScheduler::Register) => return End::Unknown,
+                    Some(ToScheduler::Event(event)) => {
+                        unheard.push(event);
+                        while let Ok(ToScheduler::Event(event)) = self.events.try_recv() {
+                            unheard.push(event);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn register(&self, caller: &SchedulerCaller<R>) -> Result<(), End> {
+        let request = Request::ExecutorRegister(self.registration.clone());
+        match caller.call(&request, CALL_TIMEOUT).await {
+            Ok(Response::Registered { .. }) => {
+                tracing::info!(scheduler = %self.scheduler, "registered with the scheduler");
+                self.commands.send(FromScheduler::Registered).await.map_err(|_| End::Owner)
+            }
+            Ok(other) => Err(End::Failed(wrong("ExecutorRegister", &other))),
+            Err(error) => Err(End::Failed(error)),
+        }
+    }
+}
+
+fn wrong(request: &'static str, found: &Response) -> RpcError {
+    let found: String = format!("{found:?}").chars().take(120).collect();
+    RpcError::WrongAnswer { request, found }
+}
+
+/// How many of the events fit into one poll; at least one if there is any.
+fn told_at_once(events: &[ExecutorEvent]) -> usize {
+    let mut len = 0;
+    for (index, event) in events.iter().enumerate() {
+        len += match event {
+            ExecutorEvent::TaskEnded { outcome: TaskOutcome::Done(done), .. } => {
+                done.result.len() + done.pieces.len() * 24 + done.cached.len() * 12 + 128
+            }
+            _ => 8 << 10,
+        };
+        if len > POLL_LEN_BYTES && index > 0 {
+            return index;
+        }
+    }
+    events.len()
+}

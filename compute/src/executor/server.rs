@@ -1,0 +1,472 @@
+//! The owner task: it alone holds the table of jobs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use situ_client::{Client, ClientConfig};
+use situ_runtime::clock::Clock;
+use situ_runtime::disk::{Disk, DiskError};
+use situ_runtime::rpc::{Connector, Identity, Reply, RpcError, ServerIdentity, serve};
+use situ_runtime::transport::{Listener, Transport};
+use situ_runtime::{AbortOnDrop, Runtime};
+use situ_wire::error::RemoteError;
+use situ_wire::hello::Role;
+use situ_wire::ids::{ClusterId, ExecutorId, JobId};
+use situ_wire::messages::executor::{JobSecret, LogName, Request, Response};
+use situ_wire::messages::scheduler::{ExecutorRegistration, JobLaunch};
+use situ_wire::time::TimeMs;
+use tokio::sync::{mpsc, oneshot};
+
+use super::link::{FromScheduler, Link, ToScheduler};
+use super::process::{self, Ending, ProcessSpec};
+use super::table::{Action, JobTable, WaiterId, WorkerLife};
+use super::{ExecutorConfig, StartError, programs};
+use crate::program::environment::{Environment, ProcessRole};
+
+/// How many calls and commands may wait for the owner.
+const QUEUE: usize = 4096;
+
+/// Where things are in an executor's directory.
+///
+/// ```text
+/// jobs/job-N/work/    a worker's shuffle output and spills; gone when the job ends
+/// jobs/job-N/cwd/     where its processes run; likewise
+/// logs/job-N/         what its processes wrote, and who may read it; kept
+/// programs/HASH       fetched executables
+/// ```
+#[derive(Debug)]
+pub(super) struct Directories(PathBuf);
+
+impl Directories {
+    fn jobs(&self) -> PathBuf {
+        self.0.join("jobs")
+    }
+
+    fn job(&self, job: JobId) -> PathBuf {
+        self.jobs().join(job.to_string())
+    }
+
+    pub(super) fn work(&self, job: JobId) -> PathBuf {
+        self.job(job).join("work")
+    }
+
+    fn cwd(&self, job: JobId) -> PathBuf {
+        self.job(job).join("cwd")
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.0.join("programs")
+    }
+
+    fn all_logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
+    fn logs(&self, job: JobId) -> PathBuf {
+        self.all_logs().join(job.to_string())
+    }
+
+    pub(super) fn log_owner(&self, job: JobId) -> PathBuf {
+        self.logs(job).join("owner")
+    }
+
+    pub(super) fn log(&self, job: JobId, log: LogName) -> PathBuf {
+        self.logs(job).join(match log {
+            LogName::DriverOut(attempt) => format!("driver-{attempt}.out"),
+            LogName::DriverErr(attempt) => format!("driver-{attempt}.err"),
+            LogName::Worker => "worker.log".to_owned(),
+        })
+    }
+}
+
+/// What the owner hears.
+#[derive(Debug)]
+pub(super) enum ToOwner {
+    /// A call of a job's process.
+    Call { request: Request, reply: Reply },
+    /// Does this job belong here?
+    Check { job: JobId, secret: JobSecret, answer: oneshot::Sender<Result<(), RemoteError>> },
+    /// A driver process has ended.
+    DriverEnded { job: JobId, attempt: u32, ending: Ending },
+    /// A worker process has ended.
+    WorkerEnded { job: JobId, life: WorkerLife, ending: Ending },
+}
+
+/// Starts executors.
+#[derive(Debug)]
+pub struct Executor;
+
+/// A running executor. Dropping it ends it and all processes of jobs that it started.
+#[derive(Debug)]
+pub struct ExecutorHandle {
+    address: SocketAddr,
+    shutdown: Option<oneshot::Sender<()>>,
+    stopped: oneshot::Receiver<RpcError>,
+    owner: Option<situ_runtime::Task<()>>,
+    _tasks: [AbortOnDrop<()>; 2],
+}
+
+impl ExecutorHandle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it must end: it hears nobody any more.
+    pub async fn stopped(&mut self) -> Option<RpcError> {
+        (&mut self.stopped).await.ok()
+    }
+
+    /// Ends it and all processes of jobs that it started.
+    pub async fn shutdown(mut self) {
+        drop(self.shutdown.take());
+        if let Some(owner) = self.owner.take() {
+            owner.join().await;
+        }
+    }
+}
+
+impl Executor {
+    /// Starts an executor that listens with `listener`. `program` is the path of this very program, which is started
+    /// anew for built-in programs.
+    ///
+    /// # Errors
+    /// When its configuration or directory cannot be used.
+    pub async fn start<R, L>(
+        runtime: R,
+        config: ExecutorConfig,
+        cluster: ClusterId,
+        program: PathBuf,
+        listener: L,
+    ) -> Result<ExecutorHandle, StartError>
+    where
+        R: Runtime,
+        L: Listener<Connection = <R::Transport as Transport>::Connection>,
+    {
+        config.check()?;
+        let directories = Arc::new(Directories(config.directory.clone()));
+        let (disk, making) = (runtime.disk().clone(), Arc::clone(&directories));
+        let lock = runtime.blocking(move || prepare(&disk, &making)).await?;
+        let address = listener.address();
+        let advertised = config.advertise.unwrap_or(address);
+        let connector_identity = Identity { cluster, role: Role::Executor, name: config.node.0.clone() };
+        let client_config =
+            ClientConfig { node: Some(config.node.clone()), ..ClientConfig::new(cluster, config.namenode) };
+        let client = Client::new(runtime.clone(), client_config, connector_identity.clone());
+        let (owner_sender, inbox) = mpsc::channel(QUEUE);
+        let (commands_sender, commands) = mpsc::channel(QUEUE);
+        let (events_sender, events) = mpsc::unbounded_channel();
+        let (shutdown, shutting_down) = oneshot::channel();
+        let (failed, stopped) = oneshot::channel();
+        let service = super::service::ExecutorService {
+            runtime: runtime.clone(),
+            directories: Arc::clone(&directories),
+            owner: owner_sender.clone(),
+        };
+        let identity = ServerIdentity { cluster, role: Role::Executor };
+        let serving = serve(runtime.clone(), listener, identity, service);
+        let serving = runtime.spawn("executor-serve", async move {
+            // Nobody may be waiting to hear it.
+            let _ = failed.send(serving.await);
+        });
+        let link = Link {
+            connector: Connector::new(runtime.clone(), connector_identity),
+            registration: ExecutorRegistration {
+                id: ExecutorId(runtime.random_u128()),
+                node: config.node.clone(),
+                rack: config.rack.clone(),
+                address: advertised,
+                slots: config.slots,
+                worker_memory_bytes: config.worker_memory_bytes,
+            },
+            scheduler: config.scheduler,
+            commands: commands_sender,
+            events,
+        };
+        let linking = runtime.spawn("executor-link", link.run());
+        let owner = Owner {
+            runtime: runtime.clone(),
+            config,
+            cluster,
+            program,
+            advertised,
+            directories,
+            client,
+            table: JobTable::default(),
+            waiters: HashMap::new(),
+            next_waiter: 0,
+            processes: BTreeMap::new(),
+            inbox_sender: owner_sender,
+            events: events_sender,
+            _lock: lock,
+        };
+        let owner = runtime.spawn("executor-owner", owner.run(inbox, commands, shutting_down));
+        Ok(ExecutorHandle {
+            address,
+            shutdown: Some(shutdown),
+            stopped,
+            owner: Some(owner),
+            _tasks: [serving.abort_on_drop(), linking.abort_on_drop()],
+        })
+    }
+}
+
+/// Takes the directory and clears away what an earlier run left.
+fn prepare<D: Disk>(disk: &D, directories: &Directories) -> Result<D::Lock, DiskError> {
+    disk.create_directory(&directories.0)?;
+    let lock = disk.lock(&directories.0)?;
+    disk.remove_directory(&directories.jobs())?;
+    for directory in [directories.jobs(), directories.programs(), directories.all_logs()] {
+        disk.create_directory(&directory)?;
+    }
+    Ok(lock)
+}
+
+struct Owner<R: Runtime> {
+    runtime: R,
+    config: ExecutorConfig,
+    cluster: ClusterId,
+    program: PathBuf,
+    advertised: SocketAddr,
+    directories: Arc<Directories>,
+    client: Client<R>,
+    table: JobTable,
+    waiters: HashMap<WaiterId, Reply>,
+    next_waiter: u64,
+    /// For each job, what ends its processes when dropped.
+    processes: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
+    inbox_sender: mpsc::Sender<ToOwner>,
+    events: mpsc::UnboundedSender<ToScheduler>,
+    _lock: <R::Disk as Disk>::Lock,
+}
+
+impl<R: Runtime> Owner<R> {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<ToOwner>,
+        mut commands: mpsc::Receiver<FromScheduler>,
+        mut shutting_down: oneshot::Receiver<()>,
+    ) {
+        loop {
+            let deadline = self.table.poll_timeout().unwrap_or(TimeMs::NEVER);
+            let clock = self.runtime.clock().clone();
+            tokio::select! {
+                _ = &mut shutting_down => break,
+                Some(message) = inbox.recv() => self.hear(message),
+                Some(message) = commands.recv() => match message {
+                    FromScheduler::Registered => self.table.end_all(),
+                    FromScheduler::Command(command) => self.table.command(command),
+                },
+                () = clock.sleep_until(deadline) => self.table.handle_timeout(clock.now()),
+            }
+            self.act().await;
+        }
+        self.table.end_all();
+        self.act().await;
+    }
+
+    fn hear(&mut self, message: ToOwner) {
+        match message {
+            ToOwner::Call { request, reply } => self.call(request, reply),
+            ToOwner::Check { job, secret, answer } => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.table.check(job, secret).map(|_| ()));
+            }
+            ToOwner::DriverEnded { job, attempt, ending } => {
+                self.table.driver_ended(job, attempt, ending.error, ending.retry);
+            }
+            ToOwner::WorkerEnded { job, life, ending } => {
+                let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
+                self.table.worker_ended(job, life, &reason);
+            }
+        }
+    }
+
+    fn call(&mut self, request: Request, reply: Reply) {
+        match request {
+            Request::NextTask { job, secret } => {
+                let waiter = WaiterId(self.next_waiter);
+                self.next_waiter += 1;
+                self.table.next_task(job, secret, waiter, reply.deadline());
+                self.waiters.insert(waiter, reply);
+            }
+            Request::TaskEnded { job, secret, attempt, outcome } => {
+                let noted = self.table.task_ended(job, secret, attempt, outcome);
+                reply.send(noted.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
+            }
+            Request::WorkerReady { job, secret } => {
+                let known = self.table.check(job, secret).map(|_| ());
+                reply.send(known.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
+            }
+            // The service answers it without the owner.
+            Request::ReadLog { .. } => drop(reply),
+        }
+    }
+
+    async fn act(&mut self) {
+        while let Some(action) = self.table.poll_action() {
+            match action {
+                Action::Answer { waiter, task } => {
+                    if let Some(reply) = self.waiters.remove(&waiter) {
+                        reply.send(task.map(Response::Task).as_ref().map_err(Clone::clone));
+                    }
+                }
+                Action::Report(event) => self.tell(ToScheduler::Event(event)),
+                Action::Register => self.tell(ToScheduler::Register),
+                Action::StartDriver { launch, attempt } => self.start_driver(launch, attempt),
+                Action::StartWorker { launch, life } => self.start_worker(launch, life),
+                Action::EndJob { job } => self.end_job(job).await,
+            }
+        }
+    }
+
+    fn tell(&self, message: ToScheduler) {
+        // The link ends only with this owner.
+        let _ = self.events.send(message);
+    }
+
+    fn start_driver(&mut self, launch: JobLaunch, attempt: u32) {
+        let job = launch.job;
+        let role = ProcessRole::Driver { attempt };
+        let logs = [
+            self.directories.log(job, LogName::DriverOut(attempt)),
+            self.directories.log(job, LogName::DriverErr(attempt)),
+        ];
+        self.start(launch, role, logs, move |ending| ToOwner::DriverEnded { job, attempt, ending });
+    }
+
+    fn start_worker(&mut self, launch: JobLaunch, life: WorkerLife) {
+        let job = launch.job;
+        let role = ProcessRole::Worker {
+            work_dir: self.directories.work(job),
+            slots: self.config.slots,
+            memory_bytes: self.config.worker_memory_bytes,
+        };
+        let log = self.directories.log(job, LogName::Worker);
+        self.start(launch, role, [log.clone(), log], move |ending| ToOwner::WorkerEnded { job, life, ending });
+    }
+
+    /// Starts a process and tells the owner when it ends.
+    fn start(
+        &mut self,
+        launch: JobLaunch,
+        role: ProcessRole,
+        logs: [PathBuf; 2],
+        ended: impl FnOnce(Ending) -> ToOwner + Send + 'static,
+    ) {
+        let (stop, stopped) = oneshot::channel();
+        let stops = self.processes.entry(launch.job).or_default();
+        stops.retain(|stop| !stop.is_closed());
+        stops.push(stop);
+        let environment = Environment {
+            role,
+            job: launch.job,
+            secret: launch.secret,
+            user: launch.user.clone(),
+            scheduler: self.config.scheduler,
+            executor: self.advertised,
+            namenode: self.config.namenode,
+            cluster: self.cluster,
+            node: self.config.node.clone(),
+            credentials: self.config.worker_credentials.clone(),
+        };
+        let starting = Starting {
+            runtime: self.runtime.clone(),
+            client: self.client.clone(),
+            directories: Arc::clone(&self.directories),
+            own_program: self.program.clone(),
+            memory_bytes: self.config.worker_memory_bytes,
+            logs_kept: self.config.logs_kept,
+        };
+        let owner = self.inbox_sender.clone();
+        self.runtime.spawn("job-process", async move {
+            let ending = starting.run(launch, environment, logs, stopped).await;
+            // The owner is gone only when this executor ends.
+            let _ = owner.send(ended(ending)).await;
+        });
+    }
+
+    async fn end_job(&mut self, job: JobId) {
+        // Dropping what stops them ends them; their files may be taken away under them meanwhile.
+        drop(self.processes.remove(&job));
+        let (disk, directory) = (self.runtime.disk().clone(), self.directories.job(job));
+        if let Err(error) = self.runtime.blocking(move || disk.remove_directory(&directory)).await {
+            tracing::warn!(%job, %error, "the shuffle output of an ended job could not be removed");
+        }
+    }
+}
+
+/// What it takes to start a process.
+struct Starting<R: Runtime> {
+    runtime: R,
+    client: Client<R>,
+    directories: Arc<Directories>,
+    own_program: PathBuf,
+    memory_bytes: u64,
+    logs_kept: usize,
+}
+
+impl<R: Runtime> Starting<R> {
+    async fn run(
+        self,
+        launch: JobLaunch,
+        environment: Environment,
+        [stdout, stderr]: [PathBuf; 2],
+        mut stopped: oneshot::Receiver<()>,
+    ) -> Ending {
+        let failed = |reason: String| Ending { error: Some(reason), retry: true };
+        let (disk, directories) = (self.runtime.disk().clone(), Arc::clone(&self.directories));
+        let (job, user, kept) = (launch.job, launch.user.clone(), self.logs_kept);
+        let made = self.runtime.blocking(move || make_job(&disk, &directories, job, &user, kept)).await;
+        if let Err(error) = made {
+            return failed(format!("its directory cannot be made: {error}"));
+        }
+        let programs = self.directories.programs();
+        let finding = programs::find(&self.client, &self.own_program, &programs, &launch.program);
+        let executable = tokio::select! {
+            found = finding => match found {
+                Ok(executable) => executable,
+                Err(reason) => return failed(reason),
+            },
+            _ = &mut stopped => return Ending { error: Some("it was ended".to_owned()), retry: false },
+        };
+        let mut arguments = executable.leading;
+        arguments.extend(launch.arguments);
+        let spec = ProcessSpec {
+            program: executable.path,
+            arguments,
+            variables: environment.to_variables(),
+            directory: self.directories.cwd(launch.job),
+            stdout,
+            stderr,
+            memory_bytes: self.memory_bytes,
+        };
+        process::run(self.runtime, spec, stopped).await
+    }
+}
+
+/// Makes the directories of a job; logs of jobs that ended long ago make place.
+fn make_job<D: Disk>(
+    disk: &D,
+    directories: &Directories,
+    job: JobId,
+    user: &str,
+    logs_kept: usize,
+) -> Result<(), DiskError> {
+    disk.create_directory(&directories.work(job))?;
+    disk.create_directory(&directories.cwd(job))?;
+    disk.create_directory(&directories.logs(job))?;
+    disk.write_atomically(&directories.log_owner(job), user.as_bytes())?;
+    let mut logs: Vec<JobId> =
+        disk.list(&directories.all_logs())?.iter().filter_map(|entry| entry.name.parse().ok()).collect();
+    logs.sort_unstable();
+    let over = logs.len().saturating_sub(logs_kept);
+    for old in logs.into_iter().take(over).filter(|old| *old != job) {
+        let directory: &Path = &directories.logs(old);
+        disk.remove_directory(directory)?;
+    }
+    Ok(())
+}
