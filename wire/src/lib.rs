@@ -19,6 +19,8 @@
 pub mod block;
 pub mod codec;
 pub mod error;
+#[cfg(test)]
+mod golden;
 pub mod hello;
 pub mod ids;
 pub mod limits;

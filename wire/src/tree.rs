@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn bytes(len: usize) -> Vec<u8> {
-        (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
+        (0..len).map(|at| (at * 7 + at / 251).to_le_bytes()[0]).collect()
     }
 
     #[test]

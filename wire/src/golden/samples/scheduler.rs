@@ -1,0 +1,284 @@
+//! The calls of a scheduler.
+
+use super::super::book::{Book, sample, variants};
+use super::values::{ATTEMPT, NOW, OPERATION, PIECE, SECRET, address, bytes, error, node, path, rack, text};
+use crate::ids::{ActionId, DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, StageId};
+use crate::messages::executor::LogName;
+use crate::messages::namenode::Liveness;
+use crate::messages::scheduler::{
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobState, JobStatus,
+    JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, Request, Response,
+    StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskSpec,
+};
+
+const JOB: JobId = JobId(9);
+const ACTION: ActionId = ActionId(2);
+const EXECUTOR: ExecutorId = ExecutorId(0xe1);
+const SHUFFLE: ShuffleId = ShuffleId(3);
+const METRICS: TaskMetrics = TaskMetrics {
+    input_bytes: 1000,
+    remote_bytes: 200,
+    shuffle_read_bytes: 3,
+    shuffle_written_bytes: 4,
+    records: 5,
+    wall_ms: 6,
+    failovers: 7,
+};
+
+fn built_in() -> Program {
+    Program::BuiltIn { name: text("wordcount") }
+}
+
+fn stored() -> Program {
+    Program::Stored { name: text("mine"), path: path("/programs/mine"), hash: [0x4a; 32] }
+}
+
+fn launch() -> JobLaunch {
+    let arguments = vec![text("/in"), text("/out")];
+    JobLaunch { job: JOB, secret: SECRET, user: text("alice"), program: stored(), arguments }
+}
+
+pub(super) fn task() -> TaskSpec {
+    TaskSpec {
+        attempt: ATTEMPT,
+        action: ACTION,
+        plan_digest: [0x9d; 32],
+        output: StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
+        locality: Locality::Node,
+    }
+}
+
+fn registration() -> ExecutorRegistration {
+    ExecutorRegistration {
+        id: EXECUTOR,
+        node: node(),
+        rack: rack(),
+        address: address(),
+        slots: 4,
+        worker_memory_bytes: 1 << 30,
+    }
+}
+
+fn plan() -> Plan {
+    let stage = StagePlan {
+        stage: StageId(4),
+        name: text("map"),
+        partitions: 2,
+        output: StageOutput::Result { action: ACTION },
+        reads: vec![SHUFFLE],
+        preferred: vec![vec![TaskLocation { node: node(), rack: rack() }], vec![]],
+        persisted: vec![DatasetId(1)],
+    };
+    let node = PlanNode { name: text("map at main.rs:12"), parents: vec![DatasetId(0)], partitions: 2 };
+    Plan { nodes: vec![node], stages: vec![stage], name: text("collect at main.rs:13") }
+}
+
+fn done() -> TaskDone {
+    TaskDone { result: bytes(), pieces: vec![PIECE], cached: vec![(DatasetId(1), PartitionId(0))], metrics: METRICS }
+}
+
+pub(super) fn add(book: &mut Book) {
+    requests(book);
+    executors(book);
+    tasks(book);
+    plans(book);
+}
+
+fn requests(book: &mut Book) {
+    variants!(book, "scheduler", Program {
+        BuiltIn => built_in(),
+        Stored => stored(),
+    });
+    variants!(book, "scheduler", Request {
+        Submit => Request::Submit { program: built_in(), arguments: vec![text("/in")], operation: OPERATION },
+        List => Request::List,
+        Status => Request::Status { job: JOB, seen: 300 },
+        Kill => Request::Kill { job: JOB, reason: text("by hand") },
+        Logs => Request::Logs { job: JOB },
+        Executors => Request::Executors,
+        ExecutorRegister => Request::ExecutorRegister(registration()),
+        ExecutorPoll => Request::ExecutorPoll {
+            id: EXECUTOR,
+            seen: 12,
+            events: vec![ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") }],
+        },
+        DriverBegin => Request::DriverBegin { job: JOB, secret: SECRET, attempt: 1 },
+        RunAction => Request::RunAction {
+            job: JOB,
+            secret: SECRET,
+            attempt: 1,
+            action: ACTION,
+            plan: Box::new(plan()),
+        },
+        Record => Request::Record { job: JOB, secret: SECRET, attempt: 1, action: ACTION, value: bytes() },
+        ActionResult => Request::ActionResult { job: JOB, secret: SECRET, action: ACTION, wait: true },
+        Plan => Request::Plan { job: JOB, secret: SECRET, action: ACTION },
+        MapOutputs => Request::MapOutputs {
+            job: JOB,
+            secret: SECRET,
+            shuffle: SHUFFLE,
+            reduce: (PartitionId(1), PartitionId(4)),
+        },
+        DriverEnd => Request::DriverEnd { job: JOB, secret: SECRET, attempt: 1, error: Some(text("no input")) },
+    });
+}
+
+fn executors(book: &mut Book) {
+    sample!(book, "scheduler", ExecutorRegistration, registration());
+    variants!(book, "scheduler", ExecutorEvent {
+        TaskEnded => ExecutorEvent::TaskEnded { attempt: ATTEMPT, outcome: TaskOutcome::Done(Box::new(done())) },
+        DriverEnded => ExecutorEvent::DriverEnded {
+            job: JOB,
+            attempt: 1,
+            error: Some(text("exit code 2")),
+            retry: true,
+        },
+        WorkerLost => ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") },
+    });
+    variants!(book, "scheduler", ExecutorCommand {
+        StartDriver => ExecutorCommand::StartDriver { job: launch(), attempt: 1 },
+        RunTask => ExecutorCommand::RunTask { job: launch(), task: Box::new(task()) },
+        CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
+        EndJob => ExecutorCommand::EndJob { job: JOB },
+        Register => ExecutorCommand::Register,
+    });
+    sample!(book, "scheduler", JobLaunch, launch());
+}
+
+fn tasks(book: &mut Book) {
+    sample!(book, "scheduler", TaskSpec, task());
+    sample!(book, "scheduler", TaskDone, done());
+    sample!(book, "scheduler", TaskMetrics, METRICS);
+    variants!(book, "scheduler", TaskOutcome {
+        Done => TaskOutcome::Done(Box::new(done())),
+        Failed => TaskOutcome::Failed(TaskFailure::Cancelled),
+    });
+    variants!(book, "scheduler", TaskFailure {
+        Fetch => TaskFailure::Fetch { shuffle: SHUFFLE, map: ATTEMPT, reason: text("refused") },
+        Program => TaskFailure::Program { message: text("division by zero") },
+        WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9") },
+        PlanMismatch => TaskFailure::PlanMismatch { message: text("dataset-1 differs") },
+        Storage => TaskFailure::Storage { message: text("/in: not found") },
+        ExecutorLost => TaskFailure::ExecutorLost { reason: text("silent") },
+        Cancelled => TaskFailure::Cancelled,
+    });
+    variants!(book, "scheduler", StageOutput {
+        Shuffle => StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
+        Result => StageOutput::Result { action: ACTION },
+    });
+    variants!(book, "scheduler", Locality {
+        Process => Locality::Process,
+        Node => Locality::Node,
+        Rack => Locality::Rack,
+        Any => Locality::Any,
+        NoPreference => Locality::NoPreference,
+    });
+}
+
+fn plans(book: &mut Book) {
+    let Plan { mut nodes, mut stages, .. } = plan();
+    sample!(book, "scheduler", Plan, plan());
+    sample!(book, "scheduler", PlanNode, nodes.remove(0));
+    sample!(book, "scheduler", StagePlan, stages.remove(0));
+    sample!(book, "scheduler", TaskLocation, TaskLocation { node: node(), rack: rack() });
+}
+
+fn summary() -> JobSummary {
+    JobSummary {
+        job: JOB,
+        program: stored(),
+        arguments: vec![text("/in")],
+        user: text("alice"),
+        state: JobState::Running,
+        submitted: NOW,
+        ended: Some(NOW),
+    }
+}
+
+fn stage_status() -> StageStatus {
+    StageStatus {
+        stage: StageId(4),
+        name: text("map"),
+        output: StageOutput::Result { action: ACTION },
+        tasks: 10,
+        done: 5,
+        running: 2,
+        failed: 1,
+        localities: [1, 2, 3, 4, 5],
+    }
+}
+
+fn recovery() -> Recovery {
+    Recovery {
+        lost_at: NOW,
+        lost: Lost::MapOutput,
+        task: ATTEMPT,
+        node: node(),
+        recovered_by: Some((ATTEMPT, node())),
+        recovered_at: Some(NOW),
+    }
+}
+
+fn status() -> JobStatus {
+    JobStatus {
+        summary: summary(),
+        revision: 300,
+        stages: vec![stage_status()],
+        stages_dropped: 1,
+        recoveries: vec![recovery()],
+        recoveries_dropped: 2,
+        metrics: METRICS,
+    }
+}
+
+fn output() -> MapOutput {
+    MapOutput { map: ATTEMPT, address: address(), pieces: vec![PIECE] }
+}
+
+fn log() -> LogLocation {
+    LogLocation { log: LogName::Worker, node: node(), address: address() }
+}
+
+fn executor() -> ExecutorStatus {
+    ExecutorStatus { registration: registration(), liveness: Liveness::Live, running: 3, last_poll: NOW }
+}
+
+pub(super) fn add_answers(book: &mut Book) {
+    variants!(book, "scheduler", ActionResult {
+        Done => ActionResult::Done(vec![bytes()]),
+        Failed => ActionResult::Failed(error()),
+        Unknown => ActionResult::Unknown,
+    });
+    variants!(book, "scheduler", JobState {
+        Waiting => JobState::Waiting,
+        Running => JobState::Running,
+        Succeeded => JobState::Succeeded,
+        Failed => JobState::Failed { reason: text("no input") },
+        Killed => JobState::Killed { reason: text("by hand") },
+    });
+    variants!(book, "scheduler", Lost {
+        RunningTask => Lost::RunningTask,
+        MapOutput => Lost::MapOutput,
+        CachedPartition => Lost::CachedPartition,
+    });
+    sample!(book, "scheduler", MapOutput, output());
+    sample!(book, "scheduler", JobSummary, summary());
+    sample!(book, "scheduler", JobStatus, status());
+    sample!(book, "scheduler", StageStatus, stage_status());
+    sample!(book, "scheduler", Recovery, recovery());
+    sample!(book, "scheduler", LogLocation, log());
+    sample!(book, "scheduler", ExecutorStatus, executor());
+    variants!(book, "scheduler", Response {
+        Done => Response::Done,
+        Submitted => Response::Submitted(JOB),
+        Jobs => Response::Jobs(vec![summary()]),
+        Status => Response::Status(Box::new(status())),
+        Logs => Response::Logs(vec![log()]),
+        Executors => Response::Executors(vec![executor()]),
+        Registered => Response::Registered { poll_ms: 1000 },
+        Commands => Response::Commands { last: 13, commands: vec![(13, ExecutorCommand::EndJob { job: JOB })] },
+        Action => Response::Action(ActionResult::Done(vec![bytes()])),
+        Plan => Response::Plan(Some(Box::new(plan()))),
+        MapOutputs => Response::MapOutputs(vec![output()]),
+    });
+}
