@@ -1,1 +1,54 @@
+<<<<<<< HEAD
 //! To come.
+=======
+//! The scheduler's core: pure decisions about jobs, tasks and executors.
+//!
+//! [`Scheduler`] is driven by [`Event`]s and asks for [`Effect`]s; it knows no clock, no file and no socket.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `scheduler` | the contract: events in, effects out, time |
+//! | `calls` | which call goes where, and who may make it |
+//! | `jobs`, `job`, `driver` | a job's life, from its submission to its end; where its driver runs |
+//! | `actions`, `plan` | what a driver asks for; whether a plan can be believed |
+//! | `stage`, `pending` | one stage: its tasks, their outputs, which of them wait and where their input lies |
+//! | `assign`, `speculation` | which task goes to which executor: fair sharing, delay scheduling, second attempts |
+//! | `tasks` | how tasks end: done, failed, fetch failures |
+//! | `executors`, `executor` | who is there, what runs there, which commands are under way |
+//! | `loss` | what the death of an executor takes with it |
+//! | `recovery` | the list of what was lost and how it came back |
+//! | `waits` | calls whose answers are not there yet |
+//! | `record`, `finished` | what of a job outlives the scheduler |
+//! | `check` | the invariants |
+
+mod actions;
+mod assign;
+mod calls;
+mod check;
+mod driver;
+mod event;
+mod executor;
+mod executors;
+mod finished;
+mod job;
+mod jobs;
+mod loss;
+mod pending;
+mod plan;
+mod policy;
+mod record;
+mod recovery;
+mod scheduler;
+mod speculation;
+mod stage;
+mod tasks;
+mod waits;
+
+pub use event::{CallId, Caller, Effect, Event, RecordId};
+pub use policy::SchedulingPolicy;
+pub use record::JobRecord;
+pub use scheduler::Scheduler;
+
+#[cfg(test)]
+mod tests;
+>>>>>>> 36b3ed1 (Scheduler core: jobs, stages, delay scheduling, recovery from lineage)

@@ -1,0 +1,249 @@
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::hello::Role;
+use situ_wire::ids::{ActionId, JobId, PartitionId, ShuffleId};
+use situ_wire::messages::executor::JobSecret;
+use situ_wire::messages::scheduler::{ActionResult, MapOutput, Request, Response};
+use situ_wire::time::TimeMs;
+
+use super::finished::Ended;
+use super::job::{Action, Job};
+use super::scheduler::Scheduler;
+use super::stage::{StageKey, index};
+use super::waits::{Topic, Wait};
+use super::{CallId, Caller, RecordId};
+
+/// One call on its way through the core.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) now: TimeMs,
+    pub(super) call: CallId,
+    pub(super) caller: &'a Caller,
+    /// When an answer that says "not yet" is still in time.
+    pub(super) until: TimeMs,
+}
+
+/// An answer, once a record is on the disk; none if it comes later.
+pub(super) type Outcome = Result<Option<(Response, Option<RecordId>)>, RemoteError>;
+
+/// An answer that waits for nothing.
+pub(super) fn now(response: Response) -> Outcome {
+    Ok(Some((response, None)))
+}
+
+impl Scheduler {
+    pub(super) fn call(&mut self, at: TimeMs, call: CallId, caller: &Caller, deadline: TimeMs, request: Request) {
+        // An eighth of the time is left for the way back.
+        let patience = deadline.since(at);
+        let asked = Asked { now: at, call, caller, until: at + (patience - patience / 8) };
+        let outcome = match required_role(&request) {
+            Some(role) if caller.role != role => Err(RemoteError::new(
+                ErrorCode::PermissionDenied,
+                format!("{} {}", caller.role, caller.name),
+                format!("only a {role} may make this call"),
+            )),
+            _ => self.dispatch(asked, request),
+        };
+        match outcome {
+            Ok(Some((response, when))) => self.answer_when(call, Ok(response), when),
+            Ok(None) => {}
+            Err(error) => self.answer(call, Err(error)),
+        }
+    }
+
+    fn dispatch(&mut self, asked: Asked<'_>, request: Request) -> Outcome {
+        match request {
+            Request::Submit { program, arguments, operation } => self.submit(asked, program, arguments, operation),
+            Request::List => self.list(),
+            Request::Status { job, seen } => self.status(asked, job, seen),
+            Request::Kill { job, reason } => self.kill(asked, job, &reason),
+            Request::Logs { job } => self.logs(job),
+            Request::Executors => {
+                now(Response::Executors(self.executors.iter().map(|(_, executor)| executor.status()).collect()))
+            }
+            Request::ExecutorRegister(registration) => self.register(asked, registration),
+            Request::ExecutorPoll { id, seen, events } => self.executor_poll(asked, id, seen, events),
+            Request::DriverBegin { job, secret, attempt } => self.driver_begin(job, secret, attempt),
+            Request::RunAction { job, secret, attempt, action, plan } => {
+                self.driver_of(job, secret, attempt)?;
+                self.run_action(asked, job, action, plan)
+            }
+            Request::Record { job, secret, attempt, action, value } => {
+                self.driver_of(job, secret, attempt)?;
+                self.record_value(asked, job, action, value)
+            }
+            Request::ActionResult { job, secret, action, wait } => {
+                self.job_of(job, secret)?;
+                self.action_result(asked, job, action, wait)
+            }
+            Request::Plan { job, secret, action } => match self.job_of(job, secret)?.actions.get(&action) {
+                Some(Action::Running { plan, .. } | Action::Done { plan, .. }) => {
+                    now(Response::Plan(Some(plan.clone())))
+                }
+                Some(Action::Recorded(_)) | None => now(Response::Plan(None)),
+            },
+            Request::MapOutputs { job, secret, shuffle, reduce } => {
+                self.job_of(job, secret)?;
+                self.map_outputs(asked, job, shuffle, reduce)
+            }
+            Request::DriverEnd { job, secret, attempt, error } => self.driver_end(asked, job, secret, attempt, error),
+        }
+    }
+
+    /// The unfinished job that `secret` opens.
+    pub(super) fn job_of(&self, job: JobId, secret: JobSecret) -> Result<&Job, RemoteError> {
+        if secret != self.secret(job) {
+            return Err(RemoteError::new(
+                ErrorCode::PermissionDenied,
+                job,
+                "the secret of this call is not that of the job in this run of the scheduler: the process must end",
+            ));
+        }
+        self.jobs.get(&job).ok_or_else(|| self.gone(job))
+    }
+
+    /// The same, for its driver alone.
+    pub(super) fn driver_of(&self, job: JobId, secret: JobSecret, attempt: u32) -> Result<&Job, RemoteError> {
+        let found = self.job_of(job, secret)?;
+        if attempt != found.driver.attempt || found.driver.place.is_none() {
+            return Err(RemoteError::new(
+                ErrorCode::LeaseLost,
+                job,
+                format!("attempt {attempt} at the driver was given up: the process must end"),
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Why a job that is not under way cannot be worked for.
+    pub(super) fn gone(&self, job: JobId) -> RemoteError {
+        match self.finished.get(job) {
+            Some(Ended { status, .. }) => ended_error(job, &status.summary.state),
+            None => RemoteError::new(
+                ErrorCode::NotFound,
+                job,
+                "there is no such job, or it ended so long ago that it is forgotten; `situ job list` shows all",
+            ),
+        }
+    }
+
+    /// Keeps a call until `topic` moves.
+    pub(super) fn park(&mut self, asked: Asked<'_>, topic: Topic, reduce: (PartitionId, PartitionId)) -> Outcome {
+        if self.waits.len() >= self.policy.waits {
+            return Err(RemoteError::new(
+                ErrorCode::Unavailable,
+                "the scheduler",
+                format!("{} calls wait already, which is the most; ask again later", self.policy.waits),
+            ));
+        }
+        self.waits.park(Wait { call: asked.call, topic, since: asked.now, until: asked.until, reduce });
+        Ok(None)
+    }
+
+    /// Answers a call whose time is up.
+    pub(super) fn answer_late(&mut self, wait: Wait) {
+        let later =
+            |subject: String| Err(RemoteError::new(ErrorCode::Unavailable, subject, "not there yet; ask again"));
+        let outcome = match wait.topic {
+            Topic::Status(job) => self.status_now(job),
+            Topic::Action(job, action) => later(format!("{action} of {job}")),
+            Topic::Outputs(job, shuffle) => later(format!("{shuffle} of {job}")),
+        };
+        match outcome {
+            Ok(Some((response, when))) => self.answer_when(wait.call, Ok(response), when),
+            Ok(None) => {}
+            Err(error) => self.answer(wait.call, Err(error)),
+        }
+    }
+
+    fn action_result(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, wait: bool) -> Outcome {
+        match self.jobs.get(&job).and_then(|found| found.actions.get(&action)) {
+            Some(Action::Done { results, .. }) => now(Response::Action(ActionResult::Done(results.clone()))),
+            Some(Action::Recorded(value)) => now(Response::Action(ActionResult::Done(vec![value.clone()]))),
+            None if !wait => now(Response::Action(ActionResult::Unknown)),
+            Some(Action::Running { .. }) | None => self.park(asked, Topic::Action(job, action), NO_RANGE),
+        }
+    }
+
+    fn map_outputs(
+        &mut self,
+        asked: Asked<'_>,
+        job: JobId,
+        shuffle: ShuffleId,
+        reduce: (PartitionId, PartitionId),
+    ) -> Outcome {
+        match self.map_outputs_now(job, shuffle, reduce)? {
+            Some(outputs) => now(Response::MapOutputs(outputs)),
+            None => self.park(asked, Topic::Outputs(job, shuffle), reduce),
+        }
+    }
+
+    /// All outputs of a shuffle for a range of reduce partitions; none while some are missing.
+    pub(super) fn map_outputs_now(
+        &self,
+        job: JobId,
+        shuffle: ShuffleId,
+        (first, end): (PartitionId, PartitionId),
+    ) -> Result<Option<Vec<MapOutput>>, RemoteError> {
+        let stage = self.jobs.get(&job).and_then(|found| found.stages.get(&StageKey::Shuffle(shuffle)));
+        let Some(stage) = stage else {
+            return Err(RemoteError::new(
+                ErrorCode::NotFound,
+                format!("{shuffle} of {job}"),
+                "no action has planned it",
+            ));
+        };
+        let range = index(first.0)..index(end.0);
+        let mut outputs = Vec::new();
+        for done in stage.tasks.iter().map(|task| task.done.as_ref()) {
+            let Some(done) = done else { return Ok(None) };
+            let Some(pieces) = done.pieces.get(range.clone()) else {
+                return Err(RemoteError::new(
+                    ErrorCode::InvalidArgument,
+                    format!("{shuffle} of {job}"),
+                    format!("there are {} reduce partitions; {first} to {end} were asked for", done.pieces.len()),
+                ));
+            };
+            let Some(executor) = self.executors.get(done.executor) else { return Ok(None) };
+            outputs.push(MapOutput {
+                map: done.attempt,
+                address: executor.registration.address,
+                pieces: pieces.to_vec(),
+            });
+        }
+        Ok(Some(outputs))
+    }
+}
+
+/// For waits that have none.
+pub(super) const NO_RANGE: (PartitionId, PartitionId) = (PartitionId(0), PartitionId(0));
+
+/// Who alone may make a call; none where a secret decides or anyone may.
+fn required_role(request: &Request) -> Option<Role> {
+    match request {
+        Request::Submit { .. } | Request::Kill { .. } => Some(Role::User),
+        Request::ExecutorRegister(_) | Request::ExecutorPoll { .. } => Some(Role::Executor),
+        Request::List
+        | Request::Status { .. }
+        | Request::Logs { .. }
+        | Request::Executors
+        | Request::DriverBegin { .. }
+        | Request::RunAction { .. }
+        | Request::Record { .. }
+        | Request::ActionResult { .. }
+        | Request::Plan { .. }
+        | Request::MapOutputs { .. }
+        | Request::DriverEnd { .. } => None,
+    }
+}
+
+/// What whoever still works for a job that has ended is told.
+pub(super) fn ended_error(job: JobId, state: &situ_wire::messages::scheduler::JobState) -> RemoteError {
+    use situ_wire::messages::scheduler::JobState::{Failed, Killed, Running, Succeeded, Waiting};
+    let message = match state {
+        Failed { reason } => format!("the job failed: {reason}"),
+        Killed { reason } => format!("the job was ended: {reason}"),
+        Succeeded => "the job has ended already".to_owned(),
+        Waiting | Running => "the job has not begun".to_owned(),
+    };
+    RemoteError::new(ErrorCode::JobFailed, job, message)
+}

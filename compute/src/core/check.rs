@@ -1,0 +1,97 @@
+use std::collections::BTreeSet;
+
+use situ_wire::messages::namenode::Liveness;
+
+use super::job::{Action, Job};
+use super::scheduler::Scheduler;
+use super::stage::{Stage, StageKey};
+
+impl Scheduler {
+    /// Asserts the invariants. For tests: it looks at everything.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub fn check(&self) {
+        self.executors.check();
+        self.waits.check();
+        for (id, job) in &self.jobs {
+            assert_eq!(*id, job.id(), "a job stands under its own id");
+            assert!(!job.state.is_final(), "a job with an end is finished");
+            assert!(self.finished.get(*id).is_none(), "a job is either finished or not");
+            assert!(*id < self.next_job, "ids are not given twice");
+            assert_eq!(self.operations.get(&job.operation), Some(id), "a job is found by its operation");
+            self.check_driver(job);
+            self.check_attempts(job);
+            self.check_stages(job);
+        }
+        for (id, executor) in self.executors.iter() {
+            for attempt in &executor.running {
+                let of = self.jobs.get(&attempt.job).and_then(|job| job.attempts.get(attempt));
+                assert!(
+                    of.is_some_and(|of| of.executor == id),
+                    "a slot is taken by an attempt that is known: {attempt}"
+                );
+            }
+            for (job, attempt) in &executor.drivers {
+                let driver = self.jobs.get(job).map(|job| (job.driver.place, job.driver.attempt));
+                assert_eq!(driver, Some((Some(id), *attempt)), "a driver's place knows it");
+            }
+        }
+    }
+
+    fn check_driver(&self, job: &Job) {
+        let waits = self.driverless.contains(&job.id());
+        let durable = job.record.is_none_or(|record| record <= self.synced);
+        assert_eq!(waits, durable && job.driver.place.is_none(), "a durable job has a driver or waits for one");
+        if let Some(place) = job.driver.place {
+            assert!(self.executors.is_there(place), "a driver is not on a dead executor");
+        }
+    }
+
+    fn check_attempts(&self, job: &Job) {
+        for (id, attempt) in &job.attempts {
+            let there = self.executors.get(attempt.executor).is_some_and(|executor| executor.running.contains(id));
+            assert!(there, "an attempt takes a slot: {id}");
+            let next = job.next_attempt.get(&(id.stage, id.partition)).copied().unwrap_or(0);
+            assert!(id.attempt < next, "attempts are not numbered twice: {id}");
+            let known = job.stages.get(&attempt.stage).is_some_and(|stage| {
+                stage.tasks.get(super::stage::index(id.partition.0)).is_some_and(|task| task.running.contains(id))
+            });
+            assert_eq!(known, !attempt.cancelled, "a task knows its attempts that count: {id}");
+        }
+    }
+
+    fn check_stages(&self, job: &Job) {
+        for (key, stage) in &job.stages {
+            stage.check();
+            for attempt in stage.tasks.iter().flat_map(|task| &task.running) {
+                assert!(job.attempts.contains_key(attempt), "a running attempt is known: {attempt}");
+            }
+            if let StageKey::Shuffle(_) = key {
+                for done in stage.tasks.iter().filter_map(|task| task.done.as_ref()) {
+                    assert!(self.executors.is_there(done.executor), "an output is on an executor that is there");
+                }
+            }
+            let reads_complete = stage.plan.reads.iter().all(|shuffle| job.is_complete(*shuffle));
+            if stage.needed_by.is_some() {
+                assert!(job.needed.contains(key), "needed stages are listed");
+                assert!(!stage.is_complete(), "a complete stage is not needed");
+                assert_eq!(stage.ready, reads_complete, "a stage is ready when what it reads is complete");
+                assert!(stage.lost.is_empty(), "lost outputs of a needed stage are missed");
+            }
+        }
+        let needed: BTreeSet<StageKey> =
+            job.stages.iter().filter(|(_, stage)| stage.needed_by.is_some()).map(|(key, _)| *key).collect();
+        assert_eq!(needed, job.needed, "needed stages are listed");
+        for (action, state) in &job.actions {
+            let complete = job.stages.get(&StageKey::Result(*action)).map(Stage::is_complete);
+            if let Action::Running { .. } = state {
+                assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
+            }
+        }
+        for executor in job.cached.executors().union(&job.touched) {
+            let liveness = self.executors.get(*executor).map(|executor| executor.liveness);
+            assert!(liveness.is_some_and(|liveness| liveness != Liveness::Dead), "nothing is expected of the dead");
+        }
+    }
+}

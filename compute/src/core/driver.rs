@@ -1,0 +1,141 @@
+use situ_wire::ids::{ExecutorId, JobId, NodeName};
+use situ_wire::messages::executor::{JobSecret, LogName};
+use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
+use situ_wire::time::TimeMs;
+
+use super::JobRecord;
+use super::calls::{Asked, Outcome, now};
+use super::job::Job;
+use super::jobs::cut;
+use super::scheduler::Scheduler;
+
+impl Scheduler {
+    /// Places drivers that wait on the least busy executors.
+    pub(super) fn place_drivers(&mut self) {
+        for id in std::mem::take(&mut self.driverless) {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            // Where an attempt was lost comes last.
+            let busy = |(id, executor): &(ExecutorId, &super::executor::Executor)| {
+                (job.driver.lost_on.contains(id), executor.drivers.len(), executor.load(), *id)
+            };
+            let Some((executor, _)) = self.executors.live().min_by_key(busy) else {
+                self.driverless.insert(id);
+                continue;
+            };
+            let node = self.executors.node(executor);
+            let attempt = job.driver.attempt;
+            job.driver.place = Some(executor);
+            job.touched.insert(executor);
+            job.add_driver_logs(attempt, node.clone());
+            let launch = job.launch.clone();
+            if let Some(executor) = self.executors.get_mut(executor) {
+                executor.drivers.insert(id, attempt);
+                executor.push(ExecutorCommand::StartDriver { job: launch, attempt });
+            }
+            self.append(JobRecord::Driver { job: id, attempt, node });
+            self.changed.insert(id);
+        }
+    }
+
+    pub(super) fn driver_begin(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Outcome {
+        self.driver_of(job, secret, attempt)?;
+        if let Some(found) = self.jobs.get_mut(&job)
+            && found.state == JobState::Waiting
+        {
+            found.state = JobState::Running;
+            self.changed.insert(job);
+        }
+        now(Response::Done)
+    }
+
+    pub(super) fn driver_end(
+        &mut self,
+        asked: Asked<'_>,
+        job: JobId,
+        secret: JobSecret,
+        attempt: u32,
+        error: Option<String>,
+    ) -> Outcome {
+        if let (true, Some(ended)) = (secret == self.secret(job), self.finished.get(job)) {
+            // A retry, or an end that came otherwise before.
+            return Ok(Some((Response::Done, ended.record)));
+        }
+        self.driver_of(job, secret, attempt)?;
+        let state = error.map_or(JobState::Succeeded, |error| JobState::Failed { reason: cut(&error) });
+        let record = self.end_job(asked.now, job, state);
+        Ok(Some((Response::Done, record)))
+    }
+
+    /// A driver's process ended. If it had said how the job ended, the job would be gone by now.
+    pub(super) fn driver_process_ended(
+        &mut self,
+        at: TimeMs,
+        executor: ExecutorId,
+        (job, attempt): (JobId, u32),
+        error: Option<String>,
+        retry: bool,
+    ) {
+        let Some(found) = self.jobs.get(&job) else { return };
+        if found.driver.place != Some(executor) || found.driver.attempt != attempt {
+            return;
+        }
+        match error {
+            Some(error) if retry => self.lose_driver(at, job, &error),
+            Some(error) => self.fail_job(at, job, &format!("the driver ended with an error: {error}")),
+            None => self.fail_job(
+                at,
+                job,
+                "the driver ended without saying how the job ended: its main must leave by returning from the job, not by \
+                 ending the process",
+            ),
+        }
+    }
+
+    /// An attempt at a driver is lost: another one is made, elsewhere if that is possible.
+    pub(super) fn lose_driver(&mut self, at: TimeMs, job: JobId, why: &str) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let Some(executor) = found.driver.place.take() else { return };
+        let attempt = found.driver.attempt;
+        found.driver.attempt += 1;
+        found.driver.lost += 1;
+        found.driver.lost_on.insert(executor);
+        let lost = found.driver.lost;
+        if let Some(executor) = self.executors.get_mut(executor) {
+            executor.drivers.remove(&job);
+        }
+        if lost >= self.policy.driver_attempts {
+            let node = self.executors.node(executor);
+            let reason =
+                format!("{lost} attempts at the driver were lost; the last, attempt {attempt} on {node}: {why}");
+            return self.fail_job(at, job, &reason);
+        }
+        self.driverless.insert(job);
+        self.changed.insert(job);
+    }
+}
+
+impl Job {
+    pub(super) fn add_driver_logs(&mut self, attempt: u32, node: NodeName) {
+        self.logs.insert((LogName::DriverOut(attempt), node.clone()));
+        self.logs.insert((LogName::DriverErr(attempt), node));
+    }
+
+    /// The records that bring it back.
+    pub(super) fn records(&self) -> Vec<JobRecord> {
+        let launch = &self.launch;
+        let mut records = vec![JobRecord::Submitted {
+            job: launch.job,
+            operation: self.operation,
+            user: launch.user.clone(),
+            program: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            submitted: self.submitted,
+        }];
+        for (log, node) in &self.logs {
+            if let LogName::DriverOut(attempt) = log {
+                records.push(JobRecord::Driver { job: launch.job, attempt: *attempt, node: node.clone() });
+            }
+        }
+        records
+    }
+}

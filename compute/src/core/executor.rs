@@ -1,0 +1,188 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use situ_wire::ids::{JobId, TaskAttemptId};
+use situ_wire::messages::namenode::Liveness;
+use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, ExecutorStatus};
+use situ_wire::time::TimeMs;
+
+use super::CallId;
+use super::pending::Offer;
+use super::policy::{SchedulingPolicy, ms};
+
+/// One run of an executor.
+///
+/// ```text
+///          silent for suspect_ms            silent for dead_ms
+///   Live -------------------------> Suspect -------------------> Dead
+///    ^  \___ connection lost _______^   |                          ^
+///    |                                  |  not back in reconnect_ms |
+///    +----------- polls ----------------+--------------------------+
+/// ```
+#[derive(Debug)]
+pub(super) struct Executor {
+    pub(super) registration: ExecutorRegistration,
+    /// The name in the certificate of who registered it: nobody else polls for it.
+    pub(super) owner: String,
+    pub(super) liveness: Liveness,
+    pub(super) last_poll: TimeMs,
+    /// Whether it has polled at all since it registered.
+    pub(super) polled: bool,
+    /// Since when it owes a poll; none while one is kept.
+    quiet_since: Option<TimeMs>,
+    /// Since when its connection is gone.
+    disconnected: Option<TimeMs>,
+    /// The poll that is kept.
+    parked: Option<CallId>,
+    /// Attempts that take a slot.
+    pub(super) running: BTreeSet<TaskAttemptId>,
+    /// Drivers that run there, with their attempts.
+    pub(super) drivers: BTreeMap<JobId, u32>,
+    /// Commands that it has not acknowledged.
+    commands: VecDeque<(u64, ExecutorCommand)>,
+    /// The number of the last command.
+    last: u64,
+}
+
+impl Executor {
+    pub(super) fn new(registration: ExecutorRegistration, owner: String, now: TimeMs) -> Self {
+        Self {
+            registration,
+            owner,
+            liveness: Liveness::Live,
+            last_poll: now,
+            polled: false,
+            quiet_since: Some(now),
+            disconnected: None,
+            parked: None,
+            running: BTreeSet::new(),
+            drivers: BTreeMap::new(),
+            commands: VecDeque::new(),
+            last: 0,
+        }
+    }
+
+    pub(super) fn offer(&self) -> Offer<'_> {
+        let ExecutorRegistration { id, node, rack, .. } = &self.registration;
+        Offer { executor: *id, node, rack }
+    }
+
+    /// How many more tasks it takes.
+    pub(super) fn free(&self) -> u32 {
+        let running = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        if self.liveness == Liveness::Live { self.registration.slots.saturating_sub(running) } else { 0 }
+    }
+
+    /// How busy it is, in thousandths of its slots.
+    pub(super) fn load(&self) -> u64 {
+        self.running.len() as u64 * 1000 / u64::from(self.registration.slots.max(1))
+    }
+
+    pub(super) fn push(&mut self, command: ExecutorCommand) {
+        assert!(self.liveness != Liveness::Dead, "the dead get no commands");
+        self.last += 1;
+        self.commands.push_back((self.last, command));
+    }
+
+    /// It polls. False if it knows of commands that were never given: it takes this for another run.
+    pub(super) fn poll(&mut self, seen: u64, now: TimeMs) -> bool {
+        self.last_poll = now;
+        self.polled = true;
+        self.quiet_since = Some(now);
+        self.disconnected = None;
+        self.liveness = Liveness::Live;
+        while self.commands.front().is_some_and(|(number, _)| *number <= seen) {
+            self.commands.pop_front();
+        }
+        seen <= self.last
+    }
+
+    /// Keeps a poll; the one that it replaces.
+    pub(super) fn park(&mut self, call: CallId) -> Option<CallId> {
+        self.quiet_since = None;
+        self.parked.replace(call)
+    }
+
+    /// Takes the kept poll to answer it.
+    pub(super) fn unpark(&mut self, now: TimeMs) -> Option<CallId> {
+        let call = self.parked.take()?;
+        self.quiet_since = Some(now);
+        Some(call)
+    }
+
+    pub(super) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    /// The number of the last command, and all that are not acknowledged.
+    pub(super) fn commands(&self) -> (u64, Vec<(u64, ExecutorCommand)>) {
+        (self.last, self.commands.iter().cloned().collect())
+    }
+
+    /// Its connection is gone.
+    pub(super) fn disconnect(&mut self, now: TimeMs) {
+        self.disconnected.get_or_insert(now);
+        if self.liveness == Liveness::Live {
+            self.liveness = Liveness::Suspect;
+        }
+    }
+
+    /// When something must be done if nothing is heard: answer the kept poll, suspect it, give it up, forget it.
+    pub(super) fn next_due(&self, policy: &SchedulingPolicy) -> TimeMs {
+        if self.liveness == Liveness::Dead {
+            return self.last_poll + ms(policy.forget_ms);
+        }
+        let hold = self.parked.map_or(TimeMs::NEVER, |_| self.last_poll + ms(policy.poll_hold_ms));
+        let silence = self.quiet_since.map_or(TimeMs::NEVER, |since| {
+            since + ms(if self.liveness == Liveness::Live { policy.suspect_ms } else { policy.dead_ms })
+        });
+        let cut = self.disconnected.map_or(TimeMs::NEVER, |since| since + ms(policy.reconnect_ms));
+        hold.min(silence).min(cut)
+    }
+
+    /// Whether its kept poll has been kept long enough.
+    pub(super) fn holds_too_long(&self, now: TimeMs, policy: &SchedulingPolicy) -> bool {
+        self.parked.is_some() && self.last_poll + ms(policy.poll_hold_ms) <= now
+    }
+
+    /// What it is thought to be after this much silence.
+    pub(super) fn judge(&self, now: TimeMs, policy: &SchedulingPolicy) -> Liveness {
+        let over = |since: Option<TimeMs>, rest: u32| since.is_some_and(|since| since + ms(rest) <= now);
+        if self.liveness == Liveness::Dead
+            || over(self.quiet_since, policy.dead_ms)
+            || over(self.disconnected, policy.reconnect_ms)
+        {
+            Liveness::Dead
+        } else if over(self.quiet_since, policy.suspect_ms) || self.disconnected.is_some() {
+            Liveness::Suspect
+        } else {
+            Liveness::Live
+        }
+    }
+
+    /// The scheduler itself stood still for `rest`: its silence then does not count.
+    pub(super) fn excuse(&mut self, rest: std::time::Duration) {
+        for since in [&mut self.quiet_since, &mut self.disconnected].into_iter().flatten() {
+            *since = *since + rest;
+        }
+    }
+
+    /// It is dead: nothing is sent to it and nothing runs there any more. The kept poll, to be answered.
+    pub(super) fn bury(&mut self) -> Option<CallId> {
+        self.liveness = Liveness::Dead;
+        self.running.clear();
+        self.drivers.clear();
+        self.commands.clear();
+        self.quiet_since = None;
+        self.disconnected = None;
+        self.parked.take()
+    }
+
+    pub(super) fn status(&self) -> ExecutorStatus {
+        ExecutorStatus {
+            registration: self.registration.clone(),
+            liveness: self.liveness,
+            running: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            last_poll: self.last_poll,
+        }
+    }
+}

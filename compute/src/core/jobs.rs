@@ -1,0 +1,244 @@
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::ids::{JobId, NodeName, OperationId};
+use situ_wire::messages::executor::LogName;
+use situ_wire::messages::namenode::Liveness;
+use situ_wire::messages::scheduler::{
+    ActionResult, ExecutorCommand, JobState, JobStatus, JobSummary, LogLocation, Program, Response,
+};
+use situ_wire::time::TimeMs;
+
+use super::calls::{Asked, NO_RANGE, Outcome, ended_error, now};
+use super::job::Job;
+use super::scheduler::Scheduler;
+use super::waits::Topic;
+use super::{JobRecord, RecordId};
+
+/// The longest reason for an end that is kept, in characters.
+const REASON_CHARS: usize = 8_000;
+/// The most that the arguments of a program may take together: an operating system takes no more either.
+const ARGUMENTS_LEN_BYTES: usize = 1 << 20;
+/// The longest name of a program.
+const PROGRAM_NAME_LEN_BYTES: usize = 255;
+
+impl Scheduler {
+    pub(super) fn submit(
+        &mut self,
+        asked: Asked<'_>,
+        program: Program,
+        arguments: Vec<String>,
+        operation: OperationId,
+    ) -> Outcome {
+        if let Some(job) = self.operations.get(&operation) {
+            let submitted = self.jobs.get(job).and_then(|job| job.record);
+            let record = submitted.or(self.finished.get(*job).and_then(|ended| ended.record));
+            return Ok(Some((Response::Submitted(*job), record)));
+        }
+        self.check_submission(&program, &arguments)?;
+        let job = self.next_job;
+        self.next_job = JobId(job.0 + 1);
+        let user = asked.caller.name.clone();
+        let record = self.append(JobRecord::Submitted {
+            job,
+            operation,
+            user: user.clone(),
+            program: program.clone(),
+            arguments: arguments.clone(),
+            submitted: asked.now,
+        });
+        let made = (job, operation, asked.now);
+        self.jobs.insert(job, Job::new(made, user, program, arguments, self.secret(job), Some(record)));
+        self.operations.insert(operation, job);
+        Ok(Some((Response::Submitted(job), Some(record))))
+    }
+
+    fn check_submission(&self, program: &Program, arguments: &[String]) -> Result<(), RemoteError> {
+        let refuse = |code, message| Err(RemoteError::new(code, "the submission", message));
+        let name = program.name();
+        if name.is_empty() || name.len() > PROGRAM_NAME_LEN_BYTES {
+            let found = name.len();
+            return refuse(
+                ErrorCode::InvalidArgument,
+                format!("the program's name must have 1 to {PROGRAM_NAME_LEN_BYTES} bytes; it has {found}"),
+            );
+        }
+        let len: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+        if len > ARGUMENTS_LEN_BYTES {
+            return refuse(
+                ErrorCode::TooMuch,
+                format!(
+                    "its arguments take {len} bytes; at most {ARGUMENTS_LEN_BYTES} are allowed: put them into a file"
+                ),
+            );
+        }
+        if self.jobs.len() >= self.policy.jobs {
+            let most = self.policy.jobs;
+            return refuse(
+                ErrorCode::Unavailable,
+                format!("{most} jobs are unfinished, which is the most; submit it later"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Records are on the disk: jobs whose submission is among them may begin.
+    pub(super) fn on_synced(&mut self, record: RecordId) {
+        let before = self.synced;
+        self.synced = record.max(before);
+        let durable = |job: &&Job| job.record.is_some_and(|at| at > before && at <= record);
+        let begin: Vec<JobId> = self.jobs.values().filter(durable).map(Job::id).collect();
+        self.driverless.extend(begin);
+    }
+
+    /// Takes in a record of an earlier life.
+    pub(super) fn replay(&mut self, record: JobRecord) {
+        self.next_job = self.next_job.max(JobId(record.job().0 + 1));
+        match record {
+            JobRecord::Submitted { job, operation, user, program, arguments, submitted } => {
+                let made = (job, operation, submitted);
+                self.jobs.insert(job, Job::new(made, user, program, arguments, self.secret(job), None));
+                self.operations.insert(operation, job);
+                self.driverless.insert(job);
+            }
+            JobRecord::Driver { job, attempt, node } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.driver.attempt = attempt + 1;
+                    job.add_driver_logs(attempt, node);
+                }
+            }
+            JobRecord::Ended { status, logs } => {
+                if let Some(job) = self.jobs.remove(&status.summary.job) {
+                    self.driverless.remove(&job.id());
+                    self.keep_finished(status, logs, job.operation, None);
+                }
+            }
+        }
+    }
+
+    pub(super) fn list(&self) -> Outcome {
+        let mut jobs: Vec<JobSummary> = self.jobs.values().map(Job::summary).collect();
+        jobs.extend(self.finished.iter().map(|(_, ended)| ended.status.summary.clone()));
+        jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.job));
+        let submitted = self.jobs.values().filter_map(|job| job.record).max();
+        let ended = self.finished.iter().filter_map(|(_, ended)| ended.record).max();
+        Ok(Some((Response::Jobs(jobs), submitted.max(ended))))
+    }
+
+    pub(super) fn status(&mut self, asked: Asked<'_>, job: JobId, seen: u64) -> Outcome {
+        match self.jobs.get(&job) {
+            Some(found) if found.revision == seen => self.park(asked, Topic::Status(job), NO_RANGE),
+            _ => self.status_now(job),
+        }
+    }
+
+    pub(super) fn status_now(&self, job: JobId) -> Outcome {
+        if let Some(job) = self.jobs.get(&job) {
+            return Ok(Some((Response::Status(Box::new(job.status())), job.record)));
+        }
+        match self.finished.get(job) {
+            Some(ended) => Ok(Some((Response::Status(ended.status.clone()), ended.record))),
+            None => Err(self.gone(job)),
+        }
+    }
+
+    pub(super) fn kill(&mut self, asked: Asked<'_>, job: JobId, reason: &str) -> Outcome {
+        if let Some(ended) = self.finished.get(job) {
+            return Ok(Some((Response::Done, ended.record)));
+        }
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        let (owner, caller) = (&found.launch.user, &asked.caller.name);
+        if owner != caller && !self.policy.administrators.contains(caller) {
+            return Err(RemoteError::new(
+                ErrorCode::PermissionDenied,
+                job,
+                format!("it belongs to {owner}, and {caller} is not an administrator of the scheduler"),
+            ));
+        }
+        let record = self.end_job(asked.now, job, JobState::Killed { reason: cut(reason) });
+        Ok(Some((Response::Done, record)))
+    }
+
+    pub(super) fn logs(&self, job: JobId) -> Outcome {
+        let logs: Vec<(LogName, NodeName)> = match (self.jobs.get(&job), self.finished.get(job)) {
+            (Some(found), _) => found.logs.iter().cloned().collect(),
+            (None, Some(ended)) => ended.logs.clone(),
+            (None, None) => return Err(self.gone(job)),
+        };
+        let mut locations = Vec::new();
+        for (log, node) in logs {
+            let there = self.executors.iter().map(|(_, executor)| executor);
+            let beside =
+                there.filter(|executor| executor.liveness != Liveness::Dead && executor.registration.node == node);
+            let at = |address| LogLocation { log, node: node.clone(), address };
+            locations.extend(beside.map(|executor| at(executor.registration.address)));
+        }
+        now(Response::Logs(locations))
+    }
+
+    /// A job fails.
+    pub(super) fn fail_job(&mut self, at: TimeMs, job: JobId, reason: &str) {
+        self.end_job(at, job, JobState::Failed { reason: cut(reason) });
+    }
+
+    /// A job has its end: nothing of it runs on, whoever waits for it is told, its status is kept. The record that says so.
+    pub(super) fn end_job(&mut self, at: TimeMs, job: JobId, state: JobState) -> Option<RecordId> {
+        assert!(state.is_final(), "a job ends with a final state");
+        let mut found = self.jobs.remove(&job)?;
+        self.driverless.remove(&job);
+        self.changed.remove(&job);
+        for (id, attempt) in &found.attempts {
+            if let Some(executor) = self.executors.get_mut(attempt.executor) {
+                executor.running.remove(id);
+            }
+        }
+        for executor in &found.touched {
+            if let Some(executor) = self.executors.get_mut(*executor) {
+                executor.drivers.remove(&job);
+            }
+            self.executors.command(*executor, ExecutorCommand::EndJob { job });
+        }
+        found.state = state.clone();
+        found.revision += 1;
+        let mut status = Box::new(found.status());
+        status.summary.ended = Some(at);
+        for stage in &mut status.stages {
+            stage.running = 0;
+        }
+        let logs: Vec<(LogName, NodeName)> = found.logs.into_iter().collect();
+        let record = self.append(JobRecord::Ended { status: status.clone(), logs: logs.clone() });
+        self.keep_finished(status, logs, found.operation, Some(record));
+        let error = ended_error(job, &state);
+        for wait in self.waits.take_job(job) {
+            let result = match wait.topic {
+                Topic::Action(..) => Ok(Some((Response::Action(ActionResult::Failed(error.clone())), None))),
+                Topic::Outputs(..) => Err(error.clone()),
+                Topic::Status(_) => self.status_now(job),
+            };
+            match result {
+                Ok(Some((response, when))) => self.answer_when(wait.call, Ok(response), when),
+                Ok(None) => {}
+                Err(error) => self.answer(wait.call, Err(error)),
+            }
+        }
+        Some(record)
+    }
+
+    fn keep_finished(
+        &mut self,
+        status: Box<JobStatus>,
+        logs: Vec<(LogName, NodeName)>,
+        operation: OperationId,
+        record: Option<RecordId>,
+    ) {
+        for operation in self.finished.insert(status, logs, operation, record, &self.policy) {
+            self.operations.remove(&operation);
+        }
+    }
+}
+
+/// A reason, cut to what is kept.
+pub(super) fn cut(reason: &str) -> String {
+    match reason.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{} ...", &reason[..end]),
+        None => reason.to_owned(),
+    }
+}

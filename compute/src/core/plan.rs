@@ -1,0 +1,81 @@
+use std::collections::BTreeSet;
+
+use situ_wire::ids::{ActionId, ShuffleId};
+use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS};
+use situ_wire::messages::scheduler::{Plan, StageOutput, StagePlan};
+
+use super::policy::SchedulingPolicy;
+use super::stage::index;
+
+/// The longest name of a dataset, a stage or an action.
+const LABEL_LEN_BYTES: usize = 1 << 10;
+/// The most places that one partition's input may have.
+const PLACES: usize = 32;
+
+/// Checks a plan, which a user's program made: that it is a graph cut into stages that can be run in their order.
+///
+/// # Errors
+/// Says which rule is broken, and where.
+pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolicy) -> Result<(), String> {
+    check_label("the action", &plan.name)?;
+    for (id, node) in plan.nodes.iter().enumerate() {
+        check_label(&format!("dataset-{id}"), &node.name)?;
+        ensure(node.partitions <= PARTITIONS, || {
+            format!("dataset-{id} has {} partitions; at most {PARTITIONS} are allowed", node.partitions)
+        })?;
+        let parent = node.parents.iter().find(|parent| index(parent.0) >= id);
+        ensure(parent.is_none(), || format!("dataset-{id} is made from {parent:?}, which does not come before it"))?;
+    }
+    let Some((last, before)) = plan.stages.split_last() else { return Err("it has no stages".to_owned()) };
+    ensure(last.output == StageOutput::Result { action }, || {
+        format!("its last stage must give the result of {action}; it gives {:?}", last.output)
+    })?;
+    let mut filled: BTreeSet<ShuffleId> = BTreeSet::new();
+    for stage in before {
+        check_stage(plan, stage, &filled)?;
+        let StageOutput::Shuffle { shuffle, reducers } = stage.output else {
+            return Err(format!("{} gives a result, but is not the last stage", stage.stage));
+        };
+        ensure((1..=PARTITIONS).contains(&reducers), || {
+            format!("{shuffle} has {reducers} reduce partitions; 1 to {PARTITIONS} are allowed")
+        })?;
+        ensure(filled.insert(shuffle), || format!("two stages fill {shuffle}"))?;
+    }
+    check_stage(plan, last, &filled)?;
+    let tasks: u64 = plan.stages.iter().map(|stage| u64::from(stage.partitions)).sum();
+    ensure(tasks <= policy.tasks, || format!("it has {tasks} tasks; at most {} are allowed", policy.tasks))
+}
+
+fn check_stage(plan: &Plan, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -> Result<(), String> {
+    let id = stage.stage;
+    check_label(&id.to_string(), &stage.name)?;
+    let node = plan.nodes.get(index(id.0));
+    ensure(node.is_some_and(|node| node.partitions == stage.partitions), || {
+        format!("{id} has {} tasks, but its dataset is {node:?}", stage.partitions)
+    })?;
+    let missing = stage.reads.iter().find(|shuffle| !filled.contains(shuffle));
+    ensure(missing.is_none(), || format!("{id} reads {missing:?}, which no stage before it fills"))?;
+    let placed = stage.preferred.len();
+    ensure(placed == 0 || placed == index(stage.partitions), || {
+        format!("{id} has {} tasks, but places for {placed}", stage.partitions)
+    })?;
+    for places in &stage.preferred {
+        let found = places.len();
+        ensure(found <= PLACES, || format!("{id} has a task with {found} places; at most {PLACES} are allowed"))?;
+        let long = places.iter().any(|place| place.node.0.len().max(place.rack.0.len()) > NAME_LEN_BYTES);
+        ensure(!long, || format!("{id} names a node or rack with more than {NAME_LEN_BYTES} bytes"))?;
+    }
+    let persisted = stage.persisted.iter().find(|dataset| index(dataset.0) >= plan.nodes.len());
+    ensure(persisted.is_none(), || format!("{id} keeps {persisted:?}, which is not in the graph"))
+}
+
+fn check_label(what: &str, label: &str) -> Result<(), String> {
+    let found = label.len();
+    ensure(found <= LABEL_LEN_BYTES, || {
+        format!("the name of {what} has {found} bytes; at most {LABEL_LEN_BYTES} are allowed")
+    })
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}

@@ -1,0 +1,196 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use situ_wire::error::RemoteError;
+use situ_wire::ids::{ExecutorId, JobId, OperationId};
+use situ_wire::messages::executor::JobSecret;
+use situ_wire::messages::scheduler::Response;
+use situ_wire::time::TimeMs;
+
+use super::executors::Executors;
+use super::finished::Finished;
+use super::job::Job;
+use super::policy::{SchedulingPolicy, ms};
+use super::waits::{Topic, Waits};
+use super::{CallId, Effect, Event, JobRecord, RecordId};
+
+/// An owner that comes so late to a timeout was itself stopped: silence in the meantime is nobody's fault.
+const STALL: Duration = Duration::from_millis(500);
+
+/// Which jobs there are, which tasks run where, and what is to be done when they or their executors fail.
+///
+/// # Contract
+/// The owner calls [`Scheduler::handle`] for every [`Event`] and [`Scheduler::handle_timeout`] when the time that
+/// [`Scheduler::poll_timeout`] gives has come, and after either takes all effects from [`Scheduler::poll_effect`] and
+/// carries them out in order. Times never go back. An answer that names a record is held until that record is on the
+/// disk, which the owner tells with [`Event::Synced`].
+///
+/// # Failure model
+/// Executors may die, hang, come back and repeat what they said; everything they tell is idempotent. A task may run any
+/// number of times, twice at once too; of its outputs one counts. What a finished task left may vanish with its executor:
+/// it is computed again from its lineage when it is missed. Plans come from users' programs and are checked.
+///
+/// # References
+/// Delay scheduling: Zaharia et al., "Delay Scheduling", EuroSys 2010. Lineage: Zaharia et al., "Resilient Distributed
+/// Datasets", NSDI 2012. Speculation: Dean and Ghemawat, "MapReduce", OSDI 2004.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(super) policy: SchedulingPolicy,
+    /// What the secrets of jobs are made from.
+    key: [u8; 32],
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    pub(super) finished: Finished,
+    /// Which job an operation has made.
+    pub(super) operations: BTreeMap<OperationId, JobId>,
+    pub(super) next_job: JobId,
+    /// Jobs whose submission is on the disk and whose driver waits for an executor.
+    pub(super) driverless: BTreeSet<JobId>,
+    pub(super) executors: Executors,
+    pub(super) waits: Waits,
+    /// Jobs that the event at hand has changed.
+    pub(super) changed: BTreeSet<JobId>,
+    /// When tasks may be started that no event will start: a level relaxes, an attempt becomes slow.
+    pub(super) assign_at: Option<TimeMs>,
+    last_record: RecordId,
+    pub(super) synced: RecordId,
+    effects: VecDeque<Effect>,
+    /// The time that the owner was last asked to come back at.
+    expected: Option<TimeMs>,
+}
+
+impl Scheduler {
+    /// A scheduler that goes on from `records`, the journal of earlier lives. Jobs that had not ended start again from
+    /// their beginning. `key` must be random: the secrets of jobs are made from it.
+    pub fn new(policy: SchedulingPolicy, key: [u8; 32], records: impl IntoIterator<Item = JobRecord>) -> Self {
+        let mut scheduler = Self {
+            policy,
+            key,
+            jobs: BTreeMap::new(),
+            finished: Finished::default(),
+            operations: BTreeMap::new(),
+            next_job: JobId(1),
+            driverless: BTreeSet::new(),
+            executors: Executors::default(),
+            waits: Waits::default(),
+            changed: BTreeSet::new(),
+            assign_at: None,
+            last_record: RecordId(0),
+            synced: RecordId(0),
+            effects: VecDeque::new(),
+            expected: None,
+        };
+        for record in records {
+            scheduler.replay(record);
+        }
+        scheduler
+    }
+
+    /// Takes in what has happened.
+    pub fn handle(&mut self, now: TimeMs, event: Event) {
+        self.excuse(now);
+        match event {
+            Event::Call { call, caller, deadline, request } => self.call(now, call, &caller, deadline, *request),
+            Event::Synced { record } => self.on_synced(record),
+            Event::Disconnected { executor } => self.on_disconnected(now, executor),
+        }
+        self.settle(now);
+    }
+
+    /// Does what the time demands.
+    pub fn handle_timeout(&mut self, now: TimeMs) {
+        self.excuse(now);
+        self.judge_executors(now);
+        for wait in self.waits.take_due(now) {
+            self.answer_late(wait);
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to call [`Scheduler::handle_timeout`], if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<TimeMs> {
+        [self.executors.next_due(&self.policy), self.waits.next_due(), self.assign_at].into_iter().flatten().min()
+    }
+
+    /// The records that bring a scheduler to what this one remembers: a journal may be replaced by them.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<JobRecord> {
+        let unfinished = self.jobs.values().flat_map(Job::records);
+        self.finished.records().chain(unfinished).collect()
+    }
+
+    /// Lets tasks start, tells executors and followers of jobs.
+    fn settle(&mut self, now: TimeMs) {
+        self.assign(now);
+        self.answer_polls(now);
+        for job in std::mem::take(&mut self.changed) {
+            if let Some(job) = self.jobs.get_mut(&job) {
+                job.revision += 1;
+                self.waits.hasten(Topic::Status(job.id()), now, ms(self.policy.status_ms));
+            }
+        }
+        for wait in self.waits.take_due(now) {
+            self.answer_late(wait);
+        }
+        self.expected = self.poll_timeout();
+    }
+
+    /// If the owner comes late, it stood still and heard nobody: that silence does not count against executors.
+    fn excuse(&mut self, now: TimeMs) {
+        let late = self.expected.map(|expected| now.since(expected)).unwrap_or_default();
+        if late > STALL {
+            self.executors.iter_mut().for_each(|executor| executor.excuse(late));
+        }
+    }
+
+    /// Appends a record; its position.
+    pub(super) fn append(&mut self, record: JobRecord) -> RecordId {
+        self.last_record.0 += 1;
+        self.effects.push_back(Effect::Append { id: self.last_record, record: Box::new(record) });
+        self.last_record
+    }
+
+    /// Answers a call now.
+    pub(super) fn answer(&mut self, call: CallId, result: Result<Response, RemoteError>) {
+        self.answer_when(call, result, None);
+    }
+
+    /// Answers a call once `when` is on the disk.
+    pub(super) fn answer_when(&mut self, call: CallId, result: Result<Response, RemoteError>, when: Option<RecordId>) {
+        let when = when.filter(|record| *record > self.synced);
+        self.effects.push_back(Effect::Answer { call, result: Box::new(result), when });
+    }
+
+    /// The secret of a job: who does not know the key cannot guess it, and that of another life of the scheduler differs.
+    pub(super) fn secret(&self, job: JobId) -> JobSecret {
+        let hash = blake3::keyed_hash(&self.key, &job.0.to_le_bytes());
+        let mut secret = [0; 16];
+        secret.copy_from_slice(&hash.as_bytes()[..16]);
+        JobSecret(secret)
+    }
+
+    /// Tells executors that wait for work what to do.
+    fn answer_polls(&mut self, now: TimeMs) {
+        let policy = &self.policy;
+        let due =
+            |executor: &super::executor::Executor| executor.has_commands() || executor.holds_too_long(now, policy);
+        let ids: Vec<ExecutorId> =
+            self.executors.iter().filter(|(_, executor)| due(executor)).map(|(id, _)| id).collect();
+        for id in ids {
+            self.answer_poll(now, id);
+        }
+    }
+
+    /// Answers the kept poll of an executor, if there is one.
+    pub(super) fn answer_poll(&mut self, now: TimeMs, id: ExecutorId) {
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        let Some(call) = executor.unpark(now) else { return };
+        let (last, commands) = executor.commands();
+        self.answer(call, Ok(Response::Commands { last, commands }));
+    }
+}

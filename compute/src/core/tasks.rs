@@ -1,0 +1,254 @@
+use situ_wire::ids::{ExecutorId, JobId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::limits::TASK_RESULT_LEN_BYTES;
+use situ_wire::messages::scheduler::{
+    ExecutorCommand, ExecutorEvent, Lost, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome,
+};
+use situ_wire::time::TimeMs;
+
+use super::job::{Attempt, Job};
+use super::recovery::RecoveredBy;
+use super::scheduler::Scheduler;
+use super::stage::{DoneTask, StageKey, index};
+use super::waits::Topic;
+
+/// The most partitions that one task may say it left in memory.
+const CACHED_PER_TASK: usize = 10_000;
+
+impl Scheduler {
+    /// Takes in what happened at an executor; it may have been told before.
+    pub(super) fn executor_event(&mut self, now: TimeMs, executor: ExecutorId, event: ExecutorEvent) {
+        match event {
+            ExecutorEvent::TaskEnded { attempt, outcome } => self.task_ended(now, executor, attempt, outcome),
+            ExecutorEvent::DriverEnded { job, attempt, error, retry } => {
+                self.driver_process_ended(now, executor, (job, attempt), error, retry);
+            }
+            ExecutorEvent::WorkerLost { job, reason: _ } => {
+                // Its tasks are reported one by one, and each says why.
+                self.lose_cached(now, executor, job);
+                self.changed.insert(job);
+            }
+        }
+    }
+
+    fn task_ended(&mut self, now: TimeMs, executor: ExecutorId, id: TaskAttemptId, outcome: TaskOutcome) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        // Told twice, or not its own.
+        let Some(attempt) = job.attempts.get(&id).copied().filter(|attempt| attempt.executor == executor) else {
+            return;
+        };
+        job.attempts.remove(&id);
+        if let Some(executor) = self.executors.get_mut(executor) {
+            executor.running.remove(&id);
+        }
+        self.changed.insert(id.job);
+        if attempt.cancelled {
+            return;
+        }
+        let outcome = match outcome {
+            TaskOutcome::Done(done) => match check_done(&done, job.stages.get(&attempt.stage).map(|stage| &stage.plan))
+            {
+                Ok(()) => return self.task_done(now, id, attempt, *done),
+                Err(message) => TaskFailure::Program { message },
+            },
+            TaskOutcome::Failed(failure) => failure,
+        };
+        if let Some(stage) = job.stages.get_mut(&attempt.stage)
+            && !stage.stop(id)
+        {
+            stage.wait(id.partition.0, &job.cached, self.executors.places());
+        }
+        self.task_failed(now, id, attempt, outcome);
+    }
+
+    /// The first attempt at a task that ends well is the one that counts.
+    fn task_done(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, done: TaskDone) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        let node = self.executors.node(attempt.executor);
+        job.add_metrics(&done.metrics);
+        for (dataset, partition) in done.cached {
+            job.cached.insert((dataset, partition), attempt.executor, id);
+            job.recoveries.recover(RecoveredBy::Cache(dataset, partition), id, &node, now);
+        }
+        job.recoveries.recover(RecoveredBy::Task(attempt.stage, id.partition), id, &node, now);
+        let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
+        let duration_ms = u64::try_from(now.since(attempt.started).as_millis()).unwrap_or(u64::MAX);
+        let left = DoneTask { attempt: id, executor: attempt.executor, pieces: done.pieces, result: done.result };
+        let len = left.result.len();
+        let others = stage.finish(left, duration_ms);
+        let complete = stage.is_complete();
+        job.kept_len_bytes += len;
+        for other in others.into_iter().filter(|other| *other != id) {
+            self.cancel(other);
+        }
+        if let Err(reason) = self.check_results(id.job, attempt.stage) {
+            return self.fail_job(now, id.job, &reason);
+        }
+        if complete {
+            self.stage_complete(now, id.job, attempt.stage);
+        }
+    }
+
+    fn stage_complete(&mut self, now: TimeMs, job: JobId, key: StageKey) {
+        match key {
+            StageKey::Result(action) => self.finish_action(now, job, action),
+            StageKey::Shuffle(shuffle) => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.find_needed(self.executors.places());
+                }
+                for wait in self.waits.take(Topic::Outputs(job, shuffle)) {
+                    match self.map_outputs_now(job, shuffle, wait.reduce) {
+                        Ok(Some(outputs)) => self.answer(wait.call, Ok(Response::MapOutputs(outputs))),
+                        Ok(None) => self.waits.park(wait),
+                        Err(error) => self.answer(wait.call, Err(error)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// An attempt is not needed any more: its executor shall give it up. It takes its slot until it has.
+    fn cancel(&mut self, id: TaskAttemptId) {
+        let attempt = self.jobs.get_mut(&id.job).and_then(|job| job.attempts.get_mut(&id));
+        let Some(attempt) = attempt else { return };
+        attempt.cancelled = true;
+        self.executors.command(attempt.executor, ExecutorCommand::CancelTask { attempt: id });
+    }
+
+    /// An attempt failed; its task waits again unless another attempt runs.
+    fn task_failed(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, failure: TaskFailure) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        let node = self.executors.node(attempt.executor);
+        let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
+        if !matches!(failure, TaskFailure::Cancelled) {
+            stage.failed += 1;
+        }
+        let by = RecoveredBy::Task(attempt.stage, id.partition);
+        match failure {
+            TaskFailure::Cancelled => {}
+            TaskFailure::ExecutorLost { .. } => job.recoveries.lose(Lost::RunningTask, id, node, now, by),
+            TaskFailure::PlanMismatch { message } => {
+                let reason = format!(
+                    "the program does not do the same each time it runs: {message}; what varies (time, randomness, files \
+                     outside the file system) must enter it through an action"
+                );
+                self.fail_job(now, id.job, &reason);
+            }
+            TaskFailure::Fetch { shuffle, map, reason } => {
+                let task = stage.task_mut(id.partition);
+                task.fetch_failures += 1;
+                let failures = task.fetch_failures;
+                if failures >= self.policy.fetch_attempts {
+                    let reason = format!(
+                        "{id}, last on {node}: input could not be fetched {failures} times; the last, from {map}: {reason}"
+                    );
+                    return self.fail_job(now, id.job, &reason);
+                }
+                self.lose_fetched(now, id.job, shuffle, map);
+            }
+            TaskFailure::WorkerLost { reason } => {
+                job.recoveries.lose(Lost::RunningTask, id, node.clone(), now, by);
+                self.count_failure(now, id, attempt, &node, &format!("its worker process ended: {reason}"));
+            }
+            TaskFailure::Program { message } | TaskFailure::Storage { message } => {
+                self.count_failure(now, id, attempt, &node, &message);
+            }
+        }
+    }
+
+    /// A failure counts against the task, and against the executor as far as this job goes.
+    fn count_failure(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, node: &NodeName, message: &str) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        job.failures.entry(attempt.executor).or_default().tasks += 1;
+        let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
+        let name = stage.plan.name.clone();
+        let task = stage.task_mut(id.partition);
+        task.failures += 1;
+        task.failed_on.push(attempt.executor);
+        let failures = task.failures;
+        if failures >= self.policy.task_attempts {
+            let reason = format!("{id} ({name}) failed, the {failures}th time, on {node}: {message}");
+            self.fail_job(now, id.job, &reason);
+        }
+    }
+
+    /// A piece of a map output could not be fetched: it counts as lost, if it is still the one that counts. When that
+    /// happens again and again with one executor, all that the job has there counts as lost.
+    fn lose_fetched(&mut self, now: TimeMs, job: JobId, shuffle: ShuffleId, map: TaskAttemptId) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let key = StageKey::Shuffle(shuffle);
+        let task = found.stages.get(&key).and_then(|stage| stage.tasks.get(index(map.partition.0)));
+        let Some(done) = task.and_then(|task| task.done.as_ref()).filter(|done| done.attempt == map) else { return };
+        let executor = done.executor;
+        let failures = found.failures.entry(executor).or_default();
+        failures.fetches += 1;
+        if failures.fetches >= self.policy.exclude_fetch_failures {
+            self.lose_outputs(now, executor, job);
+        } else {
+            let node = self.executors.node(executor);
+            if let Some(stage) = found.stages.get_mut(&key) {
+                stage.lose(map.partition, node, now, &found.cached, self.executors.places());
+            }
+        }
+        if let Some(found) = self.jobs.get_mut(&job) {
+            found.find_needed(self.executors.places());
+        }
+    }
+
+    /// All map outputs that a job has on an executor are lost.
+    pub(super) fn lose_outputs(&mut self, now: TimeMs, executor: ExecutorId, job: JobId) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let node = self.executors.node(executor);
+        let Job { stages, cached, .. } = found;
+        for (key, stage) in stages {
+            if matches!(key, StageKey::Result(_)) {
+                continue;
+            }
+            let there = |task: &super::stage::Task| task.done.as_ref().is_some_and(|done| done.executor == executor);
+            let lost: Vec<u32> =
+                (0..).zip(&stage.tasks).filter(|(_, task)| there(task)).map(|(partition, _)| partition).collect();
+            for partition in lost {
+                stage.lose(PartitionId(partition), node.clone(), now, cached, self.executors.places());
+            }
+        }
+    }
+
+    /// All that a job holds in memory on an executor is gone.
+    pub(super) fn lose_cached(&mut self, now: TimeMs, executor: ExecutorId, job: JobId) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let node = self.executors.node(executor);
+        for ((dataset, partition), by) in found.cached.drop_executor(executor) {
+            found.recoveries.lose(Lost::CachedPartition, by, node.clone(), now, RecoveredBy::Cache(dataset, partition));
+        }
+        let Job { stages, needed, cached, .. } = found;
+        for key in &*needed {
+            if let Some(stage) = stages.get_mut(key) {
+                stage.wait_anew(None, cached, self.executors.places());
+            }
+        }
+    }
+}
+
+/// Whether a done task left what its stage asks of it.
+fn check_done(done: &TaskDone, plan: Option<&StagePlan>) -> Result<(), String> {
+    let Some(plan) = plan else { return Err("its stage is gone".to_owned()) };
+    let pieces = match plan.output {
+        StageOutput::Shuffle { reducers, .. } => index(reducers),
+        StageOutput::Result { .. } => 0,
+    };
+    if done.pieces.len() != pieces {
+        return Err(format!("it left {} pieces for a shuffle; {pieces} were expected", done.pieces.len()));
+    }
+    if done.result.len() > TASK_RESULT_LEN_BYTES {
+        return Err(format!(
+            "its result takes {} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed: save large results to files",
+            done.result.len()
+        ));
+    }
+    if done.cached.len() > CACHED_PER_TASK {
+        return Err(format!(
+            "it left {} partitions in memory; at most {CACHED_PER_TASK} are allowed",
+            done.cached.len()
+        ));
+    }
+    Ok(())
+}
