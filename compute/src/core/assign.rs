@@ -133,8 +133,8 @@ impl Scheduler {
         let places = self.executors.places();
         for job in self.jobs.values_mut() {
             for key in &job.needed {
-                let Some(stage) = job.stages.get_mut(key).filter(|stage| stage.is_open()) else { continue };
-                if free.is_empty() {
+                let Some(stage) = job.stages.get_mut(key) else { continue };
+                if free.is_empty() || !stage.is_open() {
                     stage.holding_back = None;
                     continue;
                 }

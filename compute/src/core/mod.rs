@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! To come.
-=======
 //! The scheduler's core: pure decisions about jobs, tasks and executors.
 //!
 //! [`Scheduler`] is driven by [`Event`]s and asks for [`Effect`]s; it knows no clock, no file and no socket.
@@ -51,4 +48,3 @@ pub use scheduler::Scheduler;
 
 #[cfg(test)]
 mod tests;
->>>>>>> 36b3ed1 (Scheduler core: jobs, stages, delay scheduling, recovery from lineage)

@@ -1,0 +1,238 @@
+use situ_wire::hello::Role;
+use situ_wire::ids::{ActionId, PartitionId, ShuffleId};
+use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request};
+
+use super::world::{JOB, World, flat, mapped, place, result, word_count};
+
+#[test]
+fn word_count_from_submission_to_end() {
+    let mut world = World::new();
+    assert_eq!(world.join(1, 2), ["n1 <- registered"]);
+    assert_eq!(world.poll(1, Vec::new()), [""; 0]);
+    assert_eq!(
+        world.submit(1),
+        [
+            "append 1: job-1 of ada",
+            "ada <- job-1, after record 1",
+            "append 2: job-1 driver 0 on n1",
+            "n1 <- drive job-1 0"
+        ]
+    );
+    assert_eq!(world.poll(1, Vec::new()), [""; 0]);
+    let secret = world.secret(JOB);
+    assert_eq!(world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 }), ["driver <- done"]);
+    let plan = word_count(vec![vec![place(1)], vec![place(2)], Vec::new()], 2);
+    assert_eq!(world.run(JOB, 0, plan), ["n1 <- run 1/0/0 Node, run 1/1/0 Rack"]);
+    let outputs =
+        Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce: (PartitionId(1), PartitionId(2)) };
+    assert_eq!(world.driver(outputs), [""; 0]);
+    assert_eq!(world.ended(1, &["1/0/0", "1/1/0"], &mapped(2)), ["n1 <- run 1/2/0 NoPreference"]);
+    let at = "at 127.0.0.1:1 in 1";
+    assert_eq!(
+        world.ended(1, &["1/2/0"], &mapped(2)),
+        [
+            format!("driver <- outputs 1/0/0 {at}, 1/1/0 {at}, 1/2/0 {at}").as_str(),
+            "n1 <- run 2/0/0 NoPreference, run 2/1/0 NoPreference"
+        ]
+    );
+    assert_eq!(world.ended(1, &["2/1/0"], &result("one")), [""; 0]);
+    assert_eq!(world.ended(1, &["2/0/0"], &result("zero")), [r#"driver <- results [b"zero", b"one"]"#]);
+    assert_eq!(
+        world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error: None }),
+        ["append 3: job-1 Succeeded", "driver <- done, after record 3", "n1 <- end job-1"]
+    );
+    let status = world.status(JOB);
+    assert_eq!(
+        status.stages.iter().map(|stage| stage.localities).collect::<Vec<_>>(),
+        [[0, 1, 1, 0, 1], [0, 0, 0, 0, 2]]
+    );
+    assert_eq!(status.recoveries, []);
+}
+
+#[test]
+fn a_retried_submission_is_the_same_job() {
+    let mut world = World::new();
+    world.submit(1);
+    assert_eq!(world.submit(1), ["ada <- job-1"]);
+    assert_eq!(world.submit(2), ["append 2: job-2 of ada", "ada <- job-2, after record 2"]);
+}
+
+#[test]
+fn what_was_computed_for_one_action_serves_the_next() {
+    let mut world = World::new();
+    world.join(1, 4);
+    let job = world.start(1);
+    world.run(job, 0, word_count(vec![Vec::new()], 1));
+    world.ended(1, &["1/0/0"], &mapped(1));
+    assert_eq!(world.ended(1, &["2/0/0"], &result("a")), [r#"driver <- results [b"a"]"#]);
+    let mut plan = word_count(vec![Vec::new()], 1);
+    plan.name = "count".to_owned();
+    plan.stages[1].output = situ_wire::messages::scheduler::StageOutput::Result { action: ActionId(1) };
+    // The map stage is complete: only the result stage runs, and its attempts go on counting.
+    assert_eq!(world.run(job, 0, plan), ["n1 <- run 2/0/1 NoPreference"]);
+}
+
+#[test]
+fn a_driver_that_starts_again_finds_its_results() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    let plan = || flat(0, vec![vec![place(2)]]);
+    assert_eq!(world.run(job, 0, plan()), ["n2 <- run 0/0/0 Node"]);
+    let lost = |retry| ExecutorEvent::DriverEnded { job, attempt: 0, error: Some("SIGKILL".to_owned()), retry };
+    // It is started elsewhere.
+    assert_eq!(
+        world.poll(1, vec![lost(true)]),
+        ["append 3: job-1 driver 1 on n3", "n1 <- nothing to do", "n3 <- drive job-1 1"]
+    );
+    // The earlier attempt is refused.
+    let shown = world.run(job, 0, plan());
+    assert_eq!(shown, ["driver <- LeaseLost: attempt 0 at the driver was given up: the process must end"]);
+    // The later one joins the action that is under way.
+    assert_eq!(world.run(job, 1, plan()), [""; 0]);
+    assert_eq!(
+        world.ended(2, &["0/0/0"], &result("a")),
+        [r#"driver <- results [b"a"]"#, r#"driver <- results [b"a"]"#]
+    );
+    // And gets it again when it asks again.
+    assert_eq!(world.run(job, 1, plan()), [r#"driver <- results [b"a"]"#]);
+    // What it did not do before cannot be.
+    let mut other = plan();
+    other.nodes[0].name = "sequence_file".to_owned();
+    let shown = world.run(job, 1, other);
+    let before = r#"dataset-0 is "text_file" with 1 partitions, made from [] in an earlier run of the driver"#;
+    let after = r#"and "sequence_file" with 1 partitions, made from [] in this run"#;
+    assert!(shown[0].starts_with("append 4: job-1 Failed"), "{shown:?}");
+    let told = shown.iter().find(|line| line.starts_with("driver <- failed")).unwrap();
+    assert!(told.contains(&format!("{before} {after}")), "{shown:?}");
+}
+
+#[test]
+fn a_driver_that_is_lost_again_and_again_fails_the_job() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    for attempt in 0..4 {
+        let event = ExecutorEvent::DriverEnded { job, attempt, error: Some("SIGKILL".to_owned()), retry: true };
+        world.poll(attempt + 1, vec![event]);
+    }
+    let reason = "4 attempts at the driver were lost; the last, attempt 3 on n4: SIGKILL".to_owned();
+    assert_eq!(world.status(job).summary.state, JobState::Failed { reason });
+}
+
+#[test]
+fn a_driver_that_ends_with_an_error_fails_the_job() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    let event = ExecutorEvent::DriverEnded { job, attempt: 0, error: Some("exit code 101".to_owned()), retry: false };
+    let shown = world.poll(1, vec![event]);
+    let end = r#"append 3: job-1 Failed { reason: "the driver ended with an error: exit code 101" }"#;
+    assert_eq!(shown, [end, "n1 <- end job-1"]);
+}
+
+#[test]
+fn a_scheduler_that_starts_again_knows_its_jobs_and_starts_the_unfinished_anew() {
+    let mut world = World::with_executors(1);
+    let first = world.start(1);
+    let secret = world.secret(first);
+    world.driver(Request::DriverEnd { job: first, secret, attempt: 0, error: None });
+    let second = world.start(2);
+    world.run(second, 0, flat(0, vec![Vec::new()]));
+    let before = world.status(first);
+    world.restart();
+    assert_eq!(world.user(Request::List), ["ada <- job-2 Waiting, job-1 Succeeded"]);
+    assert_eq!(world.status(first), before);
+    assert_eq!(world.poll(1, Vec::new()), ["n1 <- register"]);
+    world.records.clear();
+    assert_eq!(world.join(1, 1), ["n1 <- registered", "append 1: job-2 driver 1 on n1"]);
+    assert_eq!(world.poll(1, Vec::new()), ["n1 <- drive job-2 1"]);
+    // Processes of the earlier life show another secret.
+    let shown = world.driver(Request::DriverEnd { job: second, secret, attempt: 1, error: None });
+    assert!(shown[0].starts_with("driver <- PermissionDenied"), "{shown:?}");
+    assert_eq!(world.submit(2), ["ada <- job-2"]);
+    assert_eq!(
+        world.submit(3),
+        ["append 2: job-3 of ada", "ada <- job-3, after record 2", "append 3: job-3 driver 0 on n1"]
+    );
+}
+
+#[test]
+fn a_snapshot_brings_back_the_same() {
+    let mut world = World::with_executors(1);
+    let first = world.start(1);
+    let secret = world.secret(first);
+    world.driver(Request::DriverEnd { job: first, secret, attempt: 0, error: Some("no".to_owned()) });
+    world.start(2);
+    let (snapshot, status) = (world.scheduler.snapshot(), world.status(first));
+    world.records = snapshot.clone();
+    world.restart();
+    assert_eq!(world.scheduler.snapshot(), snapshot);
+    assert_eq!(world.status(first), status);
+}
+
+#[test]
+fn only_its_owner_ends_a_job() {
+    let mut world = World::new();
+    world.join(1, 1);
+    let job = world.start(1);
+    world.run(job, 0, flat(0, vec![Vec::new()]));
+    let kill = || Request::Kill { job, reason: "enough".to_owned() };
+    let shown = world.call("bob", Role::User, "bob", kill());
+    assert_eq!(shown, ["bob <- PermissionDenied: it belongs to ada, and bob is not an administrator of the scheduler"]);
+    world.poll(1, Vec::new());
+    world.poll(1, Vec::new());
+    assert_eq!(
+        world.user(kill()),
+        [
+            r#"append 3: job-1 Killed { reason: "enough" }"#,
+            "driver <- failed: the job was ended: enough",
+            "ada <- done, after record 3",
+            "n1 <- end job-1",
+        ]
+    );
+    assert_eq!(world.user(kill()), ["ada <- done"]);
+}
+
+#[test]
+fn who_follows_a_job_hears_of_changes_but_not_of_each_at_once() {
+    let mut world = World::new();
+    world.join(1, 1);
+    let job = world.start(1);
+    let revision = world.status(job).revision;
+    assert_eq!(world.user(Request::Status { job, seen: revision }), [""; 0]);
+    world.run(job, 0, flat(0, vec![Vec::new()]));
+    assert_eq!(world.pass(99), [""; 0]);
+    assert_eq!(world.pass(1), [format!("ada <- status {} Running", revision + 1)]);
+    // Nothing changes: the answer comes when the call's time is nearly up.
+    assert_eq!(world.user(Request::Status { job, seen: revision + 1 }), [""; 0]);
+    world.poll(1, Vec::new());
+    world.poll(1, Vec::new());
+    let shown = world.live(&[1], 8_000);
+    let late = "driver <- Unavailable: not there yet; ask again".to_owned();
+    assert_eq!(shown, [late, format!("ada <- status {} Running", revision + 1)]);
+}
+
+#[test]
+fn a_plan_that_makes_no_sense_fails_the_job() {
+    let mut world = World::new();
+    world.join(1, 1);
+    let job = world.start(1);
+    let mut plan = word_count(vec![Vec::new()], 1);
+    plan.stages[1].reads = vec![ShuffleId(9)];
+    let shown = world.run(job, 0, plan);
+    let reason = "action-0: its plan makes no sense: stage-2 reads Some(shuffle-9), which no stage before it fills";
+    assert_eq!(shown[1..], [format!("driver <- failed: {reason}")]);
+}
+
+#[test]
+fn recorded_values_are_kept_and_the_first_counts() {
+    let mut world = World::new();
+    world.join(1, 1);
+    let job = world.start(1);
+    let secret = world.secret(job);
+    let ask = |wait| Request::ActionResult { job, secret, action: ActionId(0), wait };
+    let record =
+        |value: &'static str| Request::Record { job, secret, attempt: 0, action: ActionId(0), value: value.into() };
+    assert_eq!(world.driver(ask(false)), ["driver <- unknown"]);
+    assert_eq!(world.driver(ask(true)), [""; 0]);
+    assert_eq!(world.driver(record("a")), [r#"driver <- results [b"a"]"#, r#"driver <- results [b"a"]"#]);
+    assert_eq!(world.driver(record("b")), [r#"driver <- results [b"a"]"#]);
+}

@@ -1,0 +1,7 @@
+//! What the core answers to lists of events, and a simulation of many random ones.
+
+mod failures;
+mod jobs;
+mod placement;
+mod simulation;
+mod world;

@@ -1,0 +1,107 @@
+use situ_wire::messages::scheduler::TaskLocation;
+
+use super::world::{World, flat, mapped, place, result, word_count};
+use crate::core::SchedulingPolicy;
+
+#[test]
+fn tasks_wait_for_a_slot_near_their_input() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    // Two tasks on n1, which has one slot: the second waits for it although three others are free.
+    assert_eq!(world.run(job, 0, flat(0, vec![vec![place(1)], vec![place(1)]])), [""; 0]);
+    assert_eq!(world.poll(1, Vec::new()), ["n1 <- run 0/0/0 Node"]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 250), [""; 0]);
+    assert_eq!(world.ended(1, &["0/0/0"], &result("a")), ["n1 <- run 0/1/0 Node"]);
+}
+
+#[test]
+fn tasks_that_waited_long_enough_go_further_away() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    world.run(job, 0, flat(0, vec![vec![place(1)]; 5]));
+    assert_eq!(world.poll(1, Vec::new()), ["n1 <- run 0/0/0 Node"]);
+    // 300 ms for a node, then 150 ms for a rack.
+    assert_eq!(world.live(&[1, 2, 3, 4], 300), ["n2 <- run 0/1/0 Rack"]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 150), ["n3 <- run 0/2/0 Any", "n4 <- run 0/3/0 Any"]);
+    // All slots are taken: it holds nothing back any more and begins anew.
+    assert_eq!(world.ended(3, &["0/2/0"], &result("a")), [""; 0]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 500), ["n3 <- run 0/4/0 Any"]);
+}
+
+#[test]
+fn a_task_whose_nodes_are_not_there_waits_for_nobody() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    let nowhere = TaskLocation { node: situ_wire::ids::NodeName("n9".to_owned()), ..place(4) };
+    assert_eq!(
+        world.run(job, 0, flat(0, vec![vec![nowhere], vec![place(2)]])),
+        ["n2 <- run 0/1/0 Node", "n3 <- run 0/0/0 Rack"]
+    );
+}
+
+#[test]
+fn most_tasks_are_local_when_input_is_spread() {
+    let mut world = World::with_executors(2);
+    let job = world.start(1);
+    let spread = |partition: u32| vec![place(1 + partition % 4), place(1 + (partition + 1) % 4)];
+    world.poll(1, Vec::new());
+    let mut shown = world.run(job, 0, flat(0, (0..40).map(spread).collect()));
+    let mut done = 0;
+    while done < 40 {
+        let mut next = Vec::new();
+        for line in shown {
+            let Some((executor, tasks)) = line.split_once(" <- ") else { continue };
+            let number = executor[1..].parse().unwrap_or(0);
+            for task in tasks.split(", ").filter_map(|task| task.strip_prefix("run ")) {
+                let (attempt, locality) = task.split_once(' ').unwrap();
+                assert_eq!(locality, "Node");
+                done += 1;
+                next.extend(world.ended(number, &[attempt], &result("x")));
+            }
+        }
+        shown = next;
+        for number in 1..=4 {
+            shown.extend(world.poll(number, Vec::new()));
+        }
+    }
+    assert_eq!(world.status(job).stages[0].localities, [0, 40, 0, 0, 0]);
+}
+
+#[test]
+fn jobs_share_slots_fairly() {
+    let mut world = World::with_executors(2);
+    let (first, second) = (world.start(1), world.start(2));
+    world.run(first, 0, flat(0, vec![Vec::new(); 20]));
+    assert_eq!(world.status(first).stages[0].running, 8);
+    world.run(second, 0, flat(0, vec![Vec::new(); 20]));
+    assert_eq!(world.status(second).stages[0].running, 0);
+    // Whatever the first job frees goes to the second until both have the same.
+    for (number, attempt) in [(1, "0/0/0"), (2, "0/1/0"), (3, "0/2/0"), (4, "0/3/0"), (1, "0/4/0"), (2, "0/5/0")] {
+        world.ended(number, &[attempt], &result("x"));
+    }
+    assert_eq!((world.status(first).stages[0].running, world.status(second).stages[0].running), (4, 4));
+}
+
+#[test]
+fn a_slow_task_gets_a_second_attempt_and_the_first_to_end_counts() {
+    let mut world = World::with(SchedulingPolicy { speculation_floor_ms: 1_000, ..SchedulingPolicy::default() });
+    for number in 1..=2 {
+        world.join(number, 2);
+        world.poll(number, Vec::new());
+    }
+    let job = world.start(1);
+    world.poll(1, Vec::new());
+    world.run(job, 0, word_count(vec![Vec::new(); 4], 1));
+    for number in 1..=2 {
+        world.poll(number, Vec::new());
+    }
+    world.pass(100);
+    assert_eq!(world.ended(1, &["1/0/0", "1/2/0"], &mapped(1)), [""; 0]);
+    assert_eq!(world.ended(2, &["1/1/0"], &mapped(1)), [""; 0]);
+    assert_eq!(world.live(&[1, 2], 850), [""; 0]);
+    assert_eq!(world.live(&[1, 2], 50), ["n1 <- run 1/3/1 NoPreference"]);
+    assert_eq!(world.ended(1, &["1/3/1"], &mapped(1)), ["n1 <- run 2/0/0 NoPreference", "n2 <- cancel 1/3/0"]);
+    // The loser ends all the same: too late.
+    assert_eq!(world.ended(2, &["1/3/0"], &mapped(1)), [""; 0]);
+    assert_eq!(world.ended(1, &["2/0/0"], &result("x")), [r#"driver <- results [b"x"]"#]);
+}

@@ -1,0 +1,378 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use situ_wire::error::RemoteError;
+use situ_wire::hello::Role;
+use situ_wire::ids::{
+    ActionId, ClientId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ShuffleId, StageId,
+    TaskAttemptId,
+};
+use situ_wire::messages::executor::{JobSecret, ShufflePiece};
+use situ_wire::messages::scheduler::{
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobStatus, Plan, PlanNode, Program, Recovery,
+    Request, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome,
+};
+use situ_wire::time::TimeMs;
+
+use crate::core::{CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy};
+
+/// How long a call waits in these tests; the core answers after 7 s.
+const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const JOB: JobId = JobId(1);
+
+/// A scheduler whose records are on the disk as soon as they are appended, and everyone who talks to it.
+pub(super) struct World {
+    pub(super) now: TimeMs,
+    pub(super) scheduler: Scheduler,
+    pub(super) records: Vec<JobRecord>,
+    /// Who made which call.
+    calls: BTreeMap<CallId, String>,
+    /// The last command that each executor has seen, by its number.
+    seen: BTreeMap<u32, u64>,
+    operations: u64,
+    key: u8,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with(SchedulingPolicy { speculation: false, ..SchedulingPolicy::default() })
+    }
+
+    pub(super) fn with(policy: SchedulingPolicy) -> Self {
+        Self {
+            now: TimeMs(1_000),
+            scheduler: Scheduler::new(policy, [0; 32], Vec::new()),
+            records: Vec::new(),
+            calls: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            operations: 0,
+            key: 0,
+        }
+    }
+
+    /// Four executors with `slots` slots each, polling: n1 and n2 in rack r1, n3 and n4 in r2.
+    pub(super) fn with_executors(slots: u32) -> Self {
+        let mut world = Self::new();
+        for number in 1..=4 {
+            world.join(number, slots);
+            world.poll(number, Vec::new());
+        }
+        world
+    }
+
+    /// The scheduler dies and starts again from what is on its disk.
+    pub(super) fn restart(&mut self) {
+        self.key += 1;
+        self.scheduler = Scheduler::new(SchedulingPolicy::default(), [self.key; 32], self.records.clone());
+        self.seen.clear();
+    }
+
+    /// Hands in an event; what comes of it, as text.
+    pub(super) fn event(&mut self, event: Event) -> Vec<String> {
+        self.scheduler.handle(self.now, event);
+        self.effects()
+    }
+
+    /// Lets time pass, doing what is due on the way; what comes of it.
+    pub(super) fn pass(&mut self, ms: u64) -> Vec<String> {
+        let end = self.now + Duration::from_millis(ms);
+        let mut shown = Vec::new();
+        while let Some(due) = self.scheduler.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.scheduler.handle_timeout(self.now);
+            shown.extend(self.effects());
+            assert!(self.scheduler.poll_timeout().is_none_or(|next| next > self.now), "time passes");
+        }
+        self.now = end;
+        shown
+    }
+
+    /// The same, while executors go on polling.
+    pub(super) fn live(&mut self, executors: &[u32], ms: u64) -> Vec<String> {
+        let mut shown = Vec::new();
+        for _ in 0..ms / 50 {
+            shown.extend(self.pass(50));
+            for number in executors {
+                shown.extend(self.poll(*number, Vec::new()));
+            }
+        }
+        shown.retain(|line| !line.ends_with("<- nothing to do"));
+        shown
+    }
+
+    fn effects(&mut self) -> Vec<String> {
+        let mut shown = Vec::new();
+        loop {
+            let mut synced = None;
+            while let Some(effect) = self.scheduler.poll_effect() {
+                match effect {
+                    Effect::Append { id, record } => {
+                        shown.push(format!("append {}: {}", id.0, show_record(&record)));
+                        self.records.push(*record);
+                        synced = Some(id);
+                    }
+                    Effect::Answer { call, result, when } => {
+                        let who = self.calls.remove(&call).expect("a call is answered once");
+                        if let (Ok(Response::Commands { last, commands }), Some(number)) = (&*result, executor_of(&who))
+                            && !commands.is_empty()
+                        {
+                            self.seen.insert(number, *last);
+                        }
+                        let after = when.map(|record| format!(", after record {}", record.0)).unwrap_or_default();
+                        shown.push(format!("{who} <- {}{after}", show_answer(&result)));
+                    }
+                }
+            }
+            self.scheduler.check();
+            match synced {
+                Some(record) => self.scheduler.handle(self.now, Event::Synced { record }),
+                None => return shown,
+            }
+        }
+    }
+
+    /// Makes a call; `who` stands before its answer.
+    pub(super) fn call(&mut self, who: &str, role: Role, name: &str, request: Request) -> Vec<String> {
+        let call = CallId(self.operations);
+        self.operations += 1;
+        self.calls.insert(call, who.to_owned());
+        let caller = Caller { role, name: name.to_owned() };
+        self.event(Event::Call { call, caller, deadline: self.now + PATIENCE, request: Box::new(request) })
+    }
+
+    pub(super) fn user(&mut self, request: Request) -> Vec<String> {
+        self.call("ada", Role::User, "ada", request)
+    }
+
+    pub(super) fn driver(&mut self, request: Request) -> Vec<String> {
+        self.call("driver", Role::Executor, "n1", request)
+    }
+
+    pub(super) fn submit(&mut self, sequence: u64) -> Vec<String> {
+        let operation = OperationId { client: ClientId(1), sequence };
+        let program = Program::BuiltIn { name: "wordcount".to_owned() };
+        self.user(Request::Submit { program, arguments: vec!["/in".to_owned()], operation })
+    }
+
+    /// Submits a job and lets its driver begin.
+    pub(super) fn start(&mut self, sequence: u64) -> JobId {
+        self.submit(sequence);
+        let job = JobId(sequence);
+        let secret = self.secret(job);
+        assert_eq!(self.driver(Request::DriverBegin { job, secret, attempt: 0 }), ["driver <- done"]);
+        job
+    }
+
+    pub(super) fn run(&mut self, job: JobId, attempt: u32, plan: Plan) -> Vec<String> {
+        let Some(StageOutput::Result { action }) = plan.stages.last().map(|stage| stage.output) else {
+            panic!("no result")
+        };
+        let secret = self.secret(job);
+        self.driver(Request::RunAction { job, secret, attempt, action, plan: Box::new(plan) })
+    }
+
+    pub(super) fn secret(&self, job: JobId) -> JobSecret {
+        self.scheduler.secret(job)
+    }
+
+    pub(super) fn join(&mut self, number: u32, slots: u32) -> Vec<String> {
+        self.seen.insert(number, 0);
+        self.call(
+            &format!("n{number}"),
+            Role::Executor,
+            &format!("n{number}"),
+            Request::ExecutorRegister(registration(number, slots)),
+        )
+    }
+
+    pub(super) fn poll(&mut self, number: u32, events: Vec<ExecutorEvent>) -> Vec<String> {
+        let seen = self.seen.get(&number).copied().unwrap_or_default();
+        let request = Request::ExecutorPoll { id: ExecutorId(number.into()), seen, events };
+        self.call(&format!("n{number}"), Role::Executor, &format!("n{number}"), request)
+    }
+
+    /// An executor tells how tasks ended, given as `stage/partition/attempt`, and polls again until it is given nothing.
+    pub(super) fn ended(&mut self, number: u32, attempts: &[&str], outcome: &TaskOutcome) -> Vec<String> {
+        let event = |text: &&str| ExecutorEvent::TaskEnded { attempt: attempt(text), outcome: outcome.clone() };
+        let mut shown = self.poll(number, attempts.iter().map(event).collect());
+        shown.extend(self.poll(number, Vec::new()));
+        shown.retain(|line| !line.ends_with("<- nothing to do"));
+        shown
+    }
+
+    pub(super) fn status(&mut self, job: JobId) -> JobStatus {
+        let call = CallId(self.operations);
+        self.operations += 1;
+        let caller = Caller { role: Role::User, name: "ada".to_owned() };
+        let request = Box::new(Request::Status { job, seen: 0 });
+        self.scheduler.handle(self.now, Event::Call { call, caller, deadline: self.now + PATIENCE, request });
+        match self.scheduler.poll_effect() {
+            Some(Effect::Answer { result, .. }) => match *result {
+                Ok(Response::Status(status)) => *status,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The recoveries of a job: `what task on node by attempt on node`.
+    pub(super) fn recoveries(&mut self, job: JobId) -> Vec<String> {
+        let show = |recovery: &Recovery| {
+            let by = recovery
+                .recovered_by
+                .as_ref()
+                .map_or("nothing yet".to_owned(), |(attempt, node)| format!("{} on {node}", show_attempt(*attempt)));
+            format!("{:?} {} on {} by {by}", recovery.lost, show_attempt(recovery.task), recovery.node)
+        };
+        self.status(job).recoveries.iter().map(show).collect()
+    }
+}
+
+fn executor_of(who: &str) -> Option<u32> {
+    who.strip_prefix('n').and_then(|number| number.parse().ok())
+}
+
+pub(super) fn registration(number: u32, slots: u32) -> ExecutorRegistration {
+    ExecutorRegistration {
+        id: ExecutorId(number.into()),
+        node: NodeName(format!("n{number}")),
+        rack: rack(number),
+        address: format!("127.0.0.1:{number}").parse().unwrap(),
+        slots,
+        worker_memory_bytes: 1 << 30,
+    }
+}
+
+fn rack(number: u32) -> RackName {
+    RackName(if number <= 2 { "r1" } else { "r2" }.to_owned())
+}
+
+pub(super) fn place(number: u32) -> TaskLocation {
+    TaskLocation { node: NodeName(format!("n{number}")), rack: rack(number) }
+}
+
+/// `stage/partition/attempt` of the first job.
+pub(super) fn attempt(text: &str) -> TaskAttemptId {
+    let numbers: Vec<u32> = text.split('/').map(|number| number.parse().unwrap()).collect();
+    let [stage, partition, attempt] = numbers[..] else { panic!("{text}") };
+    TaskAttemptId { job: JOB, stage: StageId(stage), partition: PartitionId(partition), attempt }
+}
+
+fn show_attempt(id: TaskAttemptId) -> String {
+    let job = if id.job == JOB { String::new() } else { format!("{}:", id.job) };
+    format!("{job}{}/{}/{}", id.stage.0, id.partition.0, id.attempt)
+}
+
+/// Word count: stage 1 reads a file whose partitions lie at `places` and fills shuffle 2, stage 2 reads it with
+/// `reducers` partitions for action 0.
+pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan {
+    let maps = u32::try_from(places.len()).unwrap();
+    let node = |name: &str, parents: &[u32], partitions| PlanNode {
+        name: name.to_owned(),
+        parents: parents.iter().map(|parent| DatasetId(*parent)).collect(),
+        partitions,
+    };
+    Plan {
+        nodes: vec![node("text_file", &[], maps), node("flat_map", &[0], maps), node("reduce_by_key", &[1], reducers)],
+        stages: vec![
+            StagePlan {
+                stage: StageId(1),
+                name: "flat_map".to_owned(),
+                partitions: maps,
+                output: StageOutput::Shuffle { shuffle: ShuffleId(2), reducers },
+                reads: Vec::new(),
+                preferred: places,
+                persisted: Vec::new(),
+            },
+            StagePlan {
+                stage: StageId(2),
+                name: "reduce_by_key".to_owned(),
+                partitions: reducers,
+                output: StageOutput::Result { action: ActionId(0) },
+                reads: vec![ShuffleId(2)],
+                preferred: Vec::new(),
+                persisted: Vec::new(),
+            },
+        ],
+        name: "collect".to_owned(),
+    }
+}
+
+/// One stage without a shuffle, for action `action`.
+pub(super) fn flat(action: u32, places: Vec<Vec<TaskLocation>>) -> Plan {
+    let partitions = u32::try_from(places.len()).unwrap();
+    let mut plan = word_count(places, 1);
+    plan.nodes.truncate(1);
+    plan.stages.truncate(1);
+    plan.nodes[0].partitions = partitions;
+    plan.stages[0].stage = StageId(0);
+    plan.stages[0].output = StageOutput::Result { action: ActionId(action) };
+    plan
+}
+
+/// What a map task leaves for `reducers`.
+pub(super) fn mapped(reducers: usize) -> TaskOutcome {
+    let piece = ShufflePiece { len_bytes: 10, crc32c: 1, records: 2 };
+    TaskOutcome::Done(Box::new(TaskDone { pieces: vec![piece; reducers], ..TaskDone::default() }))
+}
+
+/// What a task leaves for its driver.
+pub(super) fn result(bytes: &'static str) -> TaskOutcome {
+    TaskOutcome::Done(Box::new(TaskDone { result: Bytes::from_static(bytes.as_bytes()), ..TaskDone::default() }))
+}
+
+pub(super) fn failed(message: &str) -> TaskOutcome {
+    TaskOutcome::Failed(TaskFailure::Program { message: message.to_owned() })
+}
+
+/// A piece of what `map` wrote for shuffle 2 could not be fetched.
+pub(super) fn fetch_failed(map: &str) -> TaskOutcome {
+    let reason = "connection refused".to_owned();
+    TaskOutcome::Failed(TaskFailure::Fetch { shuffle: ShuffleId(2), map: attempt(map), reason })
+}
+
+fn show_record(record: &JobRecord) -> String {
+    match record {
+        JobRecord::Submitted { job, user, .. } => format!("{job} of {user}"),
+        JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
+        JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
+    }
+}
+
+fn show_answer(result: &Result<Response, RemoteError>) -> String {
+    match result {
+        Ok(Response::Done) => "done".to_owned(),
+        Ok(Response::Submitted(job)) => format!("{job}"),
+        Ok(Response::Registered { .. }) => "registered".to_owned(),
+        Ok(Response::Commands { commands, .. }) if commands.is_empty() => "nothing to do".to_owned(),
+        Ok(Response::Commands { commands, .. }) => {
+            commands.iter().map(|(_, command)| show_command(command)).collect::<Vec<_>>().join(", ")
+        }
+        Ok(Response::Action(ActionResult::Done(results))) => format!("results {results:?}"),
+        Ok(Response::Action(ActionResult::Failed(error))) => format!("failed: {}", error.message),
+        Ok(Response::Action(ActionResult::Unknown)) => "unknown".to_owned(),
+        Ok(Response::MapOutputs(outputs)) => {
+            let show = |output: &situ_wire::messages::scheduler::MapOutput| {
+                format!("{} at {} in {}", show_attempt(output.map), output.address, output.pieces.len())
+            };
+            format!("outputs {}", outputs.iter().map(show).collect::<Vec<_>>().join(", "))
+        }
+        Ok(Response::Status(status)) => format!("status {} {:?}", status.revision, status.summary.state),
+        Ok(Response::Jobs(jobs)) => {
+            jobs.iter().map(|job| format!("{} {:?}", job.job, job.state)).collect::<Vec<_>>().join(", ")
+        }
+        Ok(other) => format!("{other:?}"),
+        Err(error) => format!("{:?}: {}", error.code, error.message),
+    }
+}
+
+fn show_command(command: &ExecutorCommand) -> String {
+    match command {
+        ExecutorCommand::StartDriver { job, attempt } => format!("drive {} {attempt}", job.job),
+        ExecutorCommand::RunTask { task, .. } => format!("run {} {:?}", show_attempt(task.attempt), task.locality),
+        ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
+        ExecutorCommand::EndJob { job } => format!("end {job}"),
+        ExecutorCommand::Register => "register".to_owned(),
+    }
+}
