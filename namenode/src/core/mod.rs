@@ -5,12 +5,28 @@
 //! Every change of the namespace is an [`Edit`] that carries all that was decided, so that replaying the journal through
 //! [`Namesystem::apply`] gives the same namespace: the same [`NamespaceDigest`].
 
+mod apply;
+mod authorize;
+mod blocks;
+mod calls;
 mod config;
+mod datanodes;
 mod digest;
 mod edit;
+mod errors;
 mod event;
 mod image;
+mod inode;
+mod leases;
+mod ledger;
+mod names;
+mod namespace;
 mod namesystem;
+mod operations;
+mod random;
+mod restore;
+mod safe_mode;
+mod sparse;
 
 pub use config::CoreConfig;
 pub use digest::NamespaceDigest;

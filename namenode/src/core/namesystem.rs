@@ -1,16 +1,27 @@
-//! The state machine itself.
+//! The state machine itself: its life, its calls, its clock.
 
 use std::collections::VecDeque;
 
-use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::TxId;
+use situ_wire::error::RemoteError;
+use situ_wire::ids::{BlockId, GenerationStamp, INodeId, OperationId, TxId};
+use situ_wire::messages::namenode::Response;
 use situ_wire::time::TimeMs;
 
+use super::blocks::BlockManager;
 use super::config::CoreConfig;
+use super::datanodes::{DatanodeManager, StorageIndex};
 use super::digest::NamespaceDigest;
-use super::edit::Edit;
+use super::edit::{Change, Edit, EditV1};
 use super::event::{Effect, Event};
-use super::image::{ImageKey, ImageRecord, ImageSlot};
+use super::image::MetaRecord;
+use super::inode::{Content, INode};
+use super::leases::LeaseManager;
+use super::ledger::Ledger;
+use super::namespace::{Namespace, ROOT};
+use super::operations::Operations;
+use super::random::SplitMix;
+use super::restore::Restoring;
+use super::safe_mode::SafeMode;
 
 /// A record of an image that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +43,12 @@ pub struct ApplyError {
     pub reason: String,
 }
 
+/// What a call comes to, and the transaction that must be on disk before it is said.
+pub(super) struct Answer {
+    pub(super) when: TxId,
+    pub(super) result: Result<Response, RemoteError>,
+}
+
 /// The state machine.
 ///
 /// Life: [`new`](Self::new); then, to start again, [`restore`](Self::restore) for every record of an image,
@@ -39,73 +56,133 @@ pub struct ApplyError {
 /// [`start`](Self::start). From then on [`handle`](Self::handle) every call and [`handle_timeout`](Self::handle_timeout)
 /// when [`poll_timeout`](Self::poll_timeout) is due, and after each of both do every effect of
 /// [`poll_effect`](Self::poll_effect), in order.
+///
+/// A change is applied as soon as it is decided, before it is on disk; every answer waits for the last transaction that
+/// it may have seen, so that nobody learns what a crash could take back. That holds for datanodes as well: an order to
+/// delete leaves only when the deletion of its file is on disk.
 #[derive(Debug)]
 pub struct Namesystem {
-    config: CoreConfig,
-    last_tx: TxId,
-    effects: VecDeque<Effect>,
+    pub(super) config: CoreConfig,
+    /// The latest time heard of.
+    pub(super) now: TimeMs,
+    pub(super) last_tx: TxId,
+    pub(super) meta: MetaRecord,
+    pub(super) namespace: Namespace,
+    pub(super) blocks: BlockManager,
+    pub(super) datanodes: DatanodeManager,
+    pub(super) leases: LeaseManager,
+    pub(super) operations: Operations,
+    pub(super) ledger: Ledger,
+    pub(super) safe_mode: SafeMode,
+    pub(super) random: SplitMix,
+    /// Storages whose replicas are gone and are being taken out in slices.
+    pub(super) draining: VecDeque<StorageIndex>,
+    pub(super) restoring: Option<Restoring>,
+    pub(super) next_expiry: TimeMs,
+    pub(super) effects: VecDeque<Effect>,
 }
 
 impl Namesystem {
     /// An empty namespace: just the root directory.
     #[must_use]
     pub fn new(config: CoreConfig) -> Self {
-        Self { config, last_tx: TxId(0), effects: VecDeque::new() }
+        let mut namesystem = Self::without_root(config);
+        let owner = namesystem.namespace.names.intern(&namesystem.config.superuser);
+        let group = namesystem.namespace.names.intern(&namesystem.config.supergroup);
+        let root = INode {
+            parent: ROOT,
+            modified: TimeMs(0),
+            owner,
+            group,
+            mode: 0o755,
+            content: Content::Directory(Box::default()),
+        };
+        namesystem.namespace.insert(&mut namesystem.ledger, ROOT, root);
+        namesystem
     }
 
-    /// Takes a record of an image; in any order.
-    ///
-    /// # Errors
-    /// When it does not fit those before it.
-    pub fn restore(&mut self, _record: &ImageRecord) -> Result<(), RestoreError> {
-        Ok(())
-    }
-
-    /// Ends the restoring from an image that stands at `tx`: links what belongs together. The digest must then be the
-    /// image's.
-    ///
-    /// # Errors
-    /// When records are missing or contradict each other.
-    pub fn finish_restore(&mut self, tx: TxId) -> Result<(), RestoreError> {
-        self.last_tx = tx;
-        Ok(())
+    pub(super) fn without_root(config: CoreConfig) -> Self {
+        Self {
+            now: TimeMs(0),
+            last_tx: TxId(0),
+            meta: MetaRecord {
+                next_inode: INodeId(ROOT.0 + 1),
+                next_block: BlockId(1),
+                next_generation: GenerationStamp(1),
+            },
+            namespace: Namespace::new(),
+            blocks: BlockManager::new(),
+            datanodes: DatanodeManager::new(&config),
+            leases: LeaseManager::new(config.lease_soft_ms, config.lease_hard_ms),
+            operations: Operations::default(),
+            ledger: Ledger::default(),
+            safe_mode: SafeMode::Starting,
+            random: SplitMix::new(config.seed),
+            draining: VecDeque::new(),
+            restoring: None,
+            next_expiry: TimeMs::NEVER,
+            effects: VecDeque::new(),
+            config,
+        }
     }
 
     /// Replays an edit of the journal.
     ///
     /// # Errors
-    /// When it does not follow on the last one or does not fit the namespace. The state is then undefined.
-    pub fn apply(&mut self, tx: TxId, _edit: &Edit) -> Result<(), ApplyError> {
-        self.last_tx = tx;
-        Ok(())
+    /// When it does not follow on the last one or does not fit the namespace. The state is then undefined: start again.
+    pub fn apply(&mut self, tx: TxId, edit: &Edit) -> Result<(), ApplyError> {
+        let error = |reason| ApplyError { tx, last: self.last_tx, reason };
+        if tx != self.last_tx.next() {
+            return Err(error(format!("expected {}", self.last_tx.next())));
+        }
+        let Edit::V1(edit) = edit;
+        match self.apply_v1(tx, edit) {
+            Ok(()) => {
+                self.last_tx = tx;
+                Ok(())
+            }
+            Err(reason) => Err(ApplyError { tx, last: self.last_tx, reason }),
+        }
     }
 
-    /// Begins service: safe mode holds until enough blocks are reported.
-    pub fn start(&mut self, _now: TimeMs) {}
+    /// Begins service: safe mode holds until enough blocks are reported, which is at once if there are none.
+    pub fn start(&mut self, now: TimeMs) {
+        assert!(self.restoring.is_none(), "a restore is finished before service begins");
+        self.now = self.now.max(now);
+        self.leases.renew_all(now);
+        self.next_expiry = TimeMs(now.0.saturating_add(self.config.client_expiry_ms));
+        self.safe_mode = SafeMode::Waiting { heard: now };
+        self.look_at_safe_mode(now);
+    }
 
     /// Takes an event.
-    pub fn handle(&mut self, _now: TimeMs, event: Event) {
-        let Event::Call { call, .. } = event;
-        let error = RemoteError::new(ErrorCode::Unavailable, self.config.cluster, "not yet");
-        self.effects.push_back(Effect::Reply { call, when: None, result: Err(error) });
+    pub fn handle(&mut self, now: TimeMs, event: Event) {
+        self.now = self.now.max(now);
+        let Event::Call { call, caller, request } = event;
+        let Answer { when, result } = self.answer(self.now, &caller, request);
+        let when = (when != TxId(0)).then_some(when);
+        self.effects.push_back(Effect::Reply { call, when, result });
     }
 
-    /// Does what is due by time. Harmless when nothing is.
-    pub fn handle_timeout(&mut self, _now: TimeMs) {}
+    /// Decides a change: applies it and has it appended to the journal.
+    pub(super) fn commit(&mut self, time: TimeMs, operation: Option<OperationId>, change: Change) {
+        let tx = self.last_tx.next();
+        let edit = Edit::V1(EditV1 { time, operation, change });
+        if let Err(error) = self.apply(tx, &edit) {
+            // The plan checked all of it. To go on with half an edit in memory would be worse than to stop.
+            panic!("a planned edit does not apply: {error}; {edit:?}");
+        }
+        self.effects.push_back(Effect::Append { tx, edit });
+    }
+
+    pub(super) fn warn(&mut self, message: String) {
+        self.effects.push_back(Effect::Warn { message });
+    }
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due next.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<TimeMs> {
-        None
-    }
-
-    /// Asserts every invariant over everything. For tests: it is slow.
-    pub fn check(&self) {}
 
     /// The last transaction.
     #[must_use]
@@ -116,18 +193,12 @@ impl Namesystem {
     /// The digest over the whole namespace at the last transaction.
     #[must_use]
     pub fn digest(&self) -> NamespaceDigest {
-        NamespaceDigest::default()
+        self.ledger.digest(self.meta)
     }
 
-    /// What changed since `image` was last brought forward, each key once, ascending: its record now, or none if it is
-    /// gone. The image then stands at [`last_tx`](Self::last_tx) with [`digest`](Self::digest). The image that the
-    /// namespace was restored from stands, after the restore, where it stood; for another one call
-    /// [`reset_image`](Self::reset_image) first.
-    pub fn take_changes(&mut self, _image: ImageSlot) -> Vec<(ImageKey, Option<ImageRecord>)> {
-        Vec::new()
+    /// Why the namenode is in safe mode, if it is.
+    #[must_use]
+    pub fn safe_mode(&self) -> Option<String> {
+        super::safe_mode::reason(self.safe_mode, self.safe_mode_progress())
     }
-
-    /// Makes the next [`take_changes`](Self::take_changes) of `image` hold every record, for an image that was emptied
-    /// or whose last batch may not have arrived.
-    pub fn reset_image(&mut self, _image: ImageSlot) {}
 }

@@ -1,0 +1,282 @@
+//! Registrations, heartbeats and reports.
+
+use situ_wire::block::TokenMode;
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::hello::Role;
+use situ_wire::ids::{BlockId, ClientId, DatanodeId, StorageId};
+use situ_wire::limits::REPORT_SLICE_BLOCKS;
+use situ_wire::messages::namenode::{
+    DatanodeCommand, DatanodeRegistration, Liveness, ReplicaChange, ReportedReplica, Request, Response, VolumeStatus,
+};
+use situ_wire::time::TimeMs;
+
+use crate::core::blocks::{Verdict, Via};
+use crate::core::datanodes::{DatanodeIndex, ReportProgress, StorageIndex};
+use crate::core::errors::invalid;
+use crate::core::event::Caller;
+use crate::core::namesystem::Namesystem;
+
+/// The most volumes of a datanode.
+const VOLUMES: usize = 1024;
+/// After how long without a word a datanode is asked again for its full reports.
+const REPORT_AGAIN_MS: u64 = 60_000;
+
+type Reply = Result<Response, RemoteError>;
+
+impl Namesystem {
+    /// Answers a call of a datanode.
+    pub(super) fn answer_datanode(&mut self, now: TimeMs, caller: &Caller, request: Request) -> Reply {
+        if caller.role != Role::Datanode {
+            let message =
+                format!("expected a datanode, found {} {:?}; only datanodes say this", caller.role, caller.name);
+            return Err(RemoteError::new(ErrorCode::PermissionDenied, &caller.user, message));
+        }
+        let reply = match request {
+            Request::DatanodeRegister(registration) => self.register(now, registration),
+            Request::DatanodeHeartbeat { id, volumes, transfers } => self.heartbeat(now, id, volumes, transfers),
+            Request::DatanodeBlockReport { id, storage, slice, last, replicas } => {
+                self.block_report(now, id, storage, (slice, last), &replicas)
+            }
+            Request::DatanodeBlockChanges { id, changes } => self.block_changes(now, id, changes),
+            other => Err(RemoteError::new(
+                ErrorCode::Internal,
+                self.config.cluster,
+                format!("nobody answers {other:?}: this is a defect of the namenode"),
+            )),
+        };
+        self.look_at_safe_mode(now);
+        reply
+    }
+
+    fn register(&mut self, now: TimeMs, registration: DatanodeRegistration) -> Reply {
+        let id = registration.id;
+        if let Some(cluster) = registration.cluster
+            && cluster != self.config.cluster
+        {
+            let message = format!(
+                "its volumes belong to cluster {cluster}, this is cluster {}; point it at its own namenode, or give it \
+                 fresh volumes",
+                self.config.cluster
+            );
+            return Err(RemoteError::new(ErrorCode::WrongCluster, id, message));
+        }
+        check_volumes(id, &registration.volumes)?;
+        if let Some(index) = self.datanodes.find(id) {
+            self.blocks.forget_orders(&mut self.datanodes, index);
+            if self.datanodes.get(index).liveness == Liveness::Dead {
+                // What it held when it died goes before it comes back: its reports say what there is.
+                self.drain_datanode(index);
+            }
+        }
+        let index = self.datanodes.register(now, &registration);
+        self.take_volumes(index, registration.volumes);
+        self.safe_mode.hear(now);
+        Ok(Response::Registered {
+            cluster: self.config.cluster,
+            key: self.config.token_key.clone(),
+            heartbeat_ms: self.config.heartbeat_ms,
+        })
+    }
+
+    /// Takes the state of a datanode's volumes; what was on those that are out of use is gone.
+    fn take_volumes(&mut self, index: DatanodeIndex, volumes: Vec<VolumeStatus>) {
+        let known = self.datanodes.get(index).storages.clone();
+        let back = volumes.iter().filter(|volume| volume.failed.is_none());
+        for storage in back.filter_map(|volume| known.get(&volume.storage)) {
+            if self.draining.contains(storage) {
+                self.drain_storage(*storage);
+            }
+        }
+        for storage in self.datanodes.update_volumes(index, volumes) {
+            let location = &self.datanodes.get(index).location;
+            let message = format!("datanode {} on {}: a volume is out of use", location.id, location.node);
+            self.warn(message);
+            self.draining.push_back(storage);
+        }
+    }
+
+    fn heartbeat(&mut self, now: TimeMs, id: DatanodeId, volumes: Vec<VolumeStatus>, transfers: u32) -> Reply {
+        check_volumes(id, &volumes)?;
+        let key = self.config.token_key.clone();
+        let Some(index) = self.registered(id) else {
+            return Ok(Response::Commands { commands: vec![DatanodeCommand::Register], key });
+        };
+        self.datanodes.hear(now, index);
+        self.take_volumes(index, volumes);
+        let datanode = self.datanodes.get_mut(index);
+        datanode.transfers = transfers;
+        datanode.scheduled /= 2;
+        let mut commands = Vec::new();
+        let quiet = datanode.report_asked.is_none_or(|asked| now.0 >= asked.0.saturating_add(REPORT_AGAIN_MS));
+        if quiet && self.datanodes.awaits_report(index) {
+            self.datanodes.get_mut(index).report_asked = Some(now);
+            commands.push(DatanodeCommand::Report);
+        }
+        if !self.safe_mode.is_on() {
+            self.blocks.order_copies(&mut self.datanodes, &mut self.random, &self.config, now);
+            self.blocks.choose_deletions(&self.datanodes);
+            self.deal_copies(now, index, &mut commands);
+            let limit = self.config.invalidate_batch;
+            let blocks = self.blocks.deal_deletions(&self.datanodes, index, now, limit);
+            if !blocks.is_empty() {
+                commands.push(DatanodeCommand::Invalidate { blocks });
+            }
+        }
+        Ok(Response::Commands { commands, key })
+    }
+
+    fn deal_copies(&mut self, now: TimeMs, index: DatanodeIndex, commands: &mut Vec<DatanodeCommand>) {
+        let expires = self.token_expiry(now);
+        let source = ClientId(self.datanodes.get(index).location.id.0);
+        for copy in self.blocks.deal_copies(&mut self.datanodes, index) {
+            let live = copy.targets.iter().map(|target| self.datanodes.get(*target));
+            let live = live.filter(|target| target.liveness != Liveness::Dead);
+            let targets: Vec<_> = live.map(|target| target.location.clone()).collect();
+            if !targets.is_empty() {
+                let token = self.config.token_key.issue(copy.block, TokenMode::Write, source, expires);
+                commands.push(DatanodeCommand::Replicate { block: copy.block, targets, token });
+            }
+        }
+    }
+
+    /// A datanode that is registered and not dead.
+    fn registered(&self, id: DatanodeId) -> Option<DatanodeIndex> {
+        self.datanodes.find(id).filter(|index| self.datanodes.get(*index).liveness != Liveness::Dead)
+    }
+
+    fn must_be_registered(&self, id: DatanodeId) -> Result<DatanodeIndex, RemoteError> {
+        self.registered(id).ok_or_else(|| {
+            RemoteError::new(ErrorCode::NotRegistered, id, "the namenode does not know this datanode; register first")
+        })
+    }
+
+    fn storage_of(&self, index: DatanodeIndex, storage: StorageId) -> Result<StorageIndex, RemoteError> {
+        self.datanodes.get(index).storages.get(&storage).copied().ok_or_else(|| {
+            let message = "the namenode does not know this volume; register again with all volumes";
+            RemoteError::new(ErrorCode::NotRegistered, storage, message)
+        })
+    }
+
+    fn block_report(
+        &mut self,
+        now: TimeMs,
+        id: DatanodeId,
+        storage: StorageId,
+        (slice, last): (u32, bool),
+        replicas: &[ReportedReplica],
+    ) -> Reply {
+        let index = self.must_be_registered(id)?;
+        let storage_index = self.storage_of(index, storage)?;
+        if replicas.len() > REPORT_SLICE_BLOCKS {
+            let message = format!("a slice of {} replicas; at most {REPORT_SLICE_BLOCKS} are allowed", replicas.len());
+            return Err(RemoteError::new(ErrorCode::TooMuch, storage, message));
+        }
+        let mut progress = match self.datanodes.storage_mut(storage_index).report.take() {
+            Some(progress) if progress.next_slice == slice => progress,
+            _ if slice == 0 => ReportProgress { next_slice: 0, last: None, recent: Default::default() },
+            _ => return Err(invalid(storage, format!("slice {slice} is out of order; begin again with slice 0"))),
+        };
+        let ids = replicas.iter().map(|replica| replica.block.id);
+        if !progress.last.into_iter().chain(ids).is_sorted_by(|one, two| one < two) {
+            return Err(invalid(storage, "the replicas of a report must ascend by block; begin again with slice 0"));
+        }
+        let from = progress.last.map_or(0, |id| id.0 + 1);
+        progress.last = replicas.last().map(|replica| replica.block.id).or(progress.last);
+        let to = if last { Some(u64::MAX) } else { replicas.last().map(|replica| replica.block.id.0) };
+        if let Some(to) = to {
+            self.take_out_missing(storage_index, (from, to), replicas, &progress);
+        }
+        let mut newer = 0;
+        for replica in replicas {
+            newer += u64::from(self.reported(storage_index, *replica, Via::Report) == Verdict::Newer);
+        }
+        self.warn_of_newer(id, newer);
+        self.datanodes.get_mut(index).report_asked = Some(now);
+        self.safe_mode.hear(now);
+        let storage = self.datanodes.storage_mut(storage_index);
+        if last {
+            storage.stale = false;
+        } else {
+            progress.next_slice += 1;
+            storage.report = Some(progress);
+        }
+        Ok(Response::Done)
+    }
+
+    /// Takes out the replicas that a storage should have in a range of blocks and that its report does not name.
+    fn take_out_missing(
+        &mut self,
+        storage: StorageIndex,
+        (from, to): (u64, u64),
+        replicas: &[ReportedReplica],
+        progress: &ReportProgress,
+    ) {
+        let here = self.datanodes.storage(storage).blocks.range(from, to);
+        let missing = here.filter(|id| {
+            !progress.recent.contains(*id) && replicas.binary_search_by_key(id, |replica| replica.block.id.0).is_err()
+        });
+        for id in missing.collect::<Vec<_>>() {
+            self.blocks.replica_lost(&mut self.datanodes, storage, BlockId(id));
+        }
+    }
+
+    fn reported(&mut self, storage: StorageIndex, replica: ReportedReplica, via: Via) -> Verdict {
+        if self.datanodes.storage(storage).failed {
+            return Verdict::Noted;
+        }
+        self.blocks.replica_reported(&mut self.datanodes, storage, replica, via, self.meta.next_block)
+    }
+
+    fn warn_of_newer(&mut self, id: DatanodeId, newer: u64) {
+        if newer > 0 {
+            self.warn(format!(
+                "datanode {id} has {newer} replicas that are newer than anything this namenode knows; they are kept. \
+                 Has the namenode lost a part of its journal, or was an old one started?"
+            ));
+        }
+    }
+
+    fn block_changes(&mut self, now: TimeMs, id: DatanodeId, changes: Vec<ReplicaChange>) -> Reply {
+        let index = self.must_be_registered(id)?;
+        let mut newer = 0;
+        for change in changes {
+            match change {
+                ReplicaChange::Received { storage, replica } => {
+                    let storage = self.storage_of(index, storage)?;
+                    if let Some(progress) = &mut self.datanodes.storage_mut(storage).report {
+                        progress.recent.insert(replica.block.id.0);
+                    }
+                    newer += u64::from(self.reported(storage, replica, Via::Change) == Verdict::Newer);
+                }
+                ReplicaChange::Deleted { block } => self.blocks.replica_deleted(&mut self.datanodes, index, block),
+                ReplicaChange::Corrupt { block } => {
+                    if self.blocks.replica_corrupt(&mut self.datanodes, index, block) {
+                        self.warn(format!("{block}: datanode {id} found its replica corrupt"));
+                    }
+                }
+                ReplicaChange::ReplicationFailed { block, target, reason } => {
+                    self.warn(format!("{block}: the copy from datanode {id} to {target} failed: {reason}"));
+                    if let Some(target) = self.datanodes.find(target) {
+                        self.blocks.copy_failed(&self.datanodes, block.id, target);
+                    }
+                }
+            }
+        }
+        self.warn_of_newer(id, newer);
+        self.safe_mode.hear(now);
+        Ok(Response::Done)
+    }
+}
+
+fn check_volumes(id: DatanodeId, volumes: &[VolumeStatus]) -> Result<(), RemoteError> {
+    if volumes.len() > VOLUMES {
+        let message = format!("{} volumes; at most {VOLUMES} are allowed", volumes.len());
+        return Err(RemoteError::new(ErrorCode::TooMuch, id, message));
+    }
+    let mut storages: Vec<StorageId> = volumes.iter().map(|volume| volume.storage).collect();
+    storages.sort_unstable();
+    match storages.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(invalid(id, format!("volume {} is named twice; was it copied?", pair[0]))),
+        None => Ok(()),
+    }
+}

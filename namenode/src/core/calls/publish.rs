@@ -1,0 +1,111 @@
+//! A job's output in one step.
+
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::ids::INodeId;
+use situ_wire::limits::{BLOCK_LEN_DEFAULT_BYTES, REPLICATION_DEFAULT};
+use situ_wire::path::DfsPath;
+
+use super::namespace::PARENT_MODE;
+use crate::core::authorize::{Access, Principal, authorize};
+use crate::core::edit::{Change, Edge, Move, NewFile};
+use crate::core::errors::{already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found};
+use crate::core::namespace::Walk;
+use crate::core::namesystem::Namesystem;
+
+/// The permission bits of the file that says that a job's output is whole.
+const SUCCESS_MODE: u16 = 0o644;
+
+impl Namesystem {
+    /// Plans a publication against the namespace as it is. The moves must not depend on one another: no path among
+    /// sources and targets lies within another, so that their order does not matter.
+    pub(super) fn plan_publish(
+        &self,
+        who: &Principal<'_>,
+        moves: &[(DfsPath, DfsPath)],
+        success: &DfsPath,
+        remove: &DfsPath,
+    ) -> Result<Change, RemoteError> {
+        check_paths(moves, success, remove)?;
+        let mut planned = Vec::with_capacity(moves.len());
+        for (from, to) in moves {
+            planned.push(self.plan_publish_move(who, from, to)?);
+        }
+        let (place, replaced) = match self.walk_to(who, success)? {
+            Walk::Blocked => return Err(blocked(success)),
+            Walk::Missing { parent, left } => {
+                (self.place(who, success, parent, left, PARENT_MODE, self.meta.next_inode)?, None)
+            }
+            Walk::Found(id) => {
+                let inode = self.namespace.get(id).ok_or_else(|| not_found(success))?;
+                if inode.is_directory() {
+                    return Err(is_a_directory(success));
+                }
+                self.may_remove(who, success, inode)?;
+                (self.place(who, success, inode.parent, 1, PARENT_MODE, self.meta.next_inode)?, Some(id))
+            }
+        };
+        let removed = match self.walk(who, remove)? {
+            Walk::Found(id) => Some(self.plan_removal(who, remove, id, true)?),
+            Walk::Missing { .. } | Walk::Blocked => None,
+        };
+        let success = NewFile {
+            inode: place.next_inode,
+            parent: place.parent,
+            name: place.name,
+            owner: who.user.to_owned(),
+            group: place.group,
+            mode: SUCCESS_MODE,
+            replication: REPLICATION_DEFAULT,
+            block_len_bytes: BLOCK_LEN_DEFAULT_BYTES,
+            writer: None,
+            replaced,
+        };
+        Ok(Change::Publish { moves: planned, directories: place.directories, success, removed })
+    }
+
+    fn plan_publish_move(&self, who: &Principal<'_>, from: &DfsPath, to: &DfsPath) -> Result<Move, RemoteError> {
+        let Walk::Found(child) = self.walk(who, from)? else { return Err(not_found(from)) };
+        let inode = self.namespace.get(child).ok_or_else(|| not_found(from))?;
+        self.may_remove(who, from, inode)?;
+        if inode.file().is_some_and(|file| file.writer.is_some()) {
+            let message = "it is still being written; publish it when it is closed";
+            return Err(RemoteError::new(ErrorCode::BeingWritten, from, message));
+        }
+        let parent: INodeId = match self.walk_to(who, to)? {
+            Walk::Blocked => return Err(blocked(to)),
+            Walk::Missing { left, .. } if left > 1 => return Err(parent_not_found(to)),
+            Walk::Missing { parent, .. } => parent,
+            Walk::Found(id) => return Err(already_exists(to, self.kind_of(id))),
+        };
+        let directory = self.namespace.get(parent).ok_or_else(|| parent_not_found(to))?;
+        authorize(Access::Write, directory, who, to, &self.namespace.names)?;
+        let from = Edge { parent: inode.parent, name: from.name().to_owned(), child };
+        Ok(Move { from, parent, name: to.name().to_owned(), replaced: None })
+    }
+}
+
+/// Checks that no path lies within another one where that would make the outcome depend on the order.
+fn check_paths(moves: &[(DfsPath, DfsPath)], success: &DfsPath, remove: &DfsPath) -> Result<(), RemoteError> {
+    for path in moves.iter().flat_map(|(from, to)| [from, to]).chain([success, remove]) {
+        if path.is_root() {
+            return Err(invalid(path, "the root directory cannot be moved, replaced or removed"));
+        }
+    }
+    for target in moves.iter().map(|(_, to)| to).chain([success]) {
+        if target.starts_with(remove) {
+            return Err(invalid(target, format!("it lies within {remove}, which is removed; publish it elsewhere")));
+        }
+    }
+    // Compared by their names, so that what lies within a path directly follows it.
+    let mut paths: Vec<&DfsPath> = moves.iter().flat_map(|(from, to)| [from, to]).chain([success]).collect();
+    paths.sort_unstable_by(|one, two| one.components().cmp(two.components()));
+    for pair in paths.windows(2) {
+        if pair[1].starts_with(pair[0]) {
+            return Err(invalid(pair[1], format!("it lies within {}, which moves or comes as well", pair[0])));
+        }
+    }
+    if let Some((from, _)) = moves.iter().find(|(from, _)| remove.starts_with(from)) {
+        return Err(invalid(remove, format!("it lies within {from}, which moves")));
+    }
+    Ok(())
+}

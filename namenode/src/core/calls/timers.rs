@@ -1,0 +1,174 @@
+//! What is due by time alone.
+
+use situ_wire::ids::{BlockId, INodeId};
+use situ_wire::time::TimeMs;
+
+use crate::core::datanodes::{DatanodeIndex, StorageIndex};
+use crate::core::edit::Change;
+use crate::core::inode::INode;
+use crate::core::namesystem::Namesystem;
+use crate::core::safe_mode::{Progress, SafeMode};
+
+/// How many replicas of dead storages are taken out at once.
+const DRAIN_SLICE: usize = 10_000;
+/// How many files of lost writers are closed at once.
+const RECOVER_SLICE: usize = 1_000;
+/// How many clients are forgotten in one edit.
+const FORGET_SLICE: usize = 10_000;
+
+impl Namesystem {
+    /// Does what is due by time. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: TimeMs) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        self.check_liveness(now);
+        self.drain_slice();
+        let expired = self.blocks.expire_pending(&mut self.datanodes, now);
+        if expired > 0 {
+            self.warn(format!("{expired} expected replicas did not come; others will be made"));
+        }
+        self.look_at_safe_mode(now);
+        if !self.safe_mode.is_on() {
+            for file in self.leases.hard_expired(now, RECOVER_SLICE) {
+                self.recover_file(now, file);
+            }
+            self.forget_clients(now);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<TimeMs> {
+        let mut next = self.datanodes.next_deadline().min(self.safe_mode.deadline());
+        if let Some(deadline) = self.blocks.next_deadline() {
+            next = next.min(deadline);
+        }
+        if !self.safe_mode.is_on() {
+            next = next.min(self.leases.next_deadline());
+            if !self.operations.is_empty() {
+                next = next.min(self.next_expiry);
+            }
+        }
+        if !self.draining.is_empty() {
+            next = next.min(self.now);
+        }
+        (next != TimeMs::NEVER).then_some(next)
+    }
+
+    /// Marks silent datanodes. When the namenode itself stood still, nobody could be heard, so that silence says
+    /// nothing: then all begin anew.
+    fn check_liveness(&mut self, now: TimeMs) {
+        let due = self.datanodes.next_deadline();
+        let late_ms = now.0.saturating_sub(due.0);
+        if late_ms > u64::from(self.config.heartbeat_ms) {
+            self.warn(format!("the namenode stood still for {late_ms} ms; no datanode is held to be dead for that"));
+            self.datanodes.grace(now);
+        }
+        for index in self.datanodes.check_liveness(now) {
+            let datanode = self.datanodes.get(index);
+            let location = &datanode.location;
+            let message = format!(
+                "datanode {} on {} ({}) has been silent for {} ms: its replicas are made anew elsewhere",
+                location.id,
+                location.node,
+                location.address,
+                now.since(datanode.last_heartbeat).as_millis()
+            );
+            let storages: Vec<StorageIndex> =
+                datanode.storages.values().copied().chain([datanode.unconfirmed]).collect();
+            self.warn(message);
+            self.blocks.forget_orders(&mut self.datanodes, index);
+            self.draining.extend(storages.iter().copied().filter(|storage| {
+                // One that failed before may be on the list already.
+                !self.datanodes.storage(*storage).blocks.is_empty()
+            }));
+        }
+    }
+
+    /// Takes out a bounded slice of the replicas on dead storages.
+    fn drain_slice(&mut self) {
+        let mut left = DRAIN_SLICE;
+        while let Some(storage) = self.draining.front().copied() {
+            let ids: Vec<u64> = self.datanodes.storage(storage).blocks.iter().take(left).collect();
+            left -= ids.len();
+            for id in ids {
+                self.blocks.replica_lost(&mut self.datanodes, storage, BlockId(id));
+            }
+            if !self.datanodes.storage(storage).blocks.is_empty() {
+                return;
+            }
+            self.draining.pop_front();
+        }
+    }
+
+    /// Takes out all that a dead datanode held.
+    pub(super) fn drain_datanode(&mut self, index: DatanodeIndex) {
+        let datanode = self.datanodes.get(index);
+        for storage in datanode.storages.values().copied().chain([datanode.unconfirmed]).collect::<Vec<_>>() {
+            self.drain_storage(storage);
+        }
+    }
+
+    /// Takes out all that a storage held.
+    pub(super) fn drain_storage(&mut self, storage: StorageIndex) {
+        for id in self.datanodes.storage(storage).blocks.iter().collect::<Vec<_>>() {
+            self.blocks.replica_lost(&mut self.datanodes, storage, BlockId(id));
+        }
+        self.draining.retain(|other| *other != storage);
+    }
+
+    /// Closes a file that its writer has left. Blocks up to the first unfinished one stay; what is behind it goes: it
+    /// was never acknowledged by a close.
+    pub(super) fn recover_file(&mut self, now: TimeMs, inode: INodeId) {
+        let file = self.namespace.get(inode).and_then(INode::file);
+        let Some((file, writer)) = file.and_then(|file| Some((file, file.writer.as_ref()?))) else { return };
+        let blocks = file.blocks.as_slice();
+        let keep = writer.uncommitted.first().map_or(blocks.len(), |first| blocks.partition_point(|id| id < first));
+        let dropped: Vec<BlockId> = blocks[keep..].iter().rev().copied().collect();
+        let message = format!(
+            "{}: its writer, client {}, is gone; the file is closed with {keep} blocks, {} unfinished are dropped",
+            self.subject(inode),
+            writer.client,
+            dropped.len()
+        );
+        self.warn(message);
+        self.commit(now, None, Change::RecoverFile { inode, dropped });
+    }
+
+    /// Forgets what clients were answered that have been silent for long.
+    fn forget_clients(&mut self, now: TimeMs) {
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = TimeMs(now.0.saturating_add(self.config.client_expiry_ms.max(1) / 2 + 1));
+        let since = TimeMs(now.0.saturating_sub(self.config.client_expiry_ms));
+        for clients in self.operations.silent_since(since).chunks(FORGET_SLICE) {
+            self.commit(now, None, Change::ForgetClients { clients: clients.to_vec() });
+        }
+    }
+
+    pub(in crate::core) fn safe_mode_progress(&self) -> Progress {
+        let total = self.blocks.committed() as u64;
+        let any = self.datanodes.iter().next().is_some();
+        Progress {
+            total,
+            found: total - self.blocks.missing() as u64,
+            threshold_permille: self.config.safe_mode_threshold_permille,
+            all_reported: any && !self.datanodes.iter().any(|(index, _)| self.datanodes.awaits_report(index)),
+        }
+    }
+
+    /// Leaves safe mode when it is time.
+    pub(in crate::core) fn look_at_safe_mode(&mut self, now: TimeMs) {
+        if !self.safe_mode.is_on() {
+            return;
+        }
+        let progress = self.safe_mode_progress();
+        self.safe_mode = self.safe_mode.next(now, progress, self.config.safe_mode_extension_ms);
+        if self.safe_mode == SafeMode::Off {
+            // Whoever was told to wait had no chance to renew its lease by working.
+            self.leases.renew_all(now);
+            self.warn(format!("safe mode is off: {} of {} blocks are reported", progress.found, progress.total));
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The sentences of frequent errors: what it is about, what was expected, what was found, what to do.
+
+use std::fmt::Display;
+
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::path::DfsPath;
+
+pub(super) fn not_found(path: &DfsPath) -> RemoteError {
+    RemoteError::new(
+        ErrorCode::NotFound,
+        path,
+        "expected a file or directory, found nothing; check the path (situ fs ls shows what is there)",
+    )
+}
+
+pub(super) fn parent_not_found(path: &DfsPath) -> RemoteError {
+    RemoteError::new(
+        ErrorCode::NotFound,
+        path,
+        "its parent directory is not there; make it first, or ask for missing parents to be made",
+    )
+}
+
+pub(super) fn blocked(path: &DfsPath) -> RemoteError {
+    RemoteError::new(
+        ErrorCode::NotADirectory,
+        path,
+        "a name on the way is a file where a directory is needed; choose another path",
+    )
+}
+
+pub(super) fn is_a_directory(path: &DfsPath) -> RemoteError {
+    RemoteError::new(ErrorCode::IsADirectory, path, "expected a file, found a directory; name a file")
+}
+
+pub(super) fn already_exists(path: &DfsPath, found: &str) -> RemoteError {
+    RemoteError::new(
+        ErrorCode::AlreadyExists,
+        path,
+        format!("expected nothing there, found {found}; choose another name or remove it first"),
+    )
+}
+
+pub(super) fn invalid(subject: impl Display, message: impl Into<String>) -> RemoteError {
+    RemoteError::new(ErrorCode::InvalidArgument, subject, message)
+}
