@@ -16,7 +16,6 @@ use situ_wire::path::DfsPath;
 
 /// A cluster of one namenode, three datanodes and a client on a host of its own.
 pub(crate) struct Cluster {
-    pub(crate) world: SimWorld,
     pub(crate) namenode: Namenode,
     pub(crate) datanodes: Vec<Datanode>,
     pub(crate) client: Client<SimRuntime>,
@@ -42,7 +41,7 @@ impl Cluster {
         let config = change(config);
         let runtime = world.host("ann", &[Role::User]);
         let client = Client::new(runtime, config.clone(), config.user("ann"));
-        Self { world: world.clone(), namenode, datanodes, client }
+        Self { namenode, datanodes, client }
     }
 }
 
