@@ -7,13 +7,11 @@ use situ_runtime::Runtime;
 use situ_runtime::rpc::{
     CallerIdentity, Connector, FrameReceiver, FrameSender, Identity, Reply, RpcError, ServerIdentity, Service, serve,
 };
-use situ_runtime::sim::{SimRuntime, SimWorld};
-use situ_runtime::transport::sim::{SimReceiveStream, SimSendStream};
-use situ_runtime::transport::{Listener, Transport};
+use situ_runtime::transport::{Connection, Listener, Transport};
 use situ_wire::block::DatanodeLocation;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
-use situ_wire::ids::{BlockId, DatanodeId, GenerationStamp, NodeName, RackName};
+use situ_wire::ids::{BlockId, ClusterId, DatanodeId, GenerationStamp, NodeName, RackName};
 use situ_wire::limits::LEAF_LEN_BYTES;
 use situ_wire::messages::StreamOpen;
 use situ_wire::messages::datanode::{PacketHeader, ReadBlock, ReadReply, WriteAck, WriteBlock, WriteStage};
@@ -32,12 +30,23 @@ pub(crate) enum Kill {
     AfterFinish,
 }
 
-#[derive(Clone)]
-pub(crate) struct Datanode {
+pub(crate) struct Datanode<R: Runtime> {
     pub(crate) location: DatanodeLocation,
-    world: SimWorld,
-    connector: Connector<SimRuntime>,
+    connector: Connector<R>,
+    /// Kills its process.
+    kill: Arc<dyn Fn() + Send + Sync>,
     state: Arc<Mutex<State>>,
+}
+
+impl<R: Runtime> Clone for Datanode<R> {
+    fn clone(&self) -> Self {
+        Self {
+            location: self.location.clone(),
+            connector: self.connector.clone(),
+            kill: Arc::clone(&self.kill),
+            state: Arc::clone(&self.state),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -58,24 +67,31 @@ pub(crate) struct Replica {
     leaves: Option<Vec<Leaf>>,
 }
 
-type Up = FrameSender<SimSendStream>;
-type Down = FrameReceiver<SimReceiveStream>;
+type ConnectionOf<R> = <<R as Runtime>::Transport as Transport>::Connection;
+type Up<R> = FrameSender<<ConnectionOf<R> as Connection>::Send>;
+type Down<R> = FrameReceiver<<ConnectionOf<R> as Connection>::Receive>;
 
-impl Datanode {
-    pub(crate) async fn start(world: &SimWorld, number: u8) -> Self {
+impl<R: Runtime> Datanode<R> {
+    /// Starts datanode `number` of `cluster` at `address`; `kill` kills its process.
+    pub(crate) async fn start(
+        runtime: R,
+        cluster: ClusterId,
+        address: SocketAddr,
+        number: u8,
+        kill: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let name = format!("dn{number}");
-        let runtime = world.host(&name, &[Role::Datanode]);
-        let listener = runtime.transport().listen(SocketAddr::from(([0, 0, 0, 0], 7500))).await.unwrap();
+        let listener = runtime.transport().listen(address).await.unwrap();
         let location = DatanodeLocation {
             id: DatanodeId(u128::from(number)),
             node: NodeName(name.clone()),
             rack: RackName("/rack".into()),
             address: listener.address(),
         };
-        let identity = Identity { cluster: world.cluster(), role: Role::Datanode, name };
+        let identity = Identity { cluster, role: Role::Datanode, name };
         let connector = Connector::new(runtime.clone(), identity);
-        let datanode = Self { location, world: world.clone(), connector, state: Arc::default() };
-        let identity = ServerIdentity { cluster: world.cluster(), role: Role::Datanode };
+        let datanode = Self { location, connector, kill: Arc::new(kill), state: Arc::default() };
+        let identity = ServerIdentity { cluster, role: Role::Datanode };
         runtime.spawn("serve", serve(runtime.clone(), listener, identity, datanode.clone()));
         datanode
     }
@@ -87,7 +103,7 @@ impl Datanode {
     /// Dies here if a test wants it to.
     async fn die_at(&self, point: Kill) {
         if self.state().kill == Some(point) {
-            self.world.kill(&self.location.node.0);
+            (self.kill)();
             std::future::pending::<()>().await;
         }
     }
@@ -120,7 +136,7 @@ impl Datanode {
         }
     }
 
-    async fn write(&self, open: WriteBlock, up: &mut Up, down: &mut Down) -> Result<(), RpcError> {
+    async fn write(&self, open: WriteBlock, up: &mut Up<R>, down: &mut Down<R>) -> Result<(), RpcError> {
         self.die_at(Kill::BeforeReady).await;
         if self.state().mute {
             std::future::pending::<()>().await;
@@ -152,20 +168,21 @@ impl Datanode {
             let header: PacketHeader = down.expect("the end of the block").await?;
             let ack = match &header {
                 PacketHeader::Data { offset, len_bytes, crc32c } => {
-                    let bytes = down.exactly(*len_bytes as usize).await?.concat();
-                    assert_eq!(crc32c::crc32c(&bytes), *crc32c);
-                    let len_bytes = offset + bytes.len() as u64;
+                    let pieces = down.exactly(*len_bytes as usize).await?;
+                    let found = pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+                    assert_eq!(found, *crc32c);
+                    let len_bytes = offset + u64::from(*len_bytes);
                     let point = self.state().kill;
                     if matches!(point, Some(Kill::AtLength(at)) if at <= len_bytes) {
                         self.die_at(point.unwrap()).await;
                     }
                     if let Some((_, send, _)) = &mut next {
-                        let _ = send.message_and_bytes(&header, vec![Bytes::from(bytes.clone())]).await;
+                        let _ = send.message_and_bytes(&header, pieces.clone()).await;
                     }
                     let mut state = self.state();
                     let replica = state.replicas.get_mut(&open.block.id).unwrap();
                     assert_eq!(replica.bytes.len() as u64, *offset);
-                    replica.bytes.extend_from_slice(&bytes);
+                    pieces.iter().for_each(|piece| replica.bytes.extend_from_slice(piece));
                     WriteAck::Received { len_bytes }
                 }
                 PacketHeader::Finish { len_bytes, root, leaves } => {
@@ -194,9 +211,9 @@ impl Datanode {
     /// Waits for the acknowledgement of those behind and sends it (or `mine`, or readiness) up; false if they failed.
     async fn relay(
         &self,
-        next: &mut Option<(DatanodeId, Up, Down)>,
+        next: &mut Option<(DatanodeId, Up<R>, Down<R>)>,
         mine: Option<WriteAck>,
-        up: &mut Up,
+        up: &mut Up<R>,
     ) -> Result<bool, RpcError> {
         let mine = mine.unwrap_or(WriteAck::Ready);
         let Some((id, _, receive)) = next else {
@@ -218,38 +235,43 @@ impl Datanode {
         Ok(false)
     }
 
-    async fn read(&self, open: ReadBlock, up: &mut Up) -> Result<(), RpcError> {
+    async fn read(&self, open: ReadBlock, up: &mut Up<R>) -> Result<(), RpcError> {
         self.state().reads += 1;
-        let replica = self.state().replicas.get(&open.block.id).cloned();
-        let replica = replica.filter(|replica| replica.generation == open.block.generation);
-        let Some(replica) = replica else {
+        let known = self.state().replicas.get(&open.block.id).and_then(|replica| {
+            let leaves = if open.leaves { replica.leaves.clone()? } else { Vec::new() };
+            (replica.generation == open.block.generation).then_some((replica.bytes.len() as u64, leaves))
+        });
+        let Some((block_len_bytes, leaves)) = known else {
             let error = RemoteError::new(ErrorCode::NotFound, open.block, "it is not here");
             return up.message(&ReadReply::Refused(error)).await;
         };
         let leaf = LEAF_LEN_BYTES as u64;
-        let block_len_bytes = replica.bytes.len() as u64;
         let offset = open.offset / leaf * leaf;
         let end = ((open.offset + open.len_bytes).div_ceil(leaf) * leaf).min(block_len_bytes);
-        let leaves = if open.leaves { replica.leaves.unwrap() } else { Vec::new() };
         let reply = ReadReply::Bytes { offset, len_bytes: end - offset, block_len_bytes, leaves };
-        let bytes = &replica.bytes[usize::try_from(offset).unwrap()..usize::try_from(end).unwrap()];
         up.message(&reply).await?;
-        for piece in bytes.chunks(50_000) {
-            up.bytes(Bytes::copy_from_slice(piece)).await?;
+        let mut at = usize::try_from(offset).unwrap();
+        let end = usize::try_from(end).unwrap();
+        while at < end {
+            // Pieces that are no multiple of a leaf.
+            let next = end.min(at + 300_007);
+            let piece = self.state().replicas[&open.block.id].bytes[at..next].to_vec();
+            up.bytes(piece.into()).await?;
+            at = next;
         }
         up.finish().await
     }
 }
 
-impl Service<SimRuntime> for Datanode {
+impl<R: Runtime> Service<R> for Datanode<R> {
     fn call(&self, _caller: &Arc<CallerIdentity>, _request: Bytes, _reply: Reply) {}
 
     async fn stream(
         &self,
         _caller: Arc<CallerIdentity>,
         open: StreamOpen,
-        mut send: Up,
-        mut receive: Down,
+        mut send: Up<R>,
+        mut receive: Down<R>,
     ) -> Result<(), RpcError> {
         match open {
             StreamOpen::WriteBlock(open) => {

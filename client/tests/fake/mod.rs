@@ -4,6 +4,7 @@
 mod datanode;
 mod namenode;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use datanode::{Datanode, Kill};
@@ -17,7 +18,7 @@ use situ_wire::path::DfsPath;
 /// A cluster of one namenode, three datanodes and a client on a host of its own.
 pub(crate) struct Cluster {
     pub(crate) namenode: Namenode,
-    pub(crate) datanodes: Vec<Datanode>,
+    pub(crate) datanodes: Vec<Datanode<SimRuntime>>,
     pub(crate) client: Client<SimRuntime>,
 }
 
@@ -28,10 +29,15 @@ impl Cluster {
 
     /// As `start`, with a configuration of the client that `change` makes.
     pub(crate) async fn start_with(world: &SimWorld, change: impl FnOnce(ClientConfig) -> ClientConfig) -> Self {
-        let namenode = Namenode::start(world).await;
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let namenode = Namenode::start(world.host("nn", &[Role::Namenode]), world.cluster(), any(7400)).await;
         let mut datanodes = Vec::new();
         for number in 1..=3 {
-            let datanode = Datanode::start(world, number).await;
+            let name = format!("dn{number}");
+            let runtime = world.host(&name, &[Role::Datanode]);
+            let there = world.clone();
+            let kill = move || there.kill(&name);
+            let datanode = Datanode::start(runtime, world.cluster(), any(7500), number, kill).await;
             namenode.state().datanodes.push(datanode.location.clone());
             datanodes.push(datanode);
         }

@@ -5,14 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::rpc::{CallerIdentity, FrameReceiver, FrameSender, Reply, RpcError, ServerIdentity, Service, serve};
-use situ_runtime::sim::{SimRuntime, SimWorld};
-use situ_runtime::transport::sim::{SimReceiveStream, SimSendStream};
-use situ_runtime::transport::{Listener, Transport};
+use situ_runtime::transport::{Connection, Listener, Transport};
 use situ_wire::block::{Block, BlockToken, CommittedBlock, DatanodeLocation, LocatedBlock, TokenMode};
 use situ_wire::codec;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
-use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, OperationId};
+use situ_wire::ids::{BlockId, ClientId, ClusterId, DatanodeId, GenerationStamp, INodeId, OperationId};
 use situ_wire::messages::StreamOpen;
 use situ_wire::messages::namenode::{FileKind, FileStatus, Request, Response};
 use situ_wire::path::DfsPath;
@@ -61,11 +59,11 @@ pub(crate) struct FileBlock {
 }
 
 impl Namenode {
-    pub(crate) async fn start(world: &SimWorld) -> Self {
-        let runtime = world.host("nn", &[Role::Namenode]);
-        let listener = runtime.transport().listen(SocketAddr::from(([0, 0, 0, 0], 7400))).await.unwrap();
+    /// Starts the namenode of `cluster` at `address`.
+    pub(crate) async fn start<R: Runtime>(runtime: R, cluster: ClusterId, address: SocketAddr) -> Self {
+        let listener = runtime.transport().listen(address).await.unwrap();
         let namenode = Self { address: listener.address(), state: Arc::default() };
-        let identity = ServerIdentity { cluster: world.cluster(), role: Role::Namenode };
+        let identity = ServerIdentity { cluster, role: Role::Namenode };
         runtime.spawn("serve", serve(runtime.clone(), listener, identity, namenode.clone()));
         namenode
     }
@@ -75,7 +73,9 @@ impl Namenode {
     }
 }
 
-impl Service<SimRuntime> for Namenode {
+type ConnectionOf<R> = <<R as Runtime>::Transport as Transport>::Connection;
+
+impl<R: Runtime> Service<R> for Namenode {
     fn call(&self, _caller: &Arc<CallerIdentity>, request: Bytes, reply: Reply) {
         let request: Request = codec::decode(&request).unwrap();
         let mut state = self.state();
@@ -103,8 +103,8 @@ impl Service<SimRuntime> for Namenode {
         &self,
         _caller: Arc<CallerIdentity>,
         _open: StreamOpen,
-        _send: FrameSender<SimSendStream>,
-        _receive: FrameReceiver<SimReceiveStream>,
+        _send: FrameSender<<ConnectionOf<R> as Connection>::Send>,
+        _receive: FrameReceiver<<ConnectionOf<R> as Connection>::Receive>,
     ) -> Result<(), RpcError> {
         Ok(())
     }
