@@ -27,6 +27,8 @@ mod owner;
 mod recovery;
 mod replies;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{LayoutVersion, format, formatted_cluster};
 pub use namenode::{Namenode, NamenodeHandle};

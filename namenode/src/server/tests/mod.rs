@@ -1,0 +1,7 @@
+//! Whole namenodes in a simulated world.
+
+mod cluster;
+mod crashes;
+mod damage;
+mod faulty;
+mod life;
