@@ -78,11 +78,19 @@ impl LeaseManager {
         if now < self.next_check {
             return Vec::new();
         }
-        let hard_ms = self.hard_ms;
-        let due = |lease: &Lease| lease.renewed.0.saturating_add(hard_ms);
-        self.next_check = self.leases.values().map(|lease| TimeMs(due(lease))).min().unwrap_or(TimeMs::NEVER);
-        let expired = self.leases.values().filter(|lease| due(lease) <= now.0);
-        expired.flat_map(|lease| lease.files.iter().copied()).take(limit).collect()
+        let (mut expired, mut next) = (Vec::new(), TimeMs::NEVER);
+        for lease in self.leases.values() {
+            let due = TimeMs(lease.renewed.0.saturating_add(self.hard_ms));
+            if due <= now {
+                expired.extend(lease.files.iter().copied());
+            } else {
+                next = next.min(due);
+            }
+        }
+        // What is over the limit is due again at once.
+        self.next_check = if expired.len() > limit { self.next_check } else { next };
+        expired.truncate(limit);
+        expired
     }
 
     pub(super) fn next_deadline(&self) -> TimeMs {

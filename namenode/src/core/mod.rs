@@ -27,6 +27,8 @@ mod random;
 mod restore;
 mod safe_mode;
 mod sparse;
+#[cfg(test)]
+mod tests;
 
 pub use config::CoreConfig;
 pub use digest::NamespaceDigest;

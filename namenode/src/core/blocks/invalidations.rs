@@ -54,9 +54,13 @@ impl Invalidations {
     }
 
     /// Forgets the orders to a datanode that is dead or new: its full report will bring back what still holds.
-    pub(super) fn remove_datanode(&mut self, datanode: DatanodeIndex) {
-        self.datanodes.remove(&datanode);
+    pub(super) fn remove_datanode(&mut self, datanode: DatanodeIndex) -> Vec<Block> {
         self.cursors.remove(&datanode);
+        self.datanodes.remove(&datanode).unwrap_or_default().into_keys().collect()
+    }
+
+    pub(super) fn contains(&self, datanode: DatanodeIndex, block: Block) -> bool {
+        self.datanodes.get(&datanode).is_some_and(|orders| orders.contains_key(&block))
     }
 
     /// Up to `limit` orders for a datanode, of those that `may_delete` lets go now, going round from call to call.

@@ -391,6 +391,7 @@ impl BlockManager {
             assert_eq!(holders.len(), storages.len(), "{id} has one replica a datanode at most");
             for datanode in self.excess.of_block(id) {
                 assert!(holders.contains(datanode), "only a replica that is there is excess");
+                assert!(self.invalidations.contains(*datanode, info.block(id)), "what is excess is to be deleted");
             }
             if !storages.iter().any(|storage| in_slices(*storage)) {
                 self.check_queues(datanodes, id, info);

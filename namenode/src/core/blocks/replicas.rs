@@ -246,7 +246,11 @@ impl BlockManager {
     /// Stops counting on copies to and from a datanode that is dead or starts anew, and on its deletions.
     pub(crate) fn forget_orders(&mut self, datanodes: &mut DatanodeManager, datanode: DatanodeIndex) {
         datanodes.get_mut(datanode).outbox.clear();
-        self.invalidations.remove_datanode(datanode);
+        for block in self.invalidations.remove_datanode(datanode) {
+            if self.excess.remove(block.id, datanode) {
+                self.reconsider(datanodes, block.id);
+            }
+        }
         for (id, target) in self.pending.of_datanode(datanode) {
             if self.pending.ordered_targets(id).any(|other| other == target) {
                 self.pending.remove(id, target);

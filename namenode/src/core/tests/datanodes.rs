@@ -1,0 +1,258 @@
+//! Datanodes: liveness, reports, copies, placement.
+
+use situ_wire::error::ErrorCode;
+use situ_wire::ids::{BlockId, ClusterId, DatanodeId, GenerationStamp, NodeName};
+use situ_wire::messages::namenode::{
+    ClusterReport, DatanodeCommand, Liveness, ReplicaChange, ReportedReplica, Request, Response,
+};
+
+use super::world::{World, code, datanode_id, path, storage_of};
+
+fn report(world: &mut World) -> ClusterReport {
+    match world.call(Request::Report).unwrap() {
+        Response::Report(report) => *report,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn liveness(world: &mut World) -> Vec<Liveness> {
+    report(world).datanodes.iter().map(|datanode| datanode.liveness).collect()
+}
+
+#[test]
+fn a_datanode_is_asked_to_register_and_to_report() {
+    let mut world = World::cluster(1, 1);
+    let id = datanode_id(0);
+    let unknown = Request::DatanodeHeartbeat { id: datanode_id(9), volumes: Vec::new(), transfers: 0 };
+    let Ok(Response::Commands { commands, .. }) = world.by_datanode(unknown) else { panic!() };
+    assert_eq!(commands, [DatanodeCommand::Register]);
+    assert_eq!(world.heartbeat(id), []);
+    world.register(id);
+    assert_eq!(world.heartbeat(id), [DatanodeCommand::Report]);
+    assert_eq!(world.heartbeat(id), [], "it is not asked at every heartbeat");
+    world.full_report(id);
+    world.pass(1000);
+    assert_eq!(world.heartbeat(id), []);
+    let mut registration = world.registration(id);
+    registration.cluster = Some(ClusterId(0xbad));
+    assert_eq!(code(world.by_datanode(Request::DatanodeRegister(registration))), ErrorCode::WrongCluster);
+}
+
+#[test]
+fn silence_makes_suspect_then_dead_but_the_namenodes_own_pause_does_not() {
+    let mut world = World::cluster(2, 1);
+    world.pass(2999);
+    assert_eq!(liveness(&mut world), [Liveness::Live; 2]);
+    world.pass(1);
+    assert_eq!(liveness(&mut world), [Liveness::Suspect; 2]);
+    world.heartbeat(datanode_id(0));
+    assert_eq!(liveness(&mut world), [Liveness::Live, Liveness::Suspect]);
+    world.pass(11_999);
+    assert_eq!(liveness(&mut world), [Liveness::Suspect, Liveness::Suspect]);
+    world.pass(1);
+    assert_eq!(liveness(&mut world), [Liveness::Suspect, Liveness::Dead]);
+
+    let mut world = World::cluster(2, 1);
+    world.now.0 += 60_000;
+    world.ns.handle_timeout(world.now);
+    assert_eq!(liveness(&mut world), [Liveness::Live; 2], "it was the namenode that stood still");
+    world.pass(15_000);
+    assert_eq!(liveness(&mut world), [Liveness::Dead; 2]);
+}
+
+#[test]
+fn a_dead_datanodes_replicas_are_made_anew_and_the_extra_ones_go_when_it_returns() {
+    let mut world = World::cluster(4, 2);
+    let (_, block) = world.write_file("/f", 3, 10);
+    let dead = world.holders(block)[0];
+    world.disks.get_mut(&dead).unwrap().up = false;
+    world.live(14_000);
+    assert_eq!(report(&mut world).under_replicated, 0);
+    world.live(3_000);
+    assert!(world.disks[&dead].replicas.contains_key(&block.id));
+    assert_eq!(world.holders(block).len(), 4);
+    assert!(!world.readable("/f").contains(&dead));
+    assert_eq!(report(&mut world).under_replicated, 0);
+    world.ns.check();
+    world.disks.get_mut(&dead).unwrap().up = true;
+    world.live(5_000);
+    assert_eq!(world.holders(block).len(), 3);
+    assert_eq!(world.readable("/f"), world.holders(block));
+    world.ns.check();
+}
+
+#[test]
+fn the_worst_off_block_is_copied_first() {
+    let mut world = World::cluster(3, 1);
+    let (_, three) = world.write_file("/three", 3, 10);
+    let (_, two) = world.write_file("/two", 3, 10);
+    for (block, lost) in [(three, 1), (two, 2)] {
+        for id in world.holders(block).into_iter().take(lost) {
+            world.disks.get_mut(&id).unwrap().replicas.remove(&block.id);
+            world.change(id, ReplicaChange::Deleted { block });
+        }
+    }
+    let report = report(&mut world);
+    assert_eq!((report.under_replicated, report.missing), (2, 0));
+    let mut commands = Vec::new();
+    for id in world.up() {
+        commands.extend(world.heartbeat(id));
+    }
+    let blocks: Vec<_> = commands
+        .iter()
+        .filter_map(|command| match command {
+            DatanodeCommand::Replicate { block, targets, .. } => Some((*block, targets.len())),
+            _ => None,
+        })
+        .collect();
+    assert!(blocks.contains(&(two, 2)) && blocks.contains(&(three, 1)), "{blocks:?}");
+    // Both wait for the copies that are under way; nothing is ordered twice.
+    for id in world.up() {
+        assert_eq!(world.heartbeat(id), []);
+    }
+    world.ns.check();
+    // They never come: after the timeout they are ordered anew.
+    for _ in 0..61 {
+        world.pass(1000);
+        for id in world.up() {
+            let volumes = world.volumes(id);
+            world.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 9 }).unwrap();
+        }
+    }
+    world.live(3000);
+    assert_eq!((world.holders(two).len(), world.holders(three).len()), (3, 3));
+    world.ns.check();
+}
+
+#[test]
+fn a_block_on_one_rack_is_spread() {
+    let mut world = World::cluster(3, 1);
+    let (_, block) = world.write_file("/f", 3, 10);
+    world.join(7, "/rack-7");
+    // Something must make the namenode look at the block again.
+    let id = world.holders(block)[0];
+    let replica = ReportedReplica { block, len_bytes: 10 };
+    world.store_on(id, replica);
+    world.live(5000);
+    assert!(world.holders(block).contains(&datanode_id(7)));
+    assert_eq!(world.holders(block).len(), 3);
+    world.ns.check();
+}
+
+#[test]
+fn a_full_report_in_slices_takes_out_what_is_missing() {
+    let mut world = World::cluster(2, 1);
+    let blocks: Vec<_> = (0..10).map(|at| world.write_file(&format!("/f{at}"), 2, 10).1).collect();
+    let id = datanode_id(0);
+    for lost in [blocks[0], blocks[4], blocks[9]] {
+        world.disks.get_mut(&id).unwrap().replicas.remove(&lost.id);
+    }
+    world.full_report(id);
+    world.ns.check();
+    let mut deficient = Vec::new();
+    for at in 0..10 {
+        if world.readable(&format!("/f{at}")).len() < 2 {
+            deficient.push(at);
+        }
+    }
+    assert_eq!(deficient, [0, 4, 9]);
+    // Out of order, or not ascending: refused.
+    let slice = |slice, replicas: Vec<ReportedReplica>| Request::DatanodeBlockReport {
+        id,
+        storage: storage_of(id),
+        slice,
+        last: false,
+        replicas,
+    };
+    let replica = |block| ReportedReplica { block, len_bytes: 10 };
+    assert_eq!(code(world.by_datanode(slice(1, Vec::new()))), ErrorCode::InvalidArgument);
+    let descending = vec![replica(blocks[5]), replica(blocks[1])];
+    assert_eq!(code(world.by_datanode(slice(0, descending))), ErrorCode::InvalidArgument);
+    let upto5: Vec<_> = [1, 2, 3, 5].map(|at| replica(blocks[at])).to_vec();
+    world.by_datanode(slice(0, upto5)).unwrap();
+    assert_eq!(code(world.by_datanode(slice(1, vec![replica(blocks[2])]))), ErrorCode::InvalidArgument);
+    world.ns.check();
+}
+
+#[test]
+fn what_arrives_while_a_report_is_under_way_is_not_missing() {
+    let mut world = World::cluster(1, 1);
+    let id = datanode_id(0);
+    let slice =
+        |slice, last| Request::DatanodeBlockReport { id, storage: storage_of(id), slice, last, replicas: vec![] };
+    world.by_datanode(slice(0, false)).unwrap();
+    world.write_file("/f", 1, 10);
+    world.by_datanode(slice(1, true)).unwrap();
+    assert_eq!(world.readable("/f"), [id]);
+}
+
+#[test]
+fn a_failed_volume_loses_what_it_held_and_no_more() {
+    let mut world = World::cluster(3, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let id = world.holders(block)[0];
+    let mut volumes = world.volumes(id);
+    volumes[0].failed = Some("input/output error".to_owned());
+    world.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 0 }).unwrap();
+    assert_eq!(world.readable("/f").len(), 1);
+    world.pass(0);
+    world.ns.check();
+    let healthy: Vec<DatanodeId> = world.up().into_iter().filter(|other| *other != id).collect();
+    for healthy in healthy {
+        for command in world.heartbeat(healthy) {
+            world.obey(healthy, command);
+        }
+    }
+    assert_eq!(world.readable("/f").len(), 2);
+    world.ns.check();
+}
+
+#[test]
+fn readers_are_sent_to_the_nearest_first() {
+    let mut world = World::cluster(6, 2);
+    world.write_file("/f", 6, 10);
+    let request = |node: &str| Request::Blocks {
+        path: path("/f"),
+        offset: 0,
+        len_bytes: 1,
+        node: Some(NodeName(node.to_owned())),
+        client: situ_wire::ids::ClientId(1),
+    };
+    let mut seconds = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        let Response::Blocks { blocks, .. } = world.call(request("node-3")).unwrap() else { panic!() };
+        let ids: Vec<u128> = blocks[0].locations.iter().map(|location| location.id.0).collect();
+        assert_eq!(ids[0], 3);
+        assert!(ids[1..3].iter().all(|id| id % 2 == 1), "the rack comes next: {ids:?}");
+        seconds.insert(ids[1]);
+    }
+    assert_eq!(seconds.len(), 2, "load spreads among those alike");
+    // A suspect comes last among those alike.
+    world.pass(2000);
+    for number in [0, 1, 2, 4, 5] {
+        world.heartbeat(datanode_id(number));
+    }
+    world.pass(1500);
+    let Response::Blocks { blocks, .. } = world.call(request("node-1")).unwrap() else { panic!() };
+    let ids: Vec<u128> = blocks[0].locations.iter().map(|location| location.id.0).collect();
+    assert_eq!((ids[0], ids[1], ids[2]), (1, 5, 3));
+}
+
+#[test]
+fn replicas_from_a_newer_namespace_are_never_touched() {
+    let mut world = World::cluster(2, 1);
+    let (_, block) = world.write_file("/f", 1, 10);
+    let id = world.holders(block)[0];
+    let other = world.up().into_iter().find(|other| *other != id).unwrap();
+    let newer_block = situ_wire::block::Block { id: BlockId(1000), generation: GenerationStamp(1) };
+    let newer_life = situ_wire::block::Block { id: block.id, generation: GenerationStamp(1000) };
+    for replica in [newer_block, newer_life].map(|block| ReportedReplica { block, len_bytes: 10 }) {
+        world.warnings.clear();
+        world.store_on(other, replica);
+        assert_eq!(world.warnings.len(), 1);
+        world.full_report(other);
+    }
+    world.live(10_000);
+    assert_eq!(world.disks[&other].replicas.len(), 2);
+    world.ns.check();
+}

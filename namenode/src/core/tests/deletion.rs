@@ -1,0 +1,228 @@
+//! No live block is deleted: the rules for deleting replicas.
+
+use situ_wire::ids::DatanodeId;
+use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange, ReportedReplica, Request, Response};
+
+use super::world::{World, datanode_id, path, storage_of};
+
+fn invalidations(commands: &[DatanodeCommand]) -> usize {
+    let blocks = commands.iter().map(|command| match command {
+        DatanodeCommand::Invalidate { blocks } => blocks.len(),
+        _ => 0,
+    });
+    blocks.sum()
+}
+
+/// All that datanodes are told to delete in a few heartbeats, without their doing it.
+fn told_to_delete(world: &mut World) -> usize {
+    let mut count = 0;
+    for _ in 0..3 {
+        world.pass(1000);
+        for id in world.up() {
+            count += invalidations(&world.heartbeat(id));
+        }
+    }
+    count
+}
+
+#[test]
+fn a_deleted_files_replicas_go() {
+    let mut world = World::cluster(3, 1);
+    let (_, block) = world.write_file("/f", 3, 10);
+    let operation = world.operation();
+    world.call(Request::Delete { path: path("/f"), recursive: false, operation }).unwrap();
+    world.ns.check();
+    world.live(2000);
+    assert!(world.holders(block).is_empty());
+    // One that comes back later with a replica is told as well.
+    world.store_on(datanode_id(1), ReportedReplica { block, len_bytes: 10 });
+    world.live(2000);
+    assert!(world.holders(block).is_empty());
+    world.ns.check();
+}
+
+#[test]
+fn an_order_to_delete_waits_for_the_deletion_to_be_on_disk() {
+    use crate::core::Effect;
+    let mut world = World::cluster(1, 1);
+    world.write_file("/f", 1, 10);
+    let operation = world.operation();
+    world.call(Request::Delete { path: path("/f"), recursive: false, operation }).unwrap();
+    let tx = world.journal.last().map(|(tx, _)| *tx);
+    let volumes = world.volumes(datanode_id(0));
+    let request = Request::DatanodeHeartbeat { id: datanode_id(0), volumes, transfers: 0 };
+    let mut datanode = super::world::caller("dn");
+    datanode.role = situ_wire::hello::Role::Datanode;
+    let effects = world.effects(datanode, request);
+    let [Effect::Reply { when, result: Ok(Response::Commands { commands, .. }), .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(invalidations(commands), 1);
+    assert_eq!(*when, tx);
+}
+
+#[test]
+fn safe_mode_deletes_nothing_and_changes_nothing() {
+    let mut world = World::cluster(4, 1);
+    for at in 0..10 {
+        world.write_file(&format!("/f{at}"), 2, 10);
+    }
+    let (_, gone) = world.write_file("/gone", 3, 10);
+    let operation = world.operation();
+    world.call(Request::Delete { path: path("/gone"), recursive: false, operation }).unwrap();
+    world.restart();
+    assert!(world.ns.safe_mode().is_some());
+    for id in [0, 1].map(datanode_id) {
+        world.register(id);
+        world.full_report(id);
+    }
+    world.disks.get_mut(&datanode_id(2)).unwrap().up = false;
+    world.disks.get_mut(&datanode_id(3)).unwrap().up = false;
+    assert_eq!(told_to_delete(&mut world), 0, "it waits for the others");
+    let before = world.journal.len();
+    assert!(world.mkdir("/new").is_err());
+    assert_eq!(world.journal.len(), before);
+    assert!(world.exists("/f0"), "it can be read");
+    world.ns.check();
+    for id in [2, 3].map(datanode_id) {
+        world.disks.get_mut(&id).unwrap().up = true;
+        world.register(id);
+        world.full_report(id);
+    }
+    assert!(world.ns.safe_mode().is_some(), "a little longer");
+    world.live(3000);
+    assert_eq!(world.ns.safe_mode(), None);
+    world.live(3000);
+    assert!(world.holders(gone).is_empty());
+    world.mkdir("/new").unwrap();
+    world.ns.check();
+}
+
+#[test]
+fn nothing_is_deleted_while_a_replica_is_on_a_volume_that_has_not_reported() {
+    let mut world = World::cluster(4, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let holders = world.holders(block);
+    let spare: Vec<DatanodeId> = world.up().into_iter().filter(|id| !holders.contains(id)).collect();
+    // One of the holders comes back anew, its content unknown.
+    world.register(holders[0]);
+    for id in &spare {
+        world.store_on(*id, ReportedReplica { block, len_bytes: 10 });
+    }
+    assert_eq!(world.readable("/f").len(), 4);
+    assert_eq!(told_to_delete(&mut world), 0);
+    world.full_report(holders[0]);
+    world.live(3000);
+    assert_eq!(world.holders(block).len(), 2);
+    world.ns.check();
+}
+
+#[test]
+fn an_excess_replica_stays_when_the_others_are_lost_meanwhile() {
+    let mut world = World::cluster(4, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let holders = world.holders(block);
+    let spare = world.up().into_iter().find(|id| !holders.contains(id)).unwrap();
+    world.store_on(spare, ReportedReplica { block, len_bytes: 10 });
+    // A heartbeat of someone else makes the namenode choose which one goes.
+    let idle = world.up().into_iter().find(|id| !holders.contains(id) && *id != spare).unwrap();
+    world.heartbeat(idle);
+    let all = world.holders(block);
+    for id in &all {
+        // Before the order is given, another one is lost: then nobody is told to delete.
+        let mut found = Vec::new();
+        for other in all.iter().filter(|other| *other != id) {
+            found.push(*other);
+        }
+        if found.len() == 2 {
+            world.disks.get_mut(id).unwrap().replicas.remove(&block.id);
+            world.change(*id, ReplicaChange::Deleted { block });
+            break;
+        }
+    }
+    assert_eq!(told_to_delete(&mut world), 0);
+    assert_eq!(world.holders(block).len(), 2);
+    world.ns.check();
+}
+
+#[test]
+fn a_corrupt_replica_goes_when_there_are_enough_others_and_not_before() {
+    let mut world = World::cluster(3, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let [bad, good] = world.holders(block)[..] else { panic!() };
+    world.call(Request::ReportCorrupt { block, datanode: bad }).unwrap();
+    assert_eq!(world.readable("/f"), [good], "readers are sent elsewhere");
+    assert_eq!(invalidations(&world.heartbeat(bad)), 0);
+    world.ns.check();
+    // It still has it: that does not make it good.
+    world.full_report(bad);
+    assert_eq!(world.readable("/f"), [good]);
+    world.live(4000);
+    assert_eq!(world.holders(block).len(), 2);
+    assert!(!world.holders(block).contains(&bad));
+    world.ns.check();
+    // The last one is never deleted, and is still handed out.
+    for id in world.holders(block) {
+        world.change(id, ReplicaChange::Corrupt { block });
+    }
+    assert_eq!(told_to_delete(&mut world), 0);
+    assert_eq!(world.readable("/f").len(), 2);
+    world.ns.check();
+}
+
+#[test]
+fn a_corrupt_replica_makes_room_when_nobody_else_can_take_a_copy() {
+    let mut world = World::cluster(2, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let [bad, _] = world.holders(block)[..] else { panic!() };
+    world.change(bad, ReplicaChange::Corrupt { block });
+    world.live(5000);
+    assert_eq!(world.readable("/f").len(), 2);
+    world.ns.check();
+}
+
+#[test]
+fn the_only_replica_in_an_old_life_is_kept() {
+    let mut world = World::cluster(1, 1);
+    let inode = world.create("/f", 1);
+    let block = world.add_block(inode);
+    let id = datanode_id(0);
+    let operation = world.operation();
+    let request = Request::RecoverPipeline { inode, block: block.block, survivors: vec![id], operation };
+    let Response::Block(anew) = world.call(request).unwrap() else { panic!() };
+    world.complete(inode, vec![super::world::committed(&anew, 10)]).unwrap();
+    // The datanode comes up with the old life only: not good, but all there is.
+    world
+        .disks
+        .get_mut(&id)
+        .unwrap()
+        .replicas
+        .insert(block.block.id, ReportedReplica { block: block.block, len_bytes: 10 });
+    world.register(id);
+    world.full_report(id);
+    assert_eq!(world.readable("/f"), [], "an old life is not handed out");
+    assert_eq!(told_to_delete(&mut world), 0);
+    world.ns.check();
+}
+
+#[test]
+fn an_order_that_got_lost_is_given_again() {
+    let mut world = World::cluster(1, 1);
+    let (_, block) = world.write_file("/f", 1, 10);
+    let operation = world.operation();
+    world.call(Request::Delete { path: path("/f"), recursive: false, operation }).unwrap();
+    let id = datanode_id(0);
+    assert_eq!(invalidations(&world.heartbeat(id)), 1);
+    assert_eq!(invalidations(&world.heartbeat(id)), 0);
+    for _ in 0..61 {
+        world.pass(1000);
+        for command in world.heartbeat(id) {
+            world.obey(id, command);
+        }
+    }
+    assert!(world.holders(block).is_empty());
+    let storage = storage_of(id);
+    let request = Request::DatanodeBlockReport { id, storage, slice: 0, last: true, replicas: Vec::new() };
+    world.by_datanode(request).unwrap();
+    world.ns.check();
+}

@@ -1,0 +1,11 @@
+//! Tests of the whole state machine, event by event.
+
+mod datanodes;
+mod deletion;
+mod format;
+mod model;
+mod namespace;
+mod restart;
+mod storm;
+mod world;
+mod writing;
