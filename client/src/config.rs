@@ -66,7 +66,11 @@ pub struct ClientConfig {
     /// How often the leases of open files are renewed.
     #[serde(default = "default_lease_renew_ms")]
     pub lease_renew_ms: u64,
-    /// How long a pipeline may be silent while it owes an acknowledgement of packets.
+    /// How long each datanode of a pipeline may take to be ready.
+    #[serde(default = "default_open_timeout_ms")]
+    pub open_timeout_ms: u64,
+    /// How long a pipeline may be silent while it owes an acknowledgement of packets. Its datanodes should notice one of
+    /// them that stalls before that, and say which: else the nearest is blamed.
     #[serde(default = "default_ack_timeout_ms")]
     pub ack_timeout_ms: u64,
     /// How long a pipeline may take to bring a whole block to its disks.
@@ -100,6 +104,7 @@ impl ClientConfig {
             patience_ms: default_patience_ms(),
             datanodes_patience_ms: default_datanodes_patience_ms(),
             lease_renew_ms: default_lease_renew_ms(),
+            open_timeout_ms: default_open_timeout_ms(),
             ack_timeout_ms: default_ack_timeout_ms(),
             finish_timeout_ms: default_finish_timeout_ms(),
             write_window_bytes: default_write_window_bytes(),
@@ -139,6 +144,7 @@ impl ClientConfig {
         for (name, value) in [
             ("call_timeout_ms", self.call_timeout_ms),
             ("lease_renew_ms", self.lease_renew_ms),
+            ("open_timeout_ms", self.open_timeout_ms),
             ("ack_timeout_ms", self.ack_timeout_ms),
             ("finish_timeout_ms", self.finish_timeout_ms),
             ("write_window_bytes", self.write_window_bytes),
@@ -209,12 +215,16 @@ fn default_lease_renew_ms() -> u64 {
     10_000
 }
 
+fn default_open_timeout_ms() -> u64 {
+    10_000
+}
+
 fn default_ack_timeout_ms() -> u64 {
-    20_000
+    45_000
 }
 
 fn default_finish_timeout_ms() -> u64 {
-    60_000
+    120_000
 }
 
 fn default_write_window_bytes() -> u64 {

@@ -292,7 +292,11 @@ impl BlockWrite {
     pub(super) fn deadline(&self, limits: &WriteLimits) -> Option<TimeMs> {
         match self.phase {
             Phase::Resting(until) => Some(until),
-            Phase::Opening(_) => Some(self.quiet_since + limits.ack_timeout),
+            Phase::Opening(_) => {
+                let members = self.located.as_ref().map_or(1, |located| located.locations.len());
+                let members = u32::try_from(members).unwrap_or(u32::MAX);
+                Some(self.quiet_since + limits.open_timeout.saturating_mul(members))
+            }
             Phase::Streaming if self.sent > 0 => Some(self.quiet_since + limits.ack_timeout),
             Phase::Streaming if self.finish_sent => Some(self.quiet_since + limits.finish_timeout),
             _ => None,

@@ -27,7 +27,9 @@ pub(crate) struct WriteLimits {
     pub(crate) block_len_bytes: u64,
     /// How many bytes may be held for pipelines that may yet break.
     pub(crate) window_bytes: u64,
-    /// How long a pipeline may owe an acknowledgement of packets, or take to open.
+    /// How long each member of a pipeline may take to be ready.
+    pub(crate) open_timeout: Duration,
+    /// How long a pipeline may owe an acknowledgement of packets.
     pub(crate) ack_timeout: Duration,
     /// How long it may take to bring a whole block to its disks.
     pub(crate) finish_timeout: Duration,

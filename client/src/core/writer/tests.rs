@@ -42,6 +42,7 @@ fn limits() -> WriteLimits {
     WriteLimits {
         block_len_bytes: 100,
         window_bytes: 250,
+        open_timeout: Duration::from_secs(4),
         ack_timeout: Duration::from_secs(10),
         finish_timeout: Duration::from_secs(30),
     }
@@ -199,6 +200,10 @@ fn a_pipeline_that_does_not_open_is_replaced_without_those_who_failed() {
 fn silence_breaks_a_pipeline_and_idleness_does_not() {
     let mut core = streaming();
     assert_eq!(core.poll_timeout(), Some(TimeMs(11_000)));
+    let mut opening = FileWrite::new(DfsPath::root().join("f").unwrap(), limits());
+    opening.handle(NOW, written(b'a', 10));
+    opening.handle(NOW, Event::Added { slot: 0, result: Ok(located(7, 1, &[1, 2, 3])) });
+    assert_eq!(opening.poll_timeout(), Some(TimeMs(13_000)), "each member has its time to open");
     core.handle(TimeMs(5_000), Event::Received { pipeline: pipeline(0, 1), len_bytes: 60 });
     assert_eq!(core.poll_timeout(), None, "nothing is owed");
     core.handle(TimeMs(50_000), written(b'c', 5));

@@ -85,6 +85,7 @@ impl<R: Runtime> Client<R> {
         let limits = WriteLimits {
             block_len_bytes,
             window_bytes: config.write_window_bytes,
+            open_timeout: Duration::from_millis(config.open_timeout_ms),
             ack_timeout: Duration::from_millis(config.ack_timeout_ms),
             finish_timeout: Duration::from_millis(config.finish_timeout_ms),
         };
