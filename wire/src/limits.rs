@@ -4,6 +4,8 @@
 pub const MESSAGE_LEN_BYTES: usize = 16 << 20;
 /// The longest message that is accepted before the peer has said who it is.
 pub const HELLO_LEN_BYTES: usize = 4 << 10;
+/// The longest opening of a stream.
+pub const STREAM_OPEN_LEN_BYTES: usize = 256 << 10;
 /// The longest component of a path, as in POSIX.
 pub const NAME_LEN_BYTES: usize = 255;
 /// The longest path, as in POSIX.

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,14 +50,15 @@ struct Stream {
 
 /// Who waits for which answer; none once the stream is gone, with the reason.
 type Waiting = Mutex<Table>;
-type Table = Result<HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>, RpcError>;
+/// By number, so that they hear of a failure in the order of their calls.
+type Table = Result<BTreeMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>, RpcError>;
 
 impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned> Caller<R, Q, A> {
     /// Opens a stream of calls on `connection`.
     pub(super) async fn open<C: Connection>(runtime: R, connection: &C) -> Result<Self, RpcError> {
         let (mut send, receive) = connection.open().await?;
         super::send_message(&mut send, &StreamOpen::Calls).await?;
-        let waiting: Arc<Waiting> = Arc::new(Mutex::new(Ok(HashMap::new())));
+        let waiting: Arc<Waiting> = Arc::new(Mutex::new(Ok(BTreeMap::new())));
         let (queue, calls) = mpsc::channel(QUEUE_CALLS);
         let sender = runtime.spawn("rpc-send", send_calls(send, calls, Arc::clone(&waiting)));
         let receiver = runtime.spawn("rpc-receive", receive_answers(receive, Arc::clone(&waiting)));
@@ -94,8 +95,9 @@ impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned> Caller<R, Q, A> {
             .runtime
             .clock()
             .timeout(timeout, async {
-                self.stream.queue.send(call).await.map_err(|_| gone())?;
-                answered.await.map_err(|_| gone())?
+                // If the queue is gone, whoever closed it has told all who wait why.
+                let _ = self.stream.queue.send(call).await;
+                answered.await.unwrap_or_else(|_| Err(gone().into()))
             })
             .await;
         drop(forget);
@@ -147,18 +149,25 @@ fn fail(waiting: &Waiting, error: &RpcError) {
 async fn send_calls<S: SendStream>(mut stream: S, mut calls: mpsc::Receiver<Call>, waiting: Arc<Waiting>) {
     while let Some(call) = calls.recv().await {
         let mut batch = BytesMut::new();
-        let mut result = codec::encode_frame(&call, &mut batch);
-        while result.is_ok() && batch.len() < BATCH_LEN_BYTES {
+        put_call(&call, &mut batch, &waiting);
+        while batch.len() < BATCH_LEN_BYTES {
             let Ok(call) = calls.try_recv() else { break };
-            result = codec::encode_frame(&call, &mut batch);
+            put_call(&call, &mut batch, &waiting);
         }
-        let sent = match result {
-            Ok(()) => stream.send(batch.freeze()).await.map_err(RpcError::from),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = sent {
-            return fail(&waiting, &error);
+        if let Err(error) = stream.send(batch.freeze()).await {
+            return fail(&waiting, &error.into());
         }
+    }
+}
+
+/// Appends a call to a batch. One that cannot be sent fails alone.
+fn put_call(call: &Call, batch: &mut BytesMut, waiting: &Waiting) {
+    if let Err(error) = codec::encode_frame(call, batch)
+        && let Ok(waiters) = &mut *lock(waiting)
+        && let Some(waiter) = waiters.remove(&call.number)
+    {
+        // Whoever gave up waiting does not need to know.
+        let _ = waiter.send(Err(error.into()));
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,9 +33,31 @@ pub struct Identity {
 type ConnectionOf<R> = <<R as Runtime>::Transport as Transport>::Connection;
 type SendOf<R> = <ConnectionOf<R> as Connection>::Send;
 type ReceiveOf<R> = <ConnectionOf<R> as Connection>::Receive;
-/// One peer's connection. The outer lock is held only to find the slot, the inner one while connecting, so that two
-/// who want the same peer make one connection and nobody else waits for them.
-type Slot<R> = Arc<tokio::sync::Mutex<Option<ConnectionOf<R>>>>;
+type Slots<R> = HashMap<(SocketAddr, Role), Arc<Slot<R>>>;
+
+/// One peer's connection. The lock around all slots is held only to find one, that of a slot while connecting, so that
+/// two who want the same peer make one connection and nobody else waits for them.
+struct Slot<R: Runtime> {
+    /// How often somebody has tried to connect, successful or not.
+    attempts: AtomicU64,
+    latest: tokio::sync::Mutex<Option<Result<ConnectionOf<R>, RpcError>>>,
+}
+
+impl<R: Runtime> Default for Slot<R> {
+    fn default() -> Self {
+        Self { attempts: AtomicU64::new(0), latest: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<R: Runtime> Slot<R> {
+    /// Whether nobody uses it, and there is no connection in it that would be missed.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        let is_open = |latest: &Option<Result<ConnectionOf<R>, RpcError>>| {
+            latest.as_ref().is_some_and(|latest| latest.as_ref().is_ok_and(|connection| !connection.is_closed()))
+        };
+        Arc::strong_count(self) == 1 && self.latest.try_lock().is_ok_and(|latest| !is_open(&latest))
+    }
+}
 
 /// Holds one connection to each peer and opens streams on it. Cheap to clone.
 pub struct Connector<R: Runtime> {
@@ -44,7 +67,7 @@ pub struct Connector<R: Runtime> {
 struct Shared<R: Runtime> {
     runtime: R,
     identity: Identity,
-    slots: Mutex<HashMap<(SocketAddr, Role), Slot<R>>>,
+    slots: Mutex<Slots<R>>,
 }
 
 impl<R: Runtime> Clone for Connector<R> {
@@ -109,33 +132,37 @@ impl<R: Runtime> Connector<R> {
 
     /// Closes the connection to a peer that is thought dead, so that everyone who waits for it sees an error now.
     pub async fn disconnect(&self, address: SocketAddr, role: Role) {
-        if let Some(connection) = self.slot(address, role).lock().await.take() {
+        if let Some(Ok(connection)) = self.slot(address, role).latest.lock().await.take() {
             connection.close();
         }
     }
 
-    fn slot(&self, address: SocketAddr, role: Role) -> Slot<R> {
+    fn slot(&self, address: SocketAddr, role: Role) -> Arc<Slot<R>> {
         let mut slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() == slots.capacity() {
+            // Before it grows: peers come and go, and each life has another port.
+            slots.retain(|_, slot| !slot.is_idle());
+        }
         Arc::clone(slots.entry((address, role)).or_default())
     }
 
     /// The connection to a peer, made if there is none that works.
     async fn connection(&self, address: SocketAddr, role: Role) -> Result<ConnectionOf<R>, RpcError> {
         let slot = self.slot(address, role);
-        let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
+        let attempts = slot.attempts.load(Ordering::Relaxed);
+        let mut latest = slot.latest.lock().await;
+        match &*latest {
+            Some(Ok(connection)) if !connection.is_closed() => return Ok(connection.clone()),
+            // Somebody has tried while this one waited: it would not go better now.
+            Some(Err(error)) if slot.attempts.load(Ordering::Relaxed) != attempts => return Err(error.clone()),
+            _ => {}
         }
-        *slot = None;
-        let connection = self
-            .shared
-            .runtime
-            .clock()
-            .timeout(CONNECT_TIMEOUT, self.connect(address, role))
-            .await
-            .unwrap_or(Err(RpcError::DeadlineExceeded { timeout: CONNECT_TIMEOUT }))?;
-        *slot = Some(connection.clone());
-        Ok(connection)
+        *latest = None;
+        let connected = self.shared.runtime.clock().timeout(CONNECT_TIMEOUT, self.connect(address, role)).await;
+        let connected = connected.unwrap_or(Err(RpcError::DeadlineExceeded { timeout: CONNECT_TIMEOUT }));
+        slot.attempts.fetch_add(1, Ordering::Relaxed);
+        *latest = Some(connected.clone());
+        connected
     }
 
     async fn connect(&self, address: SocketAddr, role: Role) -> Result<ConnectionOf<R>, RpcError> {

@@ -81,7 +81,7 @@ impl<R: ReceiveStream> FrameReceiver<R> {
         Self { stream, pending: Bytes::new() }
     }
 
-    /// The next message; none if the stream ends here.
+    /// The next message; none if the stream ends here. Given up half-way, it loses nothing.
     ///
     /// # Errors
     /// When it is not an `M`, the stream ends in the middle of it, or the stream is gone.
@@ -119,7 +119,7 @@ impl<R: ReceiveStream> FrameReceiver<R> {
         Ok(Some(self.pending.split_to(limit_bytes.min(self.pending.len()))))
     }
 
-    /// Exactly `len_bytes` raw bytes, in as many pieces as they came in.
+    /// Exactly `len_bytes` raw bytes, in as many pieces as they came in. Given up half-way, it loses what it has taken.
     ///
     /// # Errors
     /// When the stream ends before, or is gone.
@@ -134,50 +134,47 @@ impl<R: ReceiveStream> FrameReceiver<R> {
         Ok(pieces)
     }
 
-    /// The encoded message of the next frame.
+    /// The encoded message of the next frame. Nothing is taken before all of it is there: given up half-way, it loses
+    /// nothing.
     async fn frame(&mut self, limit_bytes: usize) -> Result<Option<Bytes>, RpcError> {
         if !self.fill(FRAME_HEADER_LEN_BYTES, true).await? {
             return Ok(None);
         }
-        let len = self.pending.get_u32_le() as usize;
+        let len = self.pending.clone().get_u32_le() as usize;
         if len > limit_bytes {
             return Err(codec::CodecError::TooLong { found_bytes: len, limit_bytes }.into());
         }
-        self.fill(len, false).await?;
+        self.fill(FRAME_HEADER_LEN_BYTES + len, false).await?;
+        self.pending.advance(FRAME_HEADER_LEN_BYTES);
         Ok(Some(self.pending.split_to(len)))
     }
 
     /// Makes at least `len_bytes` pending. False if the stream ended before the first of them and may.
     async fn fill(&mut self, len_bytes: usize, may_end: bool) -> Result<bool, RpcError> {
-        if self.pending.len() >= len_bytes {
-            return Ok(true);
-        }
-        // Most messages come whole with one piece; only what does not is gathered.
-        let mut gathered = BytesMut::new();
-        loop {
-            let Some(piece) = self.stream.receive(READ_AHEAD_LEN_BYTES).await? else {
-                if may_end && gathered.is_empty() && self.pending.is_empty() {
-                    return Ok(false);
-                }
-                return Err(RpcError::Ended { expected: "the end of a message" });
-            };
-            if gathered.is_empty() && self.pending.is_empty() {
-                self.pending = piece;
-            } else {
-                if gathered.is_empty() {
-                    // The length comes from a peer: room is made for what has arrived, not for what was promised.
-                    gathered.reserve(self.pending.len() + piece.len());
-                    gathered.extend_from_slice(&self.pending);
-                }
-                gathered.extend_from_slice(&piece);
-            }
-            if self.pending.len().max(gathered.len()) >= len_bytes {
-                if !gathered.is_empty() {
-                    self.pending = gathered.freeze();
-                }
-                return Ok(true);
+        while self.pending.len() < len_bytes {
+            match self.stream.receive(READ_AHEAD_LEN_BYTES).await? {
+                Some(piece) => self.append(piece),
+                None if may_end && self.pending.is_empty() => return Ok(false),
+                None => return Err(RpcError::Ended { expected: "the end of a message" }),
             }
         }
+        Ok(true)
+    }
+
+    /// Puts a piece behind what is pending. Most messages come whole with one piece; only what does not is copied.
+    fn append(&mut self, piece: Bytes) {
+        if self.pending.is_empty() {
+            self.pending = piece;
+            return;
+        }
+        // The length comes from a peer: room is made for what has arrived, not for what was promised.
+        let mut all = std::mem::take(&mut self.pending).try_into_mut().unwrap_or_else(|shared| {
+            let mut all = BytesMut::with_capacity(shared.len() + piece.len());
+            all.extend_from_slice(&shared);
+            all
+        });
+        all.extend_from_slice(&piece);
+        self.pending = all.freeze();
     }
 }
 

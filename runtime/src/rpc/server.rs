@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
-use situ_wire::codec;
+use situ_wire::codec::{self, CodecError};
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::{Hello, HelloReply, MAGIC, ProtocolVersion, Role};
 use situ_wire::ids::ClusterId;
-use situ_wire::limits::{CALLS_IN_FLIGHT, HELLO_LEN_BYTES};
+use situ_wire::limits::{CALLS_IN_FLIGHT, HELLO_LEN_BYTES, STREAM_OPEN_LEN_BYTES};
 use situ_wire::messages::{Answer, Call, StreamOpen};
 use situ_wire::time::TimeMs;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -23,6 +23,10 @@ use crate::transport::{Connection, Listener, Peer, SendStream, Transport};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much is gathered before it is sent, while answers wait.
 const BATCH_LEN_BYTES: usize = 128 << 10;
+/// How much the requests that are under way on one stream of calls may take.
+const REQUESTS_LEN_BYTES: usize = 256 << 20;
+/// What each of them counts for at least, so that there are never more than [`CALLS_IN_FLIGHT`].
+const REQUEST_LEN_MIN_BYTES: usize = REQUESTS_LEN_BYTES / CALLS_IN_FLIGHT;
 /// The most streams of calls and of bytes that one connection keeps open at once.
 const STREAMS_PER_CONNECTION: usize = 1024;
 
@@ -94,11 +98,7 @@ impl Reply {
 
     /// Answers.
     pub fn send<A: Serialize>(mut self, result: Result<&A, RemoteError>) {
-        let result = result.and_then(|answer| {
-            codec::encode(answer).map_err(|error| {
-                RemoteError::new(ErrorCode::TooMuch, "the answer", format!("{error}; ask for less at a time"))
-            })
-        });
+        let result = result.and_then(|answer| codec::encode(answer).map_err(|error| too_much(&error)));
         self.answer(result);
     }
 
@@ -159,8 +159,16 @@ async fn serve_connection<R: Runtime, S: Service<R>>(
     let places = Arc::new(Semaphore::new(STREAMS_PER_CONNECTION));
     loop {
         // Without a place no stream is taken, and the transport holds the peer back.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((send, receive)) = connection.accept().await else { return service.disconnected(&caller) };
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((place, connection.accept().await.ok()?))
+        };
+        let next = tokio::select! {
+            biased;
+            () = connection.closed() => None,
+            next = next => next,
+        };
+        let Some((place, (send, receive))) = next else { return service.disconnected(&caller) };
         let (runtime_, service, caller) = (runtime.clone(), service.clone(), Arc::clone(&caller));
         runtime.spawn("stream", async move {
             if let Err(error) = serve_stream(runtime_, service, &caller, send, receive).await {
@@ -242,7 +250,7 @@ async fn serve_stream<R: Runtime, S: Service<R>>(
     receive: ReceiveOf<R>,
 ) -> Result<(), RpcError> {
     let mut receive = FrameReceiver::new(receive);
-    match receive.message::<StreamOpen>().await? {
+    match receive.message_within::<StreamOpen>(STREAM_OPEN_LEN_BYTES).await? {
         None => Ok(()),
         Some(StreamOpen::Calls) => serve_calls(runtime, service, caller, send, receive).await,
         Some(open) => service.stream(Arc::clone(caller), open, FrameSender::new(send), receive).await,
@@ -258,10 +266,12 @@ async fn serve_calls<R: Runtime, S: Service<R>>(
 ) -> Result<(), RpcError> {
     let (answers, queue) = mpsc::unbounded_channel();
     let sender = runtime.spawn("rpc-answer", send_answers(send, queue));
-    let places = Arc::new(Semaphore::new(CALLS_IN_FLIGHT));
+    let room = Arc::new(Semaphore::new(REQUESTS_LEN_BYTES));
     while let Some(call) = receive.message::<Call>().await? {
-        // Without a place no call is taken, and the transport holds the caller back.
-        let Ok(permit) = Arc::clone(&places).acquire_owned().await else { break };
+        // Without room no call is taken, and the transport holds the caller back.
+        let room_bytes = call.request.len().clamp(REQUEST_LEN_MIN_BYTES, REQUESTS_LEN_BYTES);
+        let room_bytes = u32::try_from(room_bytes).expect("the room for requests is less than 4 GiB");
+        let Ok(permit) = Arc::clone(&room).acquire_many_owned(room_bytes).await else { break };
         let deadline = runtime.clock().now() + Duration::from_millis(u64::from(call.timeout_ms));
         let reply = Reply { number: call.number, deadline, answers: answers.clone(), permit: Some(permit) };
         service.call(caller, call.request, reply);
@@ -279,14 +289,26 @@ async fn send_answers<S: SendStream>(
     while let Some((answer, permit)) = queue.recv().await {
         let mut batch = BytesMut::new();
         let mut permits = vec![permit];
-        codec::encode_frame(&answer, &mut batch)?;
+        put_answer(answer, &mut batch)?;
         while batch.len() < BATCH_LEN_BYTES {
             let Ok((answer, permit)) = queue.try_recv() else { break };
-            codec::encode_frame(&answer, &mut batch)?;
+            put_answer(answer, &mut batch)?;
             permits.push(permit);
         }
         stream.send(batch.freeze()).await?;
         drop(permits);
     }
     Ok(stream.finish().await?)
+}
+
+/// Appends an answer to a batch. One that is too long becomes an error, which fits.
+fn put_answer(answer: Answer, batch: &mut BytesMut) -> Result<(), RpcError> {
+    if let Err(error) = codec::encode_frame(&answer, batch) {
+        codec::encode_frame(&Answer { number: answer.number, result: Err(too_much(&error)) }, batch)?;
+    }
+    Ok(())
+}
+
+fn too_much(error: &CodecError) -> RemoteError {
+    RemoteError::new(ErrorCode::TooMuch, "the answer", format!("{error}; ask for less at a time"))
 }

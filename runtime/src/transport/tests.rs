@@ -209,3 +209,92 @@ fn the_way_is_chosen_by_who_listens() {
         }
     });
 }
+
+/// What the process in the test below does: it sends a part of a stream and waits to be killed.
+#[test]
+#[ignore = "run as a process of its own by the next test"]
+fn half_a_stream() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let transport = NetTransport::new(None, Route::LocalOnly).unwrap();
+        let mut listener = transport.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        println!("\nlistening on {}", listener.address());
+        let connection = listener.accept().await.unwrap();
+        let mut kept = Vec::new();
+        loop {
+            let (mut send, receive) = connection.accept().await.unwrap();
+            send.send(Bytes::from_static(b"half")).await.unwrap();
+            kept.push((send, receive));
+        }
+    });
+}
+
+#[test]
+fn a_killed_process_is_not_taken_for_one_that_gave_a_stream_up() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    threaded(async {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "transport::tests::half_a_stream", "--ignored", "--nocapture"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse().ok()).unwrap();
+        let transport = NetTransport::new(None, Route::LocalOnly).unwrap();
+        let connection = transport.connect(address, Role::Namenode).await.unwrap();
+        let mut streams = Vec::new();
+        for _ in 0..50 {
+            let (mut send, mut receive) = connection.open().await.unwrap();
+            send.send(Bytes::from_static(b"?")).await.unwrap();
+            assert_eq!(receive.receive(4).await.unwrap().as_deref(), Some(&b"half"[..]));
+            streams.push((send, receive));
+        }
+        child.kill().unwrap();
+        let closed = |error: TransportError| matches!(error, TransportError::Closed { .. });
+        for (mut send, mut receive) in streams {
+            assert!(receive.receive(4).await.is_err_and(closed));
+            assert!(send.send(Bytes::from_static(b"?")).await.is_err_and(closed));
+        }
+        assert!(connection.is_closed());
+        child.wait().unwrap();
+        let gone = transport.connect(address, Role::Namenode).await.map(drop);
+        assert!(matches!(gone, Err(TransportError::Unreachable { .. })), "{gone:?}");
+    });
+}
+
+#[test]
+fn garbage_on_a_local_socket_does_no_harm() {
+    use std::io::{Read, Write};
+    use std::os::linux::net::SocketAddrExt;
+    threaded(async {
+        let Parties { connector, listener, at, role } = net_parties(None, Route::LocalOnly);
+        let mut listener = listener.listen(at).await.unwrap();
+        let address = listener.address();
+        let name = format!("situ/1/{address}");
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+        let mut socket = std::os::unix::net::UnixStream::connect_addr(&name).unwrap();
+        let stranger = listener.accept().await.unwrap();
+        socket.write_all(b"GET / HTTP/1.1").unwrap();
+        stranger.closed().await;
+        let mut said = Vec::new();
+        // Reset or closed: in any case it ends.
+        let _ = socket.read_to_end(&mut said);
+        assert_eq!(said, b"W");
+        let (again, accepted) = tokio::join!(connector.connect(address, role), listener.accept());
+        assert!(again.is_ok() && accepted.is_ok());
+    });
+}
+
+#[test]
+fn nobody_at_an_address_shows_at_once() {
+    threaded(async {
+        let authority = Authority::create(ClusterId(1)).unwrap();
+        let Parties { connector, at, role, .. } = net_parties(Some(&authority), Route::QuicOnly);
+        let free = UdpSocket::bind(at).unwrap().local_addr().unwrap();
+        let begin = std::time::Instant::now();
+        let refused = connector.connect(free, role).await.map(drop);
+        assert!(matches!(refused, Err(TransportError::Unreachable { .. })), "{refused:?}");
+        assert!(begin.elapsed() < Duration::from_secs(5), "QUIC alone would have waited for longer");
+    });
+}
