@@ -1,19 +1,32 @@
 //! Datasets, their lineage, and what computes them.
 //!
-//! A program describes datasets and runs actions on them. It runs several times: once as the
-//! *driver*, and once in a *worker* process on every executor that computes for it. All of them build the same graph, so
-//! a task is only a few numbers, and closures never travel.
+//! A program describes [`Dataset`]s and runs actions on them. It runs several times: once as the *driver*, and once in a
+//! *worker* process on every executor that computes for it. All of them build the same graph, so a task is only a few
+//! numbers, and closures never travel.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`core`] | the scheduler's decisions: jobs, stages, tasks, locality, recovery; pure |
 //! | [`scheduler`] | the scheduler's server |
 //! | [`executor`] | the executor: starts drivers and workers, serves shuffle output and logs |
+//! | [`dataset`] | [`Context`], [`Dataset`]: what programs are written with |
 //! | [`program`] | what a program links: its entry point, the driver's and the worker's loops |
 //! | [`shuffle`] | how records move from one stage to the next |
+//! | [`builtin`] | the programs that every executor has: word count, grep, pi |
+//! | [`testing`] | programs in one process, for their tests |
+//! | [`text`] | [`Text`](text::Text), bytes that are cheap to cut and to pass on |
 
+pub mod builtin;
 pub mod core;
+pub mod dataset;
 pub mod executor;
 pub mod program;
 pub mod scheduler;
 pub mod shuffle;
+pub mod testing;
+pub mod text;
+
+pub use dataset::{Context, Dataset, Records, TextLine};
+pub use program::error::{ProgramError, ProgramResult};
+pub use program::{run, run_with};
+pub use text::Text;

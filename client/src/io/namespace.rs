@@ -1,6 +1,6 @@
 use situ_runtime::Runtime;
 use situ_wire::block::{Block, LocatedBlock};
-use situ_wire::ids::DatanodeId;
+use situ_wire::ids::{DatanodeId, OperationId};
 use situ_wire::limits::BATCH_NAMES;
 use situ_wire::messages::namenode::{ClusterReport, ContentSummary, FileStatus, Request, Response};
 use situ_wire::path::DfsPath;
@@ -112,9 +112,24 @@ impl<R: Runtime> Client<R> {
         success: &DfsPath,
         remove: &DfsPath,
     ) -> Result<(), ClientError> {
+        self.publish_as(moves, success, remove, self.operation()).await
+    }
+
+    /// As [`Client::publish`], as the operation that the caller names: whoever goes on with its work later, in another
+    /// process, asks again under the same name, and it is done once.
+    ///
+    /// # Errors
+    /// When the namenode refuses or cannot be reached.
+    pub async fn publish_as(
+        &self,
+        moves: Vec<(DfsPath, DfsPath)>,
+        success: &DfsPath,
+        remove: &DfsPath,
+        operation: OperationId,
+    ) -> Result<(), ClientError> {
         let asked = asked("publish", success);
         let (success, remove) = (success.clone(), remove.clone());
-        let request = Request::Publish { moves, success, remove, operation: self.operation() };
+        let request = Request::Publish { moves, success, remove, operation };
         answer!(asked, "Publish", self.ask(asked, &request).await?, Response::Done => ())
     }
 

@@ -247,7 +247,7 @@ impl JobTable {
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{ActionId, PartitionId, StageId};
-    use situ_wire::messages::scheduler::{Locality, Program, StageOutput, TaskDone};
+    use situ_wire::messages::scheduler::{Locality, Program, StageOutput};
 
     use super::*;
 
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(actions(&mut table), [Action::StartWorker { launch: launch(), life: WorkerLife(1) }]);
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(1), task: Ok(Some(task(0))) }]);
-        let done = TaskOutcome::Done(Box::new(TaskDone::default()));
+        let done = TaskOutcome::Done(Box::default());
         for _ in 0..2 {
             table.task_ended(JobId(1), SECRET, task(0).attempt, done.clone()).unwrap();
         }

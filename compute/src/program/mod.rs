@@ -1,3 +1,28 @@
 //! What a program links: its entry point, the driver's and the worker's loops.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`environment`] | what an executor tells a process of a job |
+//! | `entry` | [`run`](crate::run): what the program's `main` calls |
+//! | `replay` | how a worker's run of the program follows its driver's |
+//! | `driver` | the part that runs actions |
+//! | `worker` | the part that follows the driver and runs tasks |
+//! | `cluster` | the world of both on a cluster: files, calls, fetching |
+//! | [`local`] | a program in one process, over a directory: for tests |
+//! | `world` | what all of these offer to datasets and tasks |
+//! | `task` | one task from its start to its end |
 
+mod calls;
+mod cluster;
+mod driver;
+mod entry;
 pub mod environment;
+pub(crate) mod error;
+pub(crate) mod input;
+pub mod local;
+mod replay;
+pub(crate) mod task;
+mod worker;
+pub(crate) mod world;
+
+pub use entry::{run, run_with};

@@ -18,12 +18,13 @@
 //! A piece is a sequence of frames:
 //!
 //! ```text
-//! +------------------+-------------------------+-------------------+
-//! | raw len: u32 LE  | compressed len: u32 LE  | LZ4 block         |
-//! +------------------+-------------------------+-------------------+
+//! +-----------------+------------------------+-----------------+-----------+
+//! | raw len: u32 LE | compressed len: u32 LE | records: u32 LE | LZ4 block |
+//! +-----------------+------------------------+-----------------+-----------+
 //! ```
 //!
-//! A frame holds whole records, each encoded in postcard, one behind the other.
+//! A frame holds whole records, each encoded in postcard, one behind the other. A frame that LZ4 does not make shorter
+//! stands as it is: its two lengths are equal.
 //!
 //! The file is written under another name and renamed when it is whole. It is not synced: what a power cut takes is
 //! computed again.

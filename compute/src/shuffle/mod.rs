@@ -5,6 +5,19 @@
 //! against the CRC32C that the map task reported. A piece that is missing or wrong is a fetch failure, which makes the
 //! map task run again.
 
+mod aggregate;
 pub mod format;
+mod frame;
+mod partitioner;
+mod read;
+pub(crate) mod records;
+mod sorter;
+mod write;
+
+pub(crate) use aggregate::{Aggregation, Gatherer, Table};
+pub(crate) use partitioner::{Partitioner, by_hash, by_range, hash_key, partition_of};
+pub(crate) use read::{ShuffleRecords, verify};
+pub(crate) use sorter::{Order, Sorter};
+pub(crate) use write::PieceWriter;
 
 pub use format::{OutputFile, ShuffleFileError, output_path};

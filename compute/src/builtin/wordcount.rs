@@ -1,0 +1,61 @@
+use situ_wire::limits::PARTITIONS;
+use situ_wire::path::DfsPath;
+
+use super::BuiltIn;
+use crate::{Context, ProgramResult, Text};
+
+/// How many partitions the counts get when nobody says.
+const REDUCERS: u32 = 4;
+
+pub(super) const WORDCOUNT: BuiltIn = BuiltIn {
+    name: "wordcount",
+    usage: "IN OUT [--reducers N]",
+    about: "count how often each word stands in text files",
+    check: |arguments| parse(arguments).map(|_| ()),
+    run,
+};
+
+struct Arguments<'a> {
+    input: &'a str,
+    output: &'a str,
+    reducers: u32,
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
+    let (mut paths, mut reducers) = (Vec::new(), REDUCERS);
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let value = match argument.strip_prefix("--reducers") {
+            Some("") => arguments.next().map(String::as_str),
+            Some(value) => value.strip_prefix('='),
+            None => {
+                paths.push(argument.as_str());
+                continue;
+            }
+        };
+        reducers = value
+            .and_then(|value| value.parse().ok())
+            .filter(|reducers| (1..=PARTITIONS).contains(reducers))
+            .ok_or_else(|| format!("--reducers {:?}: expected a number from 1 to {PARTITIONS}", value.unwrap_or("")))?;
+    }
+    let [input, output] = paths[..] else {
+        return Err(format!("expected IN and OUT, found {} paths", paths.len()));
+    };
+    for path in [input, output] {
+        DfsPath::parse(path).map_err(|error| error.to_string())?;
+    }
+    Ok(Arguments { input, output, reducers })
+}
+
+/// Words are what ASCII white space separates, as bytes. Each part is sorted by word.
+fn run(context: &Context, arguments: &[String]) -> ProgramResult {
+    let Arguments { input, output, reducers } = parse(arguments)?;
+    context
+        .text_file(input)?
+        .flat_map(Text::into_words)
+        .map(|word| (word, 1_u64))
+        .reduce_by_key(|one, other| one + other, reducers)
+        .sort_within_partitions()
+        .save_as_text_file(output)?;
+    Ok(())
+}

@@ -1,0 +1,374 @@
+//! Operations that bring the records of a key together.
+
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use situ_wire::ids::{PartitionId, ShuffleId};
+use situ_wire::limits::PARTITIONS;
+use situ_wire::messages::executor::ShufflePiece;
+
+use super::graph::{MapTask, Node, NodeKind};
+use super::{Context, Dataset, Records};
+use crate::program::task::TaskContext;
+use crate::shuffle::{
+    Aggregation, Gatherer, Partitioner, PieceWriter, ShuffleRecords, Table, by_hash, hash_key, partition_of,
+};
+
+/// What a key of a shuffle must be.
+pub trait Key: Hash + Eq + Serialize + DeserializeOwned + 'static {}
+
+impl<K: Hash + Eq + Serialize + DeserializeOwned + 'static> Key for K {}
+
+impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
+    /// Each key once, with its values combined by `function`, which must not depend on their order. Combines in the map
+    /// tasks already. The keys go to `partitions` partitions by their hash; their order within one is not specified.
+    #[track_caller]
+    pub fn reduce_by_key(
+        &self,
+        function: impl Fn(V, V) -> V + Send + Sync + 'static,
+        partitions: u32,
+    ) -> Dataset<(K, V)> {
+        let operation = Operation::here("reduce_by_key", Location::caller(), partitions);
+        let aggregation = Arc::new(Reduce { function, values: PhantomData });
+        self.aggregate(&operation, aggregation).strip(|reduced| reduced.0.expect("a state holds its value"))
+    }
+
+    /// Each key once, with a state that `start` makes of the first value, `add` takes each further value into, and `merge`
+    /// combines. Combines in the map tasks already.
+    #[track_caller]
+    pub fn combine_by_key<S: Serialize + DeserializeOwned + 'static>(
+        &self,
+        start: impl Fn(V) -> S + Send + Sync + 'static,
+        add: impl Fn(&mut S, V) + Send + Sync + 'static,
+        merge: impl Fn(&mut S, S) + Send + Sync + 'static,
+        partitions: u32,
+    ) -> Dataset<(K, S)> {
+        let operation = Operation::here("combine_by_key", Location::caller(), partitions);
+        let aggregation = Arc::new(Combine { start, add, merge, types: PhantomData });
+        self.aggregate(&operation, aggregation).strip(|state| state)
+    }
+
+    /// Each key once, with all its values, in no particular order. The values of one key must fit into the memory of a
+    /// worker; where they are only to be combined, [`Dataset::reduce_by_key`] moves far less.
+    #[track_caller]
+    pub fn group_by_key(&self, partitions: u32) -> Dataset<(K, Vec<V>)> {
+        let operation = Operation::here("group_by_key", Location::caller(), partitions);
+        self.shuffle(&operation, by_hash(operation.partitions), move |task, records| {
+            let mut gatherer = Gatherer::new(task, Arc::new(Group(PhantomData)));
+            records.for_each(|(key, value)| gatherer.add(key, value));
+            gatherer.finish()
+        })
+    }
+
+    /// Each key of both datasets, with each pair of its values here and there.
+    #[track_caller]
+    pub fn join<W>(&self, other: &Dataset<(K, W)>, partitions: u32) -> Dataset<(K, (V, W))>
+    where
+        K: Clone,
+        V: Clone,
+        W: Clone + Serialize + DeserializeOwned + 'static,
+    {
+        let here = self.narrow(Context::name("join (left)", Location::caller()), |_, records| {
+            Records::new(records.map(|(key, value)| (key, Side::Left(value))))
+        });
+        let there = other.narrow(Context::name("join (right)", Location::caller()), |_, records| {
+            Records::new(records.map(|(key, value)| (key, Side::Right(value))))
+        });
+        here.union(&there).group_by_key(partitions).flat_map(|(key, sides): (K, Vec<Side<V, W>>)| {
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            for side in sides {
+                match side {
+                    Side::Left(value) => left.push(value),
+                    Side::Right(value) => right.push(value),
+                }
+            }
+            left.into_iter().flat_map(move |value| {
+                let key = key.clone();
+                right.clone().into_iter().map(move |other| (key.clone(), (value.clone(), other)))
+            })
+        })
+    }
+
+    /// Every value through `function`; the keys stay.
+    #[track_caller]
+    pub fn map_values<W: 'static>(&self, function: impl Fn(V) -> W + Send + Sync + 'static) -> Dataset<(K, W)> {
+        let function = Arc::new(function);
+        self.narrow(Context::name("map_values", Location::caller()), move |_, records| {
+            let function = Arc::clone(&function);
+            Records::new(records.map(move |(key, value)| (key, function(value))))
+        })
+    }
+
+    /// Aggregates on both sides of a shuffle.
+    fn aggregate<A: Aggregation<Value = V>>(
+        &self,
+        operation: &Operation,
+        aggregation: Arc<A>,
+    ) -> Dataset<(K, A::State)> {
+        let compute = Arc::clone(&self.compute);
+        let (reducers, combining) = (operation.partitions, Arc::clone(&aggregation));
+        let map = move |task: &TaskContext, partition: u32, shuffle: ShuffleId| {
+            let budget = usize::try_from(task.world().task_memory_bytes()).unwrap_or(usize::MAX);
+            let mut writer = PieceWriter::new(task, reducers as usize, budget / 3);
+            let mut write = |entry: (K, A::State)| {
+                writer.write(partition_of(hash_key(&entry.0), 0, reducers) as usize, &entry);
+            };
+            let mut table = Table::new(Arc::clone(&combining));
+            compute(task, partition).for_each(|(key, value)| {
+                table.add(key, value);
+                if table.len_bytes() > budget {
+                    table.drain(&mut write);
+                }
+            });
+            table.drain(&mut write);
+            drop(table);
+            writer.finish(shuffle, task.attempt())
+        };
+        self.shuffled(operation, map, move |task, records| {
+            let mut gatherer = Gatherer::new(task, Arc::clone(&aggregation));
+            records.for_each(|(key, state)| gatherer.merge(key, state));
+            gatherer.finish()
+        })
+    }
+}
+
+impl<R: Serialize + DeserializeOwned + 'static> Dataset<R> {
+    /// Moves every record to the partition that `partitioner` says, and makes of what arrives what `reduce` says.
+    pub(super) fn shuffle<U: 'static>(
+        &self,
+        operation: &Operation,
+        partitioner: Partitioner<R>,
+        reduce: impl Fn(&TaskContext, ShuffleRecords<R>) -> Records<U> + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        let (compute, reducers) = (Arc::clone(&self.compute), operation.partitions as usize);
+        let map = move |task: &TaskContext, partition: u32, shuffle: ShuffleId| {
+            let budget = usize::try_from(task.world().task_memory_bytes()).unwrap_or(usize::MAX);
+            let mut writer = PieceWriter::new(task, reducers, budget);
+            compute(task, partition).for_each(|record| writer.write(partitioner(&record) as usize, &record));
+            writer.finish(shuffle, task.attempt())
+        };
+        self.shuffled(operation, map, reduce)
+    }
+}
+
+impl<T: 'static> Dataset<T> {
+    /// The two nodes of a shuffle: what writes it and what reads it.
+    fn shuffled<W: DeserializeOwned + 'static, U: 'static>(
+        &self,
+        operation: &Operation,
+        map: impl Fn(&TaskContext, u32, ShuffleId) -> Vec<ShufflePiece> + Send + Sync + 'static,
+        reduce: impl Fn(&TaskContext, ShuffleRecords<W>) -> Records<U> + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        let (preferred, partitions) = (self.preferred.clone(), self.partitions);
+        let id = self.context.graph_mut(|graph| {
+            let shuffle = graph.next_shuffle();
+            let task: MapTask = Arc::new(move |task, partition| map(task, partition, shuffle));
+            let map_side = graph.add(Node {
+                name: format!("{} (map side)", operation.name),
+                parents: vec![self.id],
+                partitions,
+                preferred,
+                kind: NodeKind::MapSide { reducers: operation.partitions, task },
+            });
+            let id = graph.add(Node {
+                name: operation.name.clone(),
+                parents: vec![map_side],
+                partitions: operation.partitions,
+                preferred: None,
+                kind: NodeKind::ReduceSide,
+            });
+            assert_eq!(shuffle.0, id.0, "a shuffle has the id of the dataset that reads it");
+            id
+        });
+        let shuffle = ShuffleId(id.0);
+        let compute = move |task: &TaskContext, partition: u32| {
+            reduce(task, ShuffleRecords::fetch(task, shuffle, PartitionId(partition)))
+        };
+        Dataset::new(self.context.clone(), id, operation.partitions, None, Arc::new(compute))
+    }
+}
+
+impl<K: 'static, S: 'static> Dataset<(K, S)> {
+    /// Takes the wrapping off the states, without a node of its own.
+    fn strip<V: 'static>(self, take: impl Fn(S) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
+        let (compute, take) = (self.compute, Arc::new(take));
+        let stripped = move |task: &TaskContext, partition: u32| {
+            let take = Arc::clone(&take);
+            Records::new(compute(task, partition).map(move |(key, state)| (key, take(state))))
+        };
+        Dataset::new(self.context, self.id, self.partitions, self.preferred, Arc::new(stripped))
+    }
+}
+
+/// A shuffling operation as the program asks for it.
+pub(super) struct Operation {
+    pub(super) name: String,
+    pub(super) partitions: u32,
+}
+
+impl Operation {
+    /// Partitions are kept between 1 and [`PARTITIONS`].
+    pub(super) fn here(operation: &str, place: &Location<'_>, partitions: u32) -> Self {
+        Self { name: Context::name(operation, place), partitions: partitions.clamp(1, PARTITIONS) }
+    }
+}
+
+/// Combines values by a function that takes and gives them whole. The option is empty only while the function runs.
+struct Reduce<F, V> {
+    function: F,
+    values: PhantomData<fn() -> V>,
+}
+
+/// A value that is being reduced; encoded as the value alone.
+pub(super) struct Reduced<V>(Option<V>);
+
+impl<V: Serialize> Serialize for Reduced<V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => value.serialize(serializer),
+            None => Err(serde::ser::Error::custom("the function that reduces has panicked")),
+        }
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Reduced<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        V::deserialize(deserializer).map(|value| Self(Some(value)))
+    }
+}
+
+impl<F, V> Aggregation for Reduce<F, V>
+where
+    F: Fn(V, V) -> V + Send + Sync + 'static,
+    V: Serialize + DeserializeOwned + 'static,
+{
+    type Value = V;
+    type State = Reduced<V>;
+
+    #[inline]
+    fn start(&self, value: V) -> Reduced<V> {
+        Reduced(Some(value))
+    }
+
+    #[inline]
+    fn add(&self, state: &mut Reduced<V>, value: V) {
+        state.0 = match state.0.take() {
+            Some(before) => Some((self.function)(before, value)),
+            None => Some(value),
+        };
+    }
+
+    #[inline]
+    fn merge(&self, state: &mut Reduced<V>, other: Reduced<V>) {
+        if let Some(value) = other.0 {
+            self.add(state, value);
+        }
+    }
+
+    #[inline]
+    fn growth_bytes(&self, _: &V) -> usize {
+        0
+    }
+
+    #[inline]
+    fn merge_growth_bytes(&self, _: &Reduced<V>) -> usize {
+        0
+    }
+}
+
+/// Combines values by functions of the program.
+struct Combine<F, G, H, V, S> {
+    start: F,
+    add: G,
+    merge: H,
+    types: PhantomData<fn(V) -> S>,
+}
+
+impl<F, G, H, V, S> Aggregation for Combine<F, G, H, V, S>
+where
+    F: Fn(V) -> S + Send + Sync + 'static,
+    G: Fn(&mut S, V) + Send + Sync + 'static,
+    H: Fn(&mut S, S) + Send + Sync + 'static,
+    V: Serialize + 'static,
+    S: Serialize + DeserializeOwned + 'static,
+{
+    type Value = V;
+    type State = S;
+
+    fn start(&self, value: V) -> S {
+        (self.start)(value)
+    }
+
+    fn add(&self, state: &mut S, value: V) {
+        (self.add)(state, value);
+    }
+
+    fn merge(&self, state: &mut S, other: S) {
+        (self.merge)(state, other);
+    }
+
+    // What the program's functions keep of a value is not known. That they keep all of it is assumed only for what may
+    // be large.
+    fn growth_bytes(&self, value: &V) -> usize {
+        crate::shuffle::records::encoded_len(value).saturating_sub(16)
+    }
+
+    fn merge_growth_bytes(&self, state: &S) -> usize {
+        crate::shuffle::records::encoded_len(state).saturating_sub(16)
+    }
+}
+
+/// Gathers values.
+struct Group<V>(PhantomData<fn() -> V>);
+
+impl<V: Serialize + DeserializeOwned + 'static> Aggregation for Group<V> {
+    type Value = V;
+    type State = Vec<V>;
+
+    fn start(&self, value: V) -> Vec<V> {
+        vec![value]
+    }
+
+    fn add(&self, state: &mut Vec<V>, value: V) {
+        state.push(value);
+    }
+
+    fn merge(&self, state: &mut Vec<V>, mut other: Vec<V>) {
+        state.append(&mut other);
+    }
+
+    fn growth_bytes(&self, value: &V) -> usize {
+        size_of::<V>() + crate::shuffle::records::encoded_len(value)
+    }
+
+    fn merge_growth_bytes(&self, state: &Vec<V>) -> usize {
+        state.len() * size_of::<V>() + crate::shuffle::records::encoded_len(state)
+    }
+}
+
+/// Which dataset of a join a value is from.
+#[derive(Serialize, Deserialize)]
+enum Side<V, W> {
+    Left(V),
+    Right(W),
+}
+
+impl<T: Key> Dataset<T> {
+    /// Each record once. They go to `partitions` partitions by their hash, in no particular order.
+    #[track_caller]
+    pub fn distinct(&self, partitions: u32) -> Dataset<T> {
+        let operation = Operation::here("distinct", Location::caller(), partitions);
+        let keyed = self.narrow(format!("{} (keys)", operation.name), |_, records| {
+            Records::new(records.map(|record| (record, ())))
+        });
+        let aggregation = Arc::new(Reduce { function: |(), ()| (), values: PhantomData });
+        let distinct = keyed.aggregate(&operation, aggregation);
+        distinct.narrow(format!("{} (records)", operation.name), |_, records| {
+            Records::new(records.map(|(record, _)| record))
+        })
+    }
+}

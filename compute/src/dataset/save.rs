@@ -1,0 +1,227 @@
+//! Writing datasets as files.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use situ_wire::codec;
+use situ_wire::ids::{ActionId, TaskAttemptId};
+use situ_wire::messages::scheduler::TaskFailure;
+use situ_wire::path::{DfsPath, PathError};
+
+use super::{Context, Dataset};
+use crate::program::error::{ProgramError, StorageError};
+use crate::program::task::{TaskContext, abort, abort_storage};
+use crate::program::world::{Backend, Files};
+use crate::text::Text;
+
+/// How much is gathered before it is written.
+const WRITE_LEN_BYTES: usize = 1 << 20;
+/// Where attempts write, below the output directory.
+const TEMPORARY: &str = "_temporary";
+/// What says that the output is whole.
+const SUCCESS: &str = "_SUCCESS";
+
+/// What can be a line of a text file.
+pub trait TextLine {
+    /// Appends it to `line`, without a line break.
+    fn append_to(&self, line: &mut Vec<u8>);
+}
+
+impl TextLine for Text {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(self);
+    }
+}
+
+impl TextLine for String {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(self.as_bytes());
+    }
+}
+
+impl TextLine for &str {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(self.as_bytes());
+    }
+}
+
+macro_rules! text_line_by_display {
+    ($($type:ty),*) => {$(
+        impl TextLine for $type {
+            fn append_to(&self, line: &mut Vec<u8>) {
+                use std::io::Write;
+                write!(line, "{self}").expect("a vector takes everything");
+            }
+        }
+    )*};
+}
+
+text_line_by_display!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char);
+
+/// With a tab between.
+impl<A: TextLine, B: TextLine> TextLine for (A, B) {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        self.0.append_to(line);
+        line.push(b'\t');
+        self.1.append_to(line);
+    }
+}
+
+/// With tabs between.
+impl<A: TextLine, B: TextLine, C: TextLine> TextLine for (A, B, C) {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        self.0.append_to(line);
+        line.push(b'\t');
+        self.1.append_to(line);
+        line.push(b'\t');
+        self.2.append_to(line);
+    }
+}
+
+impl<T: TextLine + 'static> Dataset<T> {
+    /// Writes each partition as a text file of the directory `path`, a record a line: `part-00000`, `part-00001` and so
+    /// on, and at the end the empty file `_SUCCESS`. A tuple's parts stand with tabs between.
+    ///
+    /// Every attempt at a task writes aside, below `_temporary`; of each partition one attempt counts, and all files are
+    /// published in one step, once. Before that step nothing is there, whatever fails; when the job fails, what was
+    /// written aside is deleted. A job that is killed from outside may leave `_temporary`, which the next one takes away:
+    /// a directory with nothing else in it does not count as existing.
+    ///
+    /// # Errors
+    /// [`ProgramError::OutputExists`] when there is something at `path`; or when the job fails.
+    #[track_caller]
+    pub fn save_as_text_file(&self, path: &str) -> Result<(), ProgramError> {
+        let name = Context::name("save_as_text_file", Location::caller());
+        let output = DfsPath::parse(path)?;
+        check_output(&self.context, &name, &output)?;
+        let backend = self.context.backend();
+        let compute = Arc::clone(&self.compute);
+        let (target, job) = (output.clone(), backend.job_name());
+        let mut number = None;
+        let written =
+            self.context.run_action(name.clone(), self.id, self.partitions, self.preferred.clone(), |action| {
+                number = Some(action);
+                let action_name = action.to_string();
+                Arc::new(move |task, partition| {
+                    let path = attempt_path(&target, &job, &action_name, task.attempt());
+                    let path = path.unwrap_or_else(|error| {
+                        abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
+                    });
+                    write_lines(task, &path, compute(task, partition));
+                    codec::encode(&path).expect("a path is short")
+                })
+            });
+        // A worker only follows; publishing is the driver's.
+        let Some(files) = backend.driver_files() else { return written.map(|_| ()) };
+        let published = written.and_then(|written| {
+            let action = number.expect("the action has run");
+            publish(backend, files, &name, &output, action, &written)
+        });
+        if published.is_err() {
+            clean_up(files, &output, &backend.job_name());
+        }
+        published
+    }
+}
+
+/// Fails if there is something at `output` already. What the first attempt at the driver saw counts: a later one finds
+/// what the first has published.
+fn check_output(context: &Context, name: &str, output: &DfsPath) -> Result<(), ProgramError> {
+    let recorded = context.record(&format!("{name} (target)"), |files| {
+        let exists = exists(files, output).map_err(|error| error.message);
+        codec::encode(&exists).expect("a short text can be encoded")
+    })?;
+    let recorded: Result<bool, String> = codec::decode(&recorded)
+        .map_err(|error| ProgramError::Result { action: name.to_owned(), message: error.to_string() })?;
+    match recorded {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(ProgramError::OutputExists { path: output.to_string() }),
+        Err(message) => Err(ProgramError::Publish { path: output.to_string(), message }),
+    }
+}
+
+/// Whether there is something at `output` but what an unfinished job left.
+fn exists(files: &dyn Files, output: &DfsPath) -> Result<bool, StorageError> {
+    match files.stat(output)? {
+        None => Ok(false),
+        Some(entry) if entry.is_directory => {
+            // An empty directory may be somebody's; one with only `_temporary` in it is not.
+            let entries = files.list(output)?;
+            Ok(entries.is_empty() || entries.iter().any(|entry| entry.path.name() != TEMPORARY))
+        }
+        Some(_) => Ok(true),
+    }
+}
+
+/// Where an attempt writes: `OUT/_temporary/<job>/<action>/<partition>-<attempt>/part-NNNNN`.
+fn attempt_path(output: &DfsPath, job: &str, action: &str, attempt: TaskAttemptId) -> Result<DfsPath, PathError> {
+    output
+        .join(TEMPORARY)?
+        .join(job)?
+        .join(action)?
+        .join(&format!("{}-{}", attempt.partition.0, attempt.attempt))?
+        .join(&part_name(attempt.partition.0))
+}
+
+fn part_name(partition: u32) -> String {
+    format!("part-{partition:05}")
+}
+
+fn write_lines<T: TextLine>(task: &TaskContext, path: &DfsPath, records: impl Iterator<Item = T>) {
+    let mut output = task.world().files().create(path).unwrap_or_else(|error| abort_storage(&error));
+    let mut lines = Vec::with_capacity(WRITE_LEN_BYTES + WRITE_LEN_BYTES / 8);
+    let mut count = 0_u64;
+    records.for_each(|record| {
+        record.append_to(&mut lines);
+        lines.push(b'\n');
+        count += 1;
+        if lines.len() >= WRITE_LEN_BYTES {
+            let next = Vec::with_capacity(lines.capacity());
+            let full = std::mem::replace(&mut lines, next);
+            output.write(full.into()).unwrap_or_else(|error| abort_storage(&error));
+        }
+    });
+    if !lines.is_empty() {
+        output.write(lines.into()).unwrap_or_else(|error| abort_storage(&error));
+    }
+    output.close().unwrap_or_else(|error| abort_storage(&error));
+    task.measure(|metrics| metrics.records += count);
+}
+
+/// Publishes what the attempts that count have written.
+fn publish(
+    backend: &dyn Backend,
+    files: &dyn Files,
+    name: &str,
+    output: &DfsPath,
+    action: ActionId,
+    written: &[Bytes],
+) -> Result<(), ProgramError> {
+    let mut moves = Vec::with_capacity(written.len());
+    for (partition, from) in (0..).zip(written) {
+        let from: DfsPath = codec::decode(from)
+            .map_err(|error| ProgramError::Result { action: name.to_owned(), message: error.to_string() })?;
+        moves.push((from, output.join(&part_name(partition))?));
+    }
+    files
+        .publish(moves, output.join(SUCCESS)?, output.join(TEMPORARY)?, backend.publication(action))
+        .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })
+}
+
+/// Takes away what attempts have written, as far as it can.
+fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) {
+    let temporary = output.join(TEMPORARY);
+    let of_job = temporary.as_ref().map_err(Clone::clone).and_then(|temporary| temporary.join(job));
+    // Each only if nothing else is in it: another job may have begun to write to the same directory.
+    for (path, recursive) in [(of_job, true), (temporary, false), (Ok(output.clone()), false)] {
+        let deleted = match path {
+            Ok(path) => files.delete(&path, recursive).map_err(|error| error.message),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(message) = deleted {
+            tracing::warn!(%output, %message, "temporary output stays");
+            return;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Operations that sort.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::keyed::Operation;
+use super::{Context, Dataset, Records};
+use crate::program::error::ProgramError;
+use crate::shuffle::{Order, Sorter, by_range};
+
+/// How many keys are looked at for each partition that is wanted.
+const SAMPLES_PER_PARTITION: usize = 60;
+
+impl<K, V> Dataset<(K, V)>
+where
+    K: Ord + Serialize + DeserializeOwned + Send + Sync + 'static,
+    V: Serialize + DeserializeOwned + 'static,
+{
+    /// All records in the order of their keys: sorted within each of `partitions` partitions, and every key of a partition
+    /// greater than those of the partition before. Records with equal keys are all in one partition.
+    ///
+    /// Runs an action at once, which looks at a sample of the keys to find where to cut.
+    ///
+    /// # Errors
+    /// When that action fails.
+    #[track_caller]
+    pub fn sort_by_key(&self, partitions: u32) -> Result<Dataset<(K, V)>, ProgramError> {
+        let place = Location::caller();
+        let operation = Operation::here("sort_by_key", place, partitions);
+        let bounds = if operation.partitions == 1 {
+            Vec::new()
+        } else {
+            self.sample_bounds(&Context::name("sort_by_key (sample)", place), operation.partitions)?
+        };
+        let order: Order<(K, V)> = Arc::new(|one, other| one.0.cmp(&other.0));
+        Ok(self.shuffle(&operation, by_range(bounds), move |task, records| {
+            let mut sorter = Sorter::new(task, Arc::clone(&order));
+            records.for_each(|record| sorter.push(record));
+            sorter.finish()
+        }))
+    }
+
+    /// Where to cut the keys, so that partitions get about as many records each: at most one cut fewer than partitions.
+    fn sample_bounds(&self, name: &str, partitions: u32) -> Result<Vec<K>, ProgramError> {
+        let wanted = SAMPLES_PER_PARTITION * partitions as usize;
+        // Three times its share, for partitions that hold more than others.
+        let limit = (3 * wanted / self.partitions as usize).max(20);
+        let samples = self.reduce_each(name, move |partition, records| Some(sample(partition, records, limit)))?;
+        // A key stands for as many records as its partition has of them for each that was taken.
+        let mut weighted: Vec<(K, f64)> = Vec::new();
+        let mut total = 0.0;
+        for (count, keys) in samples {
+            if !keys.is_empty() {
+                #[expect(clippy::cast_precision_loss, reason = "a weight needs no more than 52 bits")]
+                let weight = count as f64 / keys.len() as f64;
+                #[expect(clippy::cast_precision_loss, reason = "as above")]
+                let all = count as f64;
+                total += all;
+                weighted.extend(keys.into_iter().map(|key| (key, weight)));
+            }
+        }
+        weighted.sort_by(|one, other| one.0.cmp(&other.0));
+        let step = total / f64::from(partitions);
+        let (mut bounds, mut passed, mut target): (Vec<K>, f64, f64) = (Vec::new(), 0.0, step);
+        for (key, weight) in weighted {
+            passed += weight;
+            if passed >= target
+                && bounds.len() + 1 < partitions as usize
+                && bounds.last().is_none_or(|last| *last < key)
+            {
+                bounds.push(key);
+                target += step;
+            }
+        }
+        Ok(bounds)
+    }
+}
+
+impl<T: Ord + Serialize + DeserializeOwned + 'static> Dataset<T> {
+    /// The same partitions, each sorted. What does not fit into memory is sorted on the worker's disk.
+    #[track_caller]
+    pub fn sort_within_partitions(&self) -> Dataset<T> {
+        let compute = Arc::clone(&self.compute);
+        let order: Order<T> = Arc::new(T::cmp);
+        self.context.add(
+            Context::name("sort_within_partitions", Location::caller()),
+            vec![self.id],
+            self.partitions,
+            self.preferred.clone(),
+            move |task, partition| {
+                let mut sorter = Sorter::new(task, Arc::clone(&order));
+                compute(task, partition).for_each(|record| sorter.push(record));
+                sorter.finish()
+            },
+        )
+    }
+}
+
+/// How many records there are, and the keys of up to `limit` of them, each as likely as any other (Vitter's algorithm R,
+/// with a fixed sequence of numbers: every attempt takes the same).
+fn sample<K, V: 'static>(partition: u32, records: Records<(K, V)>, limit: usize) -> (u64, Vec<K>)
+where
+    K: 'static,
+{
+    let mut keys = Vec::new();
+    let mut count = 0_u64;
+    let mut numbers = Numbers(u64::from(partition));
+    records.for_each(|(key, _)| {
+        count += 1;
+        if keys.len() < limit {
+            keys.push(key);
+        } else {
+            let place = usize::try_from(numbers.below(count)).unwrap_or(usize::MAX);
+            if let Some(kept) = keys.get_mut(place) {
+                *kept = key;
+            }
+        }
+    });
+    (count, keys)
+}
+
+/// Steele, Lea and Flood's SplitMix64: the numbers that a seed gives.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        u64::try_from((u128::from(mixed) * u128::from(limit)) >> 64).expect("it is below `limit`")
+    }
+}

@@ -1,0 +1,303 @@
+//! Every operation against what plain Rust makes of the same records, in one process, with and without room in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use situ_runtime::disk::memory::MemoryDisk;
+use situ_runtime::disk::{Disk, File, OpenMode};
+
+use super::Context;
+use crate::program::error::ProgramError;
+use crate::program::local::{LocalOptions, StillClock, context};
+use crate::text::Text;
+
+const ROOMY: LocalOptions =
+    LocalOptions { block_len_bytes: 64, task_memory_bytes: 64 << 20, cache_memory_bytes: 64 << 20 };
+/// So little memory that every gathering operation spills several times.
+const TIGHT: LocalOptions =
+    LocalOptions { block_len_bytes: 64, task_memory_bytes: 2 << 10, cache_memory_bytes: 64 << 20 };
+
+fn roomy() -> (MemoryDisk, Context) {
+    with(ROOMY)
+}
+
+fn with(options: LocalOptions) -> (MemoryDisk, Context) {
+    let disk = MemoryDisk::default();
+    let context = context(disk.clone(), StillClock, Path::new("/r"), options);
+    (disk, context)
+}
+
+fn put(disk: &MemoryDisk, path: &str, bytes: &[u8]) {
+    let path = Path::new("/r/files").join(path);
+    disk.create_directory(path.parent().unwrap()).unwrap();
+    disk.open(&path, OpenMode::Truncate).unwrap().write_at(0, bytes).unwrap();
+}
+
+fn get(disk: &MemoryDisk, path: &str) -> String {
+    let bytes = disk.read(&Path::new("/r/files").join(path), 1 << 20).unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Names below a directory.
+fn names(disk: &MemoryDisk, path: &str) -> Vec<String> {
+    disk.list(&Path::new("/r/files").join(path)).unwrap().into_iter().map(|entry| entry.name).collect()
+}
+
+/// Pairs with repeated keys, in no order.
+fn pairs() -> Vec<(String, u64)> {
+    (0..3000_u64).map(|n| (format!("key {}", n * 7919 % 701), n)).collect()
+}
+
+#[test]
+fn narrow_operations_are_those_of_iterators() {
+    let (_, context) = roomy();
+    let numbers: Vec<u32> = (0..100).collect();
+    let dataset = context.parallelize(numbers.clone(), 7);
+    assert_eq!(dataset.partitions(), 7);
+    assert_eq!(dataset.collect().unwrap(), numbers);
+    let made = dataset.map(|n| n * 2).filter(|n| n % 3 == 0).flat_map(|n| vec![n; (n % 4) as usize]).collect().unwrap();
+    let expected: Vec<u32> =
+        numbers.iter().map(|n| n * 2).filter(|n| n % 3 == 0).flat_map(|n| vec![n; (n % 4) as usize]).collect();
+    assert_eq!(made, expected);
+    let sums = dataset.map_partitions(|records| [records.sum::<u32>()]).collect().unwrap();
+    assert_eq!((sums.len(), sums.iter().sum::<u32>()), (7, 4950));
+    let indexed = dataset.map_partitions_with_index(|index, records| [(index, records.count())]).collect().unwrap();
+    assert_eq!(indexed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
+    assert_eq!(dataset.key_by(|n| n % 2).take(2).unwrap(), [(0, 0), (1, 1)]);
+    let both = dataset.union(&context.parallelize(vec![7, 8], 2));
+    assert_eq!((both.partitions(), both.count().unwrap()), (9, 102));
+    assert_eq!(both.collect().unwrap()[99..], [99, 7, 8]);
+}
+
+#[test]
+fn actions_give_what_iterators_give() {
+    let (_, context) = roomy();
+    let dataset = context.parallelize((1..=50_u64).collect(), 8);
+    assert_eq!(dataset.count().unwrap(), 50);
+    assert_eq!(dataset.reduce(u64::max).unwrap(), Some(50));
+    assert_eq!(dataset.first().unwrap(), Some(1));
+    assert_eq!(dataset.take(20).unwrap(), (1..=20).collect::<Vec<_>>());
+    assert_eq!(dataset.take(1000).unwrap().len(), 50);
+    assert_eq!(dataset.filter(|n| *n > 48).take(5).unwrap(), [49, 50]);
+    let none = context.parallelize(Vec::<u64>::new(), 3);
+    assert_eq!((none.count().unwrap(), none.first().unwrap(), none.reduce(u64::max).unwrap()), (0, None, None));
+    let units = context.parallelize(vec![(); 9], 2);
+    assert_eq!(units.collect().unwrap().len(), 9);
+}
+
+#[test]
+fn take_computes_no_more_partitions_than_it_needs() {
+    let (_, context) = roomy();
+    let computed = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&computed);
+    let dataset = context.parallelize((0..1000_u32).collect(), 100).map_partitions(move |records| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        records
+    });
+    assert_eq!(dataset.take(3).unwrap(), [0, 1, 2]);
+    assert_eq!(computed.load(Ordering::Relaxed), 1);
+    assert_eq!(dataset.take(12).unwrap().len(), 12);
+    assert_eq!(computed.load(Ordering::Relaxed), 1 + 1 + 4);
+}
+
+#[test]
+fn keyed_operations_are_those_of_maps_with_and_without_room() {
+    for options in [ROOMY, TIGHT] {
+        let (disk, context) = with(options);
+        let pairs = pairs();
+        let dataset = context.parallelize(pairs.clone(), 5);
+        let mut sums = BTreeMap::new();
+        let mut groups: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for (key, value) in &pairs {
+            *sums.entry(key.clone()).or_insert(0) += value;
+            groups.entry(key.clone()).or_default().insert(*value);
+        }
+        let reduced = dataset.reduce_by_key(|one, other| one + other, 3).collect().unwrap();
+        assert_eq!(reduced.len(), sums.len(), "each key comes once");
+        assert_eq!(reduced.into_iter().collect::<BTreeMap<_, _>>(), sums);
+        let grouped = dataset.group_by_key(4).collect().unwrap();
+        assert_eq!(grouped.len(), groups.len(), "each key comes once");
+        let sets = grouped.into_iter().map(|(key, values)| (key, values.into_iter().collect::<BTreeSet<_>>()));
+        assert_eq!(sets.collect::<BTreeMap<_, _>>(), groups);
+        let lengths = dataset
+            .combine_by_key(|_| 1_u64, |count, _| *count += 1, |count, other| *count += other, 2)
+            .collect()
+            .unwrap();
+        assert_eq!(lengths.into_iter().map(|(_, count)| count).sum::<u64>(), 3000);
+        let mut keys = dataset.map(|(key, _)| key).distinct(3).collect().unwrap();
+        keys.sort();
+        assert_eq!(keys, sums.keys().cloned().collect::<Vec<_>>());
+        assert_eq!(disk.list(Path::new("/r/work/spill")).map_or(0, |files| files.len()), 0, "spill files are gone");
+    }
+}
+
+#[test]
+fn tight_memory_really_spills() {
+    let (disk, context) = with(TIGHT);
+    let dataset = context.parallelize(pairs(), 1).group_by_key(1);
+    let watched = disk.clone();
+    let spills = dataset.map_partitions(move |records| {
+        let count = records.count();
+        [(count, watched.list(Path::new("/r/work/spill")).map_or(0, |files| files.len()))]
+    });
+    let [(count, _)] = spills.collect().unwrap()[..] else { panic!("one partition") };
+    assert_eq!(count, 701);
+    assert!(disk.exists(Path::new("/r/work/spill")).unwrap(), "something was spilled");
+}
+
+#[test]
+fn sorting_is_stable_sorting_with_and_without_room() {
+    for options in [ROOMY, TIGHT] {
+        let (_, context) = with(options);
+        let pairs = pairs();
+        let mut expected = pairs.clone();
+        expected.sort_by(|one, other| one.0.cmp(&other.0));
+        let sorted = context.parallelize(pairs.clone(), 6).sort_by_key(4).unwrap();
+        assert_eq!(sorted.collect().unwrap(), expected);
+        let counts = sorted.map_partitions(|records| [records.count()]).collect().unwrap();
+        assert!(counts.iter().all(|count| (375..1500).contains(count)), "about equal partitions: {counts:?}");
+        let within = context.parallelize(pairs.clone(), 2).sort_within_partitions().collect().unwrap();
+        let (mut first, mut second) = (pairs[..1500].to_vec(), pairs[1500..].to_vec());
+        first.sort();
+        second.sort();
+        assert_eq!(within, [first, second].concat());
+    }
+}
+
+#[test]
+fn sorting_few_keys_into_many_partitions_works() {
+    let (_, context) = roomy();
+    let few = context.parallelize(vec![(2, 'b'), (1, 'a'), (2, 'c')], 2).sort_by_key(8).unwrap();
+    assert_eq!(few.collect().unwrap(), [(1, 'a'), (2, 'b'), (2, 'c')]);
+    let none = context.parallelize(Vec::<(u32, u32)>::new(), 2).sort_by_key(8).unwrap();
+    assert_eq!(none.collect().unwrap(), []);
+}
+
+#[test]
+fn joins_pair_the_values_of_equal_keys() {
+    let (_, context) = roomy();
+    let left = context.parallelize(vec![(1, "a".to_owned()), (2, "b".to_owned()), (2, "c".to_owned())], 2);
+    let right = context.parallelize(vec![(2, 10), (2, 20), (3, 30)], 2);
+    let mut joined = left.join(&right, 3).collect().unwrap();
+    joined.sort();
+    let pair = |value: &str, other| (2, (value.to_owned(), other));
+    assert_eq!(joined, [pair("b", 10), pair("b", 20), pair("c", 10), pair("c", 20)]);
+}
+
+#[test]
+fn persisted_partitions_are_computed_once() {
+    let (_, context) = roomy();
+    let computed = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&computed);
+    let dataset = context
+        .parallelize((0..10_u32).collect(), 2)
+        .map(move |n| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            n
+        })
+        .persist();
+    assert_eq!(dataset.count().unwrap(), 10);
+    assert_eq!(dataset.collect().unwrap(), (0..10).collect::<Vec<_>>());
+    assert_eq!(computed.load(Ordering::Relaxed), 10);
+}
+
+#[test]
+fn text_files_are_read_by_path_directory_and_pattern() {
+    let (disk, context) = roomy();
+    let long = "x".repeat(300);
+    put(&disk, "in/b.txt", format!("three\n{long}\nno line break").as_bytes());
+    put(&disk, "in/a.txt", b"one\n\ntwo\n");
+    put(&disk, "in/_hidden", b"hidden\n");
+    put(&disk, "in/empty", b"");
+    put(&disk, "other/c.txt", b"\xff\xfe\n");
+    let lines = |path: &str| {
+        let mut lines = context.text_file(path).unwrap().collect().unwrap();
+        lines.sort();
+        lines
+    };
+    let mut expected: Vec<Text> =
+        ["one", "", "two", "three", &long, "no line break"].iter().map(|line| Text::from(*line)).collect();
+    expected.sort();
+    assert_eq!(lines("/in"), expected);
+    assert_eq!(lines("/in/*.txt"), expected);
+    assert_eq!(lines("/i?/{a,b}.txt"), expected);
+    assert!(lines("/in/empty").is_empty());
+    assert_eq!(context.text_file("/in/empty").unwrap().partitions(), 1);
+    assert_eq!(lines("/*/c.txt"), [Text::from(&b"\xff\xfe"[..])]);
+    assert_eq!(context.text_file("/in/b.txt").unwrap().partitions(), 5);
+    for (path, message) in [("/nowhere", "no such file"), ("/in/*.csv", "no file matches"), ("/in/[", "not valid")] {
+        let error = context.text_file(path).unwrap_err().to_string();
+        assert!(error.contains(path) && error.contains(message), "{error}");
+    }
+    assert!(context.text_file("relative").is_err());
+}
+
+#[test]
+fn a_saved_dataset_is_one_file_a_partition_and_a_mark() {
+    let (disk, context) = roomy();
+    let dataset = context.parallelize(vec![(Text::from("a"), 1_u64), (Text::from("b"), 2), (Text::from("c"), 3)], 2);
+    dataset.save_as_text_file("/out/deep").unwrap();
+    assert_eq!(names(&disk, "out/deep"), ["_SUCCESS", "part-00000", "part-00001"]);
+    assert_eq!(get(&disk, "out/deep/part-00000"), "a\t1\n");
+    assert_eq!(get(&disk, "out/deep/part-00001"), "b\t2\nc\t3\n");
+    let error = dataset.save_as_text_file("/out/deep").unwrap_err();
+    assert_eq!(error, ProgramError::OutputExists { path: "/out/deep".to_owned() });
+    assert_eq!(context.text_file("/out/deep").unwrap().count().unwrap(), 3);
+}
+
+#[test]
+fn a_failed_save_leaves_nothing_and_names_the_panic() {
+    let (disk, context) = roomy();
+    let dataset = context.parallelize(vec![1_u64, 2, 3], 3).map(|n| 6 / (3 - n));
+    let error = dataset.save_as_text_file("/out").unwrap_err().to_string();
+    assert!(error.contains("save_as_text_file at tests.rs:"), "{error}");
+    assert!(error.contains("panicked at") && error.contains("divide by zero"), "{error}");
+    assert!(!disk.exists(Path::new("/r/files/out")).unwrap());
+    context.parallelize(vec![1_u64], 1).save_as_text_file("/out").unwrap();
+}
+
+#[test]
+fn what_an_unfinished_job_left_is_taken_away() {
+    let (disk, context) = roomy();
+    put(&disk, "out/_temporary/job-9/action-1/0-0/part-00000", b"left");
+    context.parallelize(vec![1_u64], 1).save_as_text_file("/out").unwrap();
+    assert_eq!(names(&disk, "out"), ["_SUCCESS", "part-00000"]);
+}
+
+#[test]
+fn a_flipped_bit_in_shuffle_output_is_a_fetch_failure() {
+    let (disk, context) = roomy();
+    let reduced = context.parallelize(pairs(), 2).reduce_by_key(|one, other| one + other, 2);
+    assert_eq!(reduced.count().unwrap(), 701);
+    let directory = Path::new("/r/work").join(format!("shuffle-{}", reduced.id().0));
+    let path = directory.join("partition-1-attempt-0");
+    let file = disk.open(&path, OpenMode::Write).unwrap();
+    let last = file.len().unwrap() - 1;
+    let byte = file.read_at(last, 1).unwrap()[0];
+    file.write_at(last, &[byte ^ 4]).unwrap();
+    let error = reduced.count().unwrap_err().to_string();
+    assert!(error.contains("could not fetch") && error.contains("partition-1/attempt-0"), "{error}");
+    disk.remove_file(&path).unwrap();
+    assert!(reduced.count().unwrap_err().to_string().contains("no such file"));
+}
+
+#[test]
+fn actions_from_two_threads_are_refused() {
+    let (_, context) = roomy();
+    let inner = context.clone();
+    let dataset = context.parallelize(vec![1_u32], 1).map(move |n| {
+        // The outer action runs meanwhile.
+        assert!(matches!(inner.parallelize(vec![n], 1).count(), Err(ProgramError::Concurrent { .. })));
+        n
+    });
+    assert_eq!(dataset.count().unwrap(), 1);
+}
+
+#[test]
+fn results_too_large_for_the_driver_say_so() {
+    let (_, context) = roomy();
+    let error = context.parallelize(vec![9 << 20], 1).map(|len| "x".repeat(len)).collect().unwrap_err().to_string();
+    assert!(error.contains("too much to send to the driver"), "{error}");
+}

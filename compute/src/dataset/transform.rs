@@ -1,0 +1,154 @@
+//! Operations that need no shuffle.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use situ_wire::messages::scheduler::TaskLocation;
+
+use super::graph::{Node, NodeKind};
+use super::{Context, Dataset, Records};
+
+impl<T: 'static> Dataset<T> {
+    /// Every record through `function`.
+    #[track_caller]
+    pub fn map<U: 'static>(&self, function: impl Fn(T) -> U + Send + Sync + 'static) -> Dataset<U> {
+        let function = Arc::new(function);
+        self.narrow(Context::name("map", Location::caller()), move |_, records| {
+            let function = Arc::clone(&function);
+            Records::new(records.map(move |record| function(record)))
+        })
+    }
+
+    /// The records that `predicate` holds for.
+    #[track_caller]
+    pub fn filter(&self, predicate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Dataset<T> {
+        let predicate = Arc::new(predicate);
+        self.narrow(Context::name("filter", Location::caller()), move |_, records| {
+            let predicate = Arc::clone(&predicate);
+            Records::new(records.filter(move |record| predicate(record)))
+        })
+    }
+
+    /// All that `function` makes of every record.
+    #[track_caller]
+    pub fn flat_map<I>(&self, function: impl Fn(T) -> I + Send + Sync + 'static) -> Dataset<I::Item>
+    where
+        I: IntoIterator + 'static,
+        I::IntoIter: 'static,
+        I::Item: 'static,
+    {
+        let function = Arc::new(function);
+        self.narrow(Context::name("flat_map", Location::caller()), move |_, records| {
+            let function = Arc::clone(&function);
+            Records::new(records.flat_map(move |record| function(record)))
+        })
+    }
+
+    /// What `function` makes of each partition as a whole.
+    #[track_caller]
+    pub fn map_partitions<I>(&self, function: impl Fn(Records<T>) -> I + Send + Sync + 'static) -> Dataset<I::Item>
+    where
+        I: IntoIterator + 'static,
+        I::IntoIter: 'static,
+        I::Item: 'static,
+    {
+        self.narrow(Context::name("map_partitions", Location::caller()), move |_, records| {
+            Records::new(function(records).into_iter())
+        })
+    }
+
+    /// What `function` makes of each partition as a whole, given its number.
+    #[track_caller]
+    pub fn map_partitions_with_index<I>(
+        &self,
+        function: impl Fn(u32, Records<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<I::Item>
+    where
+        I: IntoIterator + 'static,
+        I::IntoIter: 'static,
+        I::Item: 'static,
+    {
+        self.narrow(Context::name("map_partitions_with_index", Location::caller()), move |partition, records| {
+            Records::new(function(partition, records).into_iter())
+        })
+    }
+
+    /// Every record behind the key that `function` finds for it.
+    #[track_caller]
+    pub fn key_by<K: 'static>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<(K, T)> {
+        let function = Arc::new(function);
+        self.narrow(Context::name("key_by", Location::caller()), move |_, records| {
+            let function = Arc::clone(&function);
+            Records::new(records.map(move |record| (function(&record), record)))
+        })
+    }
+
+    /// The records of both datasets, those of this one first.
+    #[track_caller]
+    pub fn union(&self, other: &Self) -> Dataset<T> {
+        let preferred = match (&self.preferred, &other.preferred) {
+            (None, None) => None,
+            (first, second) => {
+                let mut places: Vec<Vec<TaskLocation>> =
+                    first.as_ref().map_or_else(|| vec![Vec::new(); self.partitions as usize], |p| p.as_ref().clone());
+                match second {
+                    Some(second) => places.extend(second.iter().cloned()),
+                    None => places.resize(places.len() + other.partitions as usize, Vec::new()),
+                }
+                Some(Arc::new(places))
+            }
+        };
+        let (first, second, split) = (Arc::clone(&self.compute), Arc::clone(&other.compute), self.partitions);
+        self.context.add(
+            Context::name("union", Location::caller()),
+            vec![self.id, other.id],
+            self.partitions + other.partitions,
+            preferred,
+            move |task, partition| match partition.checked_sub(split) {
+                None => first(task, partition),
+                Some(partition) => second(task, partition),
+            },
+        )
+    }
+
+    /// The same records, kept in the memory of the workers once an action has computed them, as far as there is room: a
+    /// later action finds them there, and its tasks go where they are. What is lost with a worker is computed again.
+    #[track_caller]
+    pub fn persist(&self) -> Dataset<T>
+    where
+        T: Clone + Send + Sync,
+    {
+        let name = Context::name("persist", Location::caller());
+        let (partitions, preferred) = (self.partitions, self.preferred.clone());
+        let id = self.context.graph_mut(|graph| {
+            graph.add(Node {
+                name,
+                parents: vec![self.id],
+                partitions,
+                preferred: preferred.clone(),
+                kind: NodeKind::Persisted,
+            })
+        });
+        let compute = Arc::clone(&self.compute);
+        let compute = move |task: &_, partition| {
+            let task: &crate::program::task::TaskContext = task;
+            let records = match task.cache().get::<T>(id, partition) {
+                Some(records) => records,
+                None => {
+                    let records: Arc<Vec<T>> = Arc::new(compute(task, partition).collect());
+                    let len_bytes = (records.capacity() * size_of::<T>()) as u64;
+                    if task.cache().put(id, partition, Arc::clone(&records), len_bytes) {
+                        task.note_cached(id, partition);
+                    }
+                    records
+                }
+            };
+            let mut next = 0;
+            Records::new(std::iter::from_fn(move || {
+                next += 1;
+                records.get(next - 1).cloned()
+            }))
+        };
+        Dataset::new(self.context.clone(), id, partitions, preferred, Arc::new(compute))
+    }
+}

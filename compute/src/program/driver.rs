@@ -1,0 +1,105 @@
+//! The driver: runs the program from its start to its end, and its actions on the cluster.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use situ_runtime::Runtime;
+use situ_runtime::rpc::RpcError;
+use situ_wire::ids::{ActionId, ClientId, OperationId};
+use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response};
+
+use super::calls::wrong_answer;
+use super::cluster::{Cluster, ClusterFiles};
+use super::error::ProgramError;
+use super::world::{Backend, Files};
+
+/// Runs actions by asking the scheduler. A driver that was started anew asks for the same actions and gets the results
+/// that there are.
+pub(super) struct DriverBackend<R: Runtime> {
+    cluster: Arc<Cluster<R>>,
+    files: ClusterFiles<R>,
+    attempt: u32,
+}
+
+impl<R: Runtime> DriverBackend<R> {
+    pub(super) fn new(cluster: Arc<Cluster<R>>, attempt: u32) -> Self {
+        Self { files: ClusterFiles(Arc::clone(&cluster)), cluster, attempt }
+    }
+}
+
+/// Tells the scheduler that the driver begins.
+pub(super) fn begin<R: Runtime>(cluster: &Cluster<R>, attempt: u32) -> Result<(), RpcError> {
+    let (job, secret) = (cluster.environment.job, cluster.environment.secret);
+    match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
+        Response::Done => Ok(()),
+        other => Err(wrong_answer("DriverBegin", &other)),
+    }
+}
+
+/// Tells the scheduler how the program ended.
+pub(super) fn end<R: Runtime>(cluster: &Cluster<R>, attempt: u32, error: Option<String>) -> Result<(), RpcError> {
+    let (job, secret) = (cluster.environment.job, cluster.environment.secret);
+    match cluster.ask(&Request::DriverEnd { job, secret, attempt, error })? {
+        Response::Done => Ok(()),
+        other => Err(wrong_answer("DriverEnd", &other)),
+    }
+}
+
+/// Takes the result of an action out of an answer.
+pub(super) fn results(action: &str, answer: Result<Response, RpcError>) -> Result<Vec<Bytes>, ProgramError> {
+    match answer {
+        Ok(Response::Action(ActionResult::Done(results))) => Ok(results),
+        Ok(Response::Action(ActionResult::Failed(error))) => {
+            Err(ProgramError::Action { action: action.to_owned(), message: error.message })
+        }
+        Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("an action", &other).to_string() }),
+        Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
+    }
+}
+
+impl<R: Runtime> Backend for DriverBackend<R> {
+    fn run_action(&self, action: ActionId, plan: Plan) -> Result<Vec<Bytes>, ProgramError> {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let name = plan.name.clone();
+        let request = Request::RunAction { job, secret, attempt: self.attempt, action, plan: Box::new(plan) };
+        results(&name, self.cluster.ask(&request))
+    }
+
+    fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let value = compute(&self.files);
+        let answer = self.cluster.ask(&Request::Record { job, secret, attempt: self.attempt, action, value });
+        one_result(results("a record", answer)?)
+    }
+
+    fn driver_files(&self) -> Option<&dyn Files> {
+        Some(&self.files)
+    }
+
+    fn publication(&self, action: ActionId) -> OperationId {
+        OperationId { client: publisher(&self.cluster.environment), sequence: u64::from(action.0) + 1 }
+    }
+
+    fn job_name(&self) -> String {
+        self.cluster.environment.job.to_string()
+    }
+}
+
+/// The only piece of a recorded value.
+pub(super) fn one_result(results: Vec<Bytes>) -> Result<Bytes, ProgramError> {
+    match <[Bytes; 1]>::try_from(results) {
+        Ok([value]) => Ok(value),
+        Err(results) => Err(ProgramError::Scheduler { message: format!("{} pieces of one value", results.len()) }),
+    }
+}
+
+/// Under which name a job publishes: the same for every attempt at its driver, unlike that of a process's client.
+fn publisher(environment: &super::environment::Environment) -> ClientId {
+    let mut hasher = blake3::Hasher::new_derive_key("situ 2026 who publishes the output of a job");
+    hasher.update(&environment.cluster.0.to_le_bytes());
+    hasher.update(&environment.job.0.to_le_bytes());
+    hasher.update(&environment.secret.0);
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    ClientId(u128::from_le_bytes(id))
+}

@@ -1,0 +1,94 @@
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::path::PathError;
+
+/// Why a call of a program's [`Context`](crate::Context) or [`Dataset`](crate::Dataset) failed.
+///
+/// Wherever the driver gets such an error, every worker that replays the program gets the same one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// A path is not one.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Input is not there or cannot be read.
+    #[error("{path}: {message}")]
+    Input {
+        /// Which file, directory or pattern.
+        path: String,
+        /// What was found, and what to do.
+        message: String,
+    },
+    /// The target of a job's output is there already.
+    #[error("{path}: the output directory exists already; delete it (`situ fs rm -r {path}`) or name another")]
+    OutputExists {
+        /// Which directory.
+        path: String,
+    },
+    /// The output could not be published.
+    #[error("{path}: the output could not be published: {message}")]
+    Publish {
+        /// Which directory.
+        path: String,
+        /// Why.
+        message: String,
+    },
+    /// An action failed.
+    #[error("{action} failed: {message}")]
+    Action {
+        /// Which, and where it stands in the program.
+        action: String,
+        /// Why.
+        message: String,
+    },
+    /// The result of an action is not what the program expects of it.
+    #[error(
+        "{action}: its result cannot be read back: {message}; does every type serialize to what it deserializes from?"
+    )]
+    Result {
+        /// Which, and where it stands in the program.
+        action: String,
+        /// What was found.
+        message: String,
+    },
+    /// Two threads ran actions at once.
+    #[error(
+        "{action} was called while another action runs: run actions from one thread, in the same order in every run of \
+         the program"
+    )]
+    Concurrent {
+        /// Which, and where it stands in the program.
+        action: String,
+    },
+    /// A value is out of its range.
+    #[error("{operation}: {message}")]
+    Argument {
+        /// Which call, and where it stands in the program.
+        operation: String,
+        /// What was expected and found.
+        message: String,
+    },
+    /// The scheduler cannot be reached or refuses.
+    #[error("the scheduler did not answer: {message}")]
+    Scheduler {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What a program returns: nothing, or any error.
+pub type ProgramResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What the file system could not do for a program or a task.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct StorageError {
+    /// What kind of error, where it matters.
+    pub(crate) code: ErrorCode,
+    /// The thing, what was expected, what was found.
+    pub(crate) message: String,
+}
+
+impl From<RemoteError> for StorageError {
+    fn from(error: RemoteError) -> Self {
+        Self { code: error.code, message: error.to_string() }
+    }
+}

@@ -1,0 +1,166 @@
+//! One task: what its records see of it, and how it ends.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, Once};
+
+use bytes::Bytes;
+use situ_wire::ids::{DatasetId, PartitionId, TaskAttemptId};
+use situ_wire::messages::executor::ShufflePiece;
+use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOutcome};
+
+use super::error::StorageError;
+use super::world::World;
+use crate::dataset::Cache;
+
+/// What the operations of a task share: what it is, the world, and what it has counted. A task runs on one thread.
+#[derive(Clone)]
+pub(crate) struct TaskContext(Rc<Inner>);
+
+struct Inner {
+    attempt: TaskAttemptId,
+    world: Arc<dyn World>,
+    cache: Arc<Cache>,
+    metrics: Cell<TaskMetrics>,
+    cached: RefCell<Vec<(DatasetId, PartitionId)>>,
+    /// Numbers the files that it makes in the worker's directory.
+    scratch_files: Cell<u32>,
+}
+
+impl TaskContext {
+    pub(crate) fn attempt(&self) -> TaskAttemptId {
+        self.0.attempt
+    }
+
+    pub(crate) fn world(&self) -> &Arc<dyn World> {
+        &self.0.world
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// Counts something.
+    pub(crate) fn measure(&self, change: impl FnOnce(&mut TaskMetrics)) {
+        let mut metrics = self.0.metrics.get();
+        change(&mut metrics);
+        self.0.metrics.set(metrics);
+    }
+
+    /// Notes that the worker now keeps a partition.
+    pub(crate) fn note_cached(&self, dataset: DatasetId, partition: u32) {
+        self.0.cached.borrow_mut().push((dataset, PartitionId(partition)));
+    }
+
+    /// A name that no other file in the worker's directory has.
+    pub(crate) fn scratch_path(&self, purpose: &str) -> std::path::PathBuf {
+        let number = self.0.scratch_files.get();
+        self.0.scratch_files.set(number + 1);
+        let TaskAttemptId { stage, partition, attempt, .. } = self.0.attempt;
+        self.0.world.scratch().root().join("spill").join(format!("{stage}-{partition}-{attempt}-{purpose}-{number}"))
+    }
+}
+
+/// Ends the task that runs on this thread. It unwinds, so that no operation above goes on with records that are not all
+/// there.
+pub(crate) fn abort(failure: TaskFailure) -> ! {
+    std::panic::resume_unwind(Box::new(Abort(failure)))
+}
+
+/// Ends the task because the file system failed.
+pub(crate) fn abort_storage(error: &StorageError) -> ! {
+    abort(TaskFailure::Storage { message: error.message.clone() })
+}
+
+/// Ends the task because the worker's own disk failed.
+pub(crate) fn abort_disk(error: &situ_runtime::disk::DiskError) -> ! {
+    abort(TaskFailure::Storage { message: format!("the worker's directory: {error}") })
+}
+
+struct Abort(TaskFailure);
+
+/// What a task leaves.
+pub(crate) enum TaskOutput {
+    /// It wrote its part of a shuffle.
+    Pieces(Vec<ShufflePiece>),
+    /// Its result for the driver.
+    Result(Bytes),
+}
+
+/// Runs `work` as the task `attempt`, and says how it went whatever happens in it.
+pub(crate) fn run_task(
+    attempt: TaskAttemptId,
+    world: &Arc<dyn World>,
+    cache: &Arc<Cache>,
+    work: impl FnOnce(&TaskContext) -> TaskOutput,
+) -> TaskOutcome {
+    listen_to_panics();
+    let started = world.now();
+    let task = TaskContext(Rc::new(Inner {
+        attempt,
+        world: Arc::clone(world),
+        cache: Arc::clone(cache),
+        metrics: Cell::default(),
+        cached: RefCell::default(),
+        scratch_files: Cell::new(0),
+    }));
+    let shared = task.clone();
+    let result = catch_unwind(AssertUnwindSafe(move || work(&shared)));
+    let wall = world.now().since(started);
+    task.measure(|metrics| metrics.wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+    match result {
+        Ok(output) => {
+            let mut done =
+                TaskDone { cached: task.0.cached.take(), metrics: task.0.metrics.get(), ..TaskDone::default() };
+            match output {
+                TaskOutput::Pieces(pieces) => done.pieces = pieces,
+                TaskOutput::Result(result) => done.result = result,
+            }
+            TaskOutcome::Done(Box::new(done))
+        }
+        Err(payload) => TaskOutcome::Failed(failure_of(payload)),
+    }
+}
+
+/// What a caught panic says.
+fn failure_of(payload: Box<dyn Any + Send>) -> TaskFailure {
+    match payload.downcast::<Abort>() {
+        Ok(abort) => abort.0,
+        Err(payload) => {
+            let place = LAST_PANIC.take();
+            TaskFailure::Program { message: format!("it panicked{place}: {}", panic_message(payload.as_ref())) }
+        }
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "(its payload is no text)"
+    }
+}
+
+thread_local! {
+    /// Where the last panic of this thread happened, as ` at main.rs:12`.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Notes where panics happen, which `catch_unwind` does not tell. The hook that was there still runs.
+fn listen_to_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+            if let Some(place) = info.location() {
+                LAST_PANIC.replace(format!(" at {}:{}", place.file(), place.line()));
+            }
+            before(info);
+        }));
+    });
+}

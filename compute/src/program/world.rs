@@ -1,0 +1,187 @@
+//! What tasks and drivers need of the world, behind traits without types: a user's closures are the same whether they
+//! run on a cluster or [in one process](super::local), and a `Dataset` must not carry a type for it.
+//!
+//! All calls block: tasks and programs run on threads of their own.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
+use situ_wire::ids::{ActionId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::messages::executor::ShufflePiece;
+use situ_wire::messages::scheduler::{Plan, TaskFailure, TaskLocation};
+use situ_wire::path::DfsPath;
+use situ_wire::time::TimeMs;
+
+use super::error::{ProgramError, StorageError};
+
+/// What a task needs.
+pub(crate) trait World: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> TimeMs;
+
+    /// The worker's own directory.
+    fn scratch(&self) -> &dyn Scratch;
+
+    /// The file system.
+    fn files(&self) -> &dyn Files;
+
+    /// How much memory one task may use for what it gathers.
+    fn task_memory_bytes(&self) -> u64;
+
+    /// What every map task of a shuffle wrote for one reduce partition, checked, in the order of the map partitions.
+    fn fetch(
+        &self,
+        shuffle: ShuffleId,
+        reduce: PartitionId,
+    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure>;
+}
+
+/// What one map task wrote for one reduce partition. Its checksum has been checked.
+pub(crate) struct Piece {
+    /// The attempt that wrote it.
+    pub(crate) map: TaskAttemptId,
+    /// What was reported of it.
+    pub(crate) piece: ShufflePiece,
+    /// Its bytes.
+    pub(crate) bytes: Bytes,
+}
+
+/// What runs actions.
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// Runs an action, or gives the result that its driver got.
+    fn run_action(&self, action: ActionId, plan: Plan) -> Result<Vec<Bytes>, ProgramError>;
+
+    /// Computes a value from outside and records it, or gives what is recorded. Only a driver computes.
+    fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError>;
+
+    /// The file system, for what only the driver does; none in a worker.
+    fn driver_files(&self) -> Option<&dyn Files>;
+
+    /// Names the publication of an action's output: the same in every attempt at the driver.
+    fn publication(&self, action: ActionId) -> OperationId;
+
+    /// A name for the job, for directories of its own.
+    fn job_name(&self) -> String;
+}
+
+/// The file system as far as programs need it.
+pub(crate) trait Files: Send + Sync {
+    /// What is at a path: none, or whether it is a directory.
+    fn stat(&self, path: &DfsPath) -> Result<Option<Entry>, StorageError>;
+
+    /// What a directory holds, by name.
+    fn list(&self, path: &DfsPath) -> Result<Vec<Entry>, StorageError>;
+
+    /// The blocks of a file, in order.
+    fn blocks(&self, path: &DfsPath) -> Result<Vec<InputBlock>, StorageError>;
+
+    /// Opens a file for reading; `range` will be read in order.
+    fn open(&self, path: &DfsPath, range: Range<u64>) -> Result<Box<dyn Input>, StorageError>;
+
+    /// Makes a file and its missing parents.
+    fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError>;
+
+    /// Publishes output: all moves happen, `success` is made, `remove` goes; or nothing happens.
+    fn publish(
+        &self,
+        moves: Vec<(DfsPath, DfsPath)>,
+        success: DfsPath,
+        remove: DfsPath,
+        operation: OperationId,
+    ) -> Result<(), StorageError>;
+
+    /// Deletes a file or directory; fine if it is not there.
+    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<(), StorageError>;
+}
+
+/// A file or directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    /// Its path.
+    pub(crate) path: DfsPath,
+    /// Whether it is a directory.
+    pub(crate) is_directory: bool,
+}
+
+/// One block of an input file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct InputBlock {
+    /// Where in the file it starts.
+    pub(crate) offset: u64,
+    /// How many bytes it holds.
+    pub(crate) len_bytes: u64,
+    /// Where its replicas are.
+    pub(crate) locations: Vec<TaskLocation>,
+}
+
+/// A file open for reading.
+pub(crate) trait Input {
+    /// Up to `len_bytes` bytes from `offset` on, at least one but at the end of the file.
+    fn read_at(&mut self, offset: u64, len_bytes: usize) -> Result<Bytes, StorageError>;
+
+    /// What reading has taken so far.
+    fn statistics(&self) -> InputStatistics;
+}
+
+/// What reading took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct InputStatistics {
+    /// Bytes that a datanode of another node sent.
+    pub(crate) remote_bytes: u64,
+    /// Blocks read from another replica than the first that was tried.
+    pub(crate) failovers: u64,
+}
+
+/// A file being written. Dropped without [`Output::close`], it is given up.
+pub(crate) trait Output {
+    /// Appends bytes.
+    fn write(&mut self, bytes: Bytes) -> Result<(), StorageError>;
+
+    /// Closes it: its bytes are durable.
+    fn close(self: Box<Self>) -> Result<(), StorageError>;
+}
+
+/// A worker's own directory on a local disk.
+pub(crate) trait Scratch: Send + Sync {
+    /// Where it is.
+    fn root(&self) -> &Path;
+
+    /// Makes a file and its missing parents; one that is there is emptied.
+    fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError>;
+
+    /// Moves a file into its place.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError>;
+
+    /// Deletes a file.
+    fn remove(&self, path: &Path) -> Result<(), DiskError>;
+}
+
+/// A [`Scratch`] on a disk.
+pub(crate) struct DiskScratch<D> {
+    pub(crate) disk: D,
+    pub(crate) root: PathBuf,
+}
+
+impl<D: Disk> Scratch for DiskScratch<D> {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError> {
+        if let Some(parent) = path.parent() {
+            self.disk.create_directory(parent)?;
+        }
+        Ok(Box::new(self.disk.open(path, OpenMode::Truncate)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        self.disk.remove_file(path)
+    }
+}

@@ -1,0 +1,246 @@
+//! The frames of a piece; see [`format`](super::format).
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::records;
+
+/// The bytes before a frame's block.
+const HEADER_LEN_BYTES: usize = 12;
+/// The longest frame. A frame ends after the first record that makes it long enough, so only a record of about this
+/// length reaches it.
+pub(crate) const FRAME_LEN_MAX_BYTES: usize = 1 << 30;
+
+/// Why bytes are not frames of records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// They end in the middle of a frame.
+    #[error("a frame of {expected_bytes} bytes ends after {found_bytes}")]
+    Cut {
+        /// How long it should be.
+        expected_bytes: usize,
+        /// How much there is.
+        found_bytes: usize,
+    },
+    /// A length cannot be.
+    #[error("a frame claims {raw_bytes} bytes in {compressed_bytes}")]
+    Length {
+        /// How long it claims to be when unpacked.
+        raw_bytes: usize,
+        /// How long it claims to be as it stands.
+        compressed_bytes: usize,
+    },
+    /// LZ4 cannot unpack it.
+    #[error("a frame cannot be unpacked: {0}")]
+    Packed(String),
+    /// It does not hold the records that it should.
+    #[error("a frame does not hold the records that it should: {0}")]
+    Records(String),
+}
+
+/// Gathers records into a frame.
+#[derive(Default)]
+pub(crate) struct FrameBuffer {
+    raw: Vec<u8>,
+    records: u32,
+}
+
+impl FrameBuffer {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, or the frame becomes too long for its format.
+    pub(crate) fn push<T: Serialize>(&mut self, record: &T) -> Result<(), String> {
+        records::append(record, &mut self.raw).map_err(|error| format!("a record cannot be serialized: {error}"))?;
+        self.records += 1;
+        if self.raw.len() > FRAME_LEN_MAX_BYTES {
+            return Err(format!("a record is too long: at most {FRAME_LEN_MAX_BYTES} bytes can be moved at once"));
+        }
+        Ok(())
+    }
+
+    /// Whether a frame of about `target_bytes` is full. Records may take no byte, so their number counts too.
+    pub(crate) fn is_full(&self, target_bytes: usize) -> bool {
+        self.raw.len() >= target_bytes || self.records == 1 << 20
+    }
+
+    /// Appends the frame to `out`, gives the number of its records, and is empty again.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> u64 {
+        if self.records == 0 {
+            return 0;
+        }
+        let start = out.len();
+        let bound = lz4_flex::block::get_maximum_output_size(self.raw.len());
+        out.resize(start + HEADER_LEN_BYTES + bound, 0);
+        let block = &mut out[start + HEADER_LEN_BYTES..];
+        let compressed = match lz4_flex::block::compress_into(&self.raw, block) {
+            Ok(len) if len < self.raw.len() => len,
+            _ => {
+                block[..self.raw.len()].copy_from_slice(&self.raw);
+                self.raw.len()
+            }
+        };
+        let length = |len: usize| u32::try_from(len).expect("a frame has at most FRAME_LEN_MAX_BYTES").to_le_bytes();
+        out[start..start + 4].copy_from_slice(&length(self.raw.len()));
+        out[start + 4..start + 8].copy_from_slice(&length(compressed));
+        out[start + 8..start + 12].copy_from_slice(&self.records.to_le_bytes());
+        out.truncate(start + HEADER_LEN_BYTES + compressed);
+        let records = u64::from(self.records);
+        self.raw.clear();
+        self.records = 0;
+        records
+    }
+}
+
+/// What the header of a frame says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct FrameHeader {
+    raw: usize,
+    compressed: usize,
+    records: u32,
+}
+
+impl FrameHeader {
+    fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        let Some(header) = bytes.first_chunk::<HEADER_LEN_BYTES>() else {
+            return Err(FrameError::Cut { expected_bytes: HEADER_LEN_BYTES, found_bytes: bytes.len() });
+        };
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (raw, compressed) = (word(0) as usize, word(4) as usize);
+        // LZ4 makes at most 255 bytes of one: what claims more is not unpacked.
+        if compressed > raw || raw > FRAME_LEN_MAX_BYTES || raw / 256 > compressed {
+            return Err(FrameError::Length { raw_bytes: raw, compressed_bytes: compressed });
+        }
+        Ok(Self { raw, compressed, records: word(8) })
+    }
+}
+
+/// Takes records out of frames, of which more and more bytes may come.
+pub(crate) struct FrameReader {
+    /// Frames still to be taken.
+    packed: Bytes,
+    /// The frame that is being taken.
+    raw: Vec<u8>,
+    at: usize,
+    left: u32,
+}
+
+impl FrameReader {
+    pub(crate) fn new(packed: Bytes) -> Self {
+        Self { packed, raw: Vec::new(), at: 0, left: 0 }
+    }
+
+    /// The next record; none at the end.
+    ///
+    /// # Errors
+    /// When the bytes are not frames of such records.
+    #[inline]
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        while self.left == 0 {
+            if self.at < self.raw.len() {
+                return Err(FrameError::Records(format!("{} bytes too many", self.raw.len() - self.at)));
+            }
+            if self.packed.is_empty() {
+                return Ok(None);
+            }
+            self.unpack()?;
+        }
+        let mut rest = &self.raw[self.at..];
+        let record = records::take(&mut rest).map_err(|error| FrameError::Records(error.to_string()))?;
+        self.at = self.raw.len() - rest.len();
+        self.left -= 1;
+        Ok(Some(record))
+    }
+
+    fn unpack(&mut self) -> Result<(), FrameError> {
+        let header = FrameHeader::decode(&self.packed)?;
+        let len = HEADER_LEN_BYTES + header.compressed;
+        if self.packed.len() < len {
+            return Err(FrameError::Cut { expected_bytes: len, found_bytes: self.packed.len() });
+        }
+        let frame = self.packed.split_to(len);
+        let block = &frame[HEADER_LEN_BYTES..];
+        self.raw.clear();
+        if header.compressed == header.raw {
+            self.raw.extend_from_slice(block);
+        } else {
+            self.raw.resize(header.raw, 0);
+            let len = lz4_flex::block::decompress_into(block, &mut self.raw)
+                .map_err(|error| FrameError::Packed(error.to_string()))?;
+            if len != header.raw {
+                return Err(FrameError::Packed(format!("{len} bytes instead of {}", header.raw)));
+            }
+        }
+        self.at = 0;
+        self.left = header.records;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(values: &[(String, u64)], frame_bytes: usize) -> Vec<u8> {
+        let (mut out, mut buffer) = (Vec::new(), FrameBuffer::default());
+        for value in values {
+            buffer.push(value).unwrap();
+            if buffer.is_full(frame_bytes) {
+                buffer.finish(&mut out);
+            }
+        }
+        buffer.finish(&mut out);
+        out
+    }
+
+    fn unpacked(bytes: &[u8]) -> Result<Vec<(String, u64)>, FrameError> {
+        let mut reader = FrameReader::new(Bytes::copy_from_slice(bytes));
+        std::iter::from_fn(|| reader.next().transpose()).collect()
+    }
+
+    #[test]
+    fn golden() {
+        assert_eq!(
+            packed(&[("ab".to_owned(), 1), ("c".to_owned(), 300)], 1 << 10),
+            [8, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 2, b'a', b'b', 1, 1, b'c', 0xac, 2]
+        );
+        // How well LZ4 packs may change, how it unpacks may not.
+        let repeated = [102, 0, 0, 0, 13, 0, 0, 0, 1, 0, 0, 0, 47, 100, 97, 1, 0, 75, 96, 97, 97, 97, 97, 97, 1];
+        assert_eq!(unpacked(&repeated).unwrap(), [("a".repeat(100), 1)]);
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked_at_every_frame_length() {
+        let values: Vec<_> = (0..200).map(|n| ("word ".repeat(n % 7) + &n.to_string(), n as u64)).collect();
+        for frame_bytes in [1, 10, 100, 1 << 20] {
+            assert_eq!(unpacked(&packed(&values, frame_bytes)).unwrap(), values);
+        }
+        assert_eq!(unpacked(&[]).unwrap(), []);
+    }
+
+    #[test]
+    fn records_without_bytes_are_counted() {
+        let (mut out, mut buffer) = (Vec::new(), FrameBuffer::default());
+        for _ in 0..5 {
+            buffer.push(&()).unwrap();
+        }
+        assert_eq!(buffer.finish(&mut out), 5);
+        let mut reader = FrameReader::new(out.into());
+        assert_eq!(std::iter::from_fn(|| reader.next::<()>().unwrap()).count(), 5);
+    }
+
+    #[test]
+    fn damaged_frames_never_panic() {
+        let values: Vec<_> = (0..50).map(|n| ("word ".repeat(n % 7), n as u64)).collect();
+        let bytes = packed(&values, 64);
+        for at in 0..bytes.len() {
+            assert!(unpacked(&bytes[..at]).is_ok_and(|values| values.len() < 50) || unpacked(&bytes[..at]).is_err());
+            for flip in [1, 0x80] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                let _ = unpacked(&damaged);
+            }
+        }
+    }
+}

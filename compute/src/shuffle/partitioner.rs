@@ -1,0 +1,80 @@
+//! Which reduce partition a record goes to.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+/// How keys are hashed: with fixed constants, so that every worker of a job sends a key to the same place. Within one
+/// build of a program only; all processes of a job run the same one.
+pub(crate) const HASHER: FixedState = FixedState::with_seed(0x5157_u64);
+
+/// The hash of a key.
+#[inline]
+pub(crate) fn hash_key<K: Hash>(key: &K) -> u64 {
+    HASHER.hash_one(key)
+}
+
+/// The partition, among `partitions`, of a key with that hash. `level` gives other splits of the same hash, for whoever
+/// splits a partition again.
+#[inline]
+pub(crate) fn partition_of(hash: u64, level: u32, partitions: u32) -> u32 {
+    // Hash tables take the low and the top bits as they are: mixed, so that the keys of one partition still spread.
+    let mixed = (hash ^ u64::from(level))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(23)
+        .wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let partition = (u128::from(mixed) * u128::from(partitions)) >> 64;
+    u32::try_from(partition).expect("it is below `partitions`")
+}
+
+/// How a shuffle splits records of type `R`.
+pub(crate) type Partitioner<R> = Arc<dyn Fn(&R) -> u32 + Send + Sync>;
+
+/// Splits by the hash of the key.
+pub(crate) fn by_hash<K: Hash + 'static, V: 'static>(partitions: u32) -> Partitioner<(K, V)> {
+    Arc::new(move |(key, _)| partition_of(hash_key(key), 0, partitions))
+}
+
+/// Splits by ranges of the key: the first partition takes keys up to and with the first bound, and so on.
+pub(crate) fn by_range<K: Ord + Send + Sync + 'static, V: 'static>(bounds: Vec<K>) -> Partitioner<(K, V)> {
+    Arc::new(move |(key, _)| {
+        u32::try_from(bounds.partition_point(|bound| bound < key)).expect("there are fewer bounds than partitions")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Text;
+
+    #[test]
+    fn golden() {
+        let places: Vec<u32> = ["", "a", "the", "of", "a word of more than twenty-three bytes"]
+            .map(|word| partition_of(hash_key(&Text::from(word)), 0, 100))
+            .to_vec();
+        assert_eq!(places, [81, 55, 34, 39, 31]);
+        assert_eq!(
+            (0..8_u64).map(|key| partition_of(hash_key(&key), 0, 100)).collect::<Vec<_>>(),
+            [71, 25, 86, 14, 84, 96, 96, 43]
+        );
+    }
+
+    #[test]
+    fn partitions_are_about_equal_at_every_level() {
+        for level in 0..3 {
+            let mut counts = [0_u32; 7];
+            for key in 0..70_000_u64 {
+                counts[partition_of(hash_key(&key), level, 7) as usize] += 1;
+            }
+            assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "level {level}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_take_their_upper_bound() {
+        let partition = by_range::<u32, ()>(vec![10, 20]);
+        let places = [0, 10, 11, 20, 21].map(|key| partition(&(key, ())));
+        assert_eq!(places, [0, 0, 1, 1, 2]);
+    }
+}

@@ -1,0 +1,380 @@
+//! Text as programs handle it: bytes that are cheap to cut and to pass on.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, Range};
+
+use bytes::Bytes;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest text that needs no memory of its own.
+const INLINE_LEN_BYTES: usize = 23;
+
+/// Bytes that are meant as text, in no encoding in particular: input files hold what they hold, and a program that
+/// counts their words must not fail on a byte that is not UTF-8.
+///
+/// Up to 23 bytes stand in the value itself, which is what words are; a longer text shares the memory of what it was cut
+/// from. So a clone never allocates, and neither does a cut.
+#[derive(Clone)]
+pub struct Text(Repr);
+
+/// A text of up to [`INLINE_LEN_BYTES`] is always `Inline`, with zeros behind it: so texts in the same form are equal
+/// only if these are, and texts in different forms are never equal.
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE_LEN_BYTES] },
+    Shared(Bytes),
+}
+
+impl Text {
+    /// The empty text.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::inline(&[])
+    }
+
+    /// A text of these bytes, copied.
+    #[inline]
+    #[must_use]
+    pub fn copy_from_slice(bytes: &[u8]) -> Self {
+        if bytes.len() <= INLINE_LEN_BYTES {
+            Self::inline(bytes)
+        } else {
+            Self(Repr::Shared(Bytes::copy_from_slice(bytes)))
+        }
+    }
+
+    /// The text that stands at `range` of `bytes`, whose memory it shares if it is long.
+    ///
+    /// # Panics
+    /// When `range` is not within `bytes`, as slicing does.
+    #[inline]
+    #[must_use]
+    pub fn slice_of(bytes: &Bytes, range: Range<usize>) -> Self {
+        let slice = &bytes[range.clone()];
+        if slice.len() <= INLINE_LEN_BYTES { Self::inline(slice) } else { Self(Repr::Shared(bytes.slice(range))) }
+    }
+
+    /// The part at `range` of this text.
+    ///
+    /// # Panics
+    /// When `range` is not within it, as slicing does.
+    #[inline]
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        match &self.0 {
+            Repr::Inline { .. } => Self::inline(&self[range]),
+            Repr::Shared(bytes) => Self::slice_of(bytes, range),
+        }
+    }
+
+    /// Its bytes.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Its bytes as UTF-8, with the replacement character where they are not.
+    #[must_use]
+    pub fn to_str_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self)
+    }
+
+    /// What ASCII white space separates in it, in order; never empty.
+    pub fn words(&self) -> impl Iterator<Item = Text> {
+        self.clone().into_words()
+    }
+
+    /// What ASCII white space separates in it, in order; never empty. For `flat_map(Text::into_words)`.
+    #[must_use]
+    pub fn into_words(self) -> Words {
+        Words { text: self, at: 0 }
+    }
+
+    #[inline]
+    fn inline(slice: &[u8]) -> Self {
+        let mut bytes = [0; INLINE_LEN_BYTES];
+        copy_short(slice, &mut bytes);
+        // The caller has checked that it is at most INLINE_LEN_BYTES.
+        Self(Repr::Inline { len: slice.len().to_le_bytes()[0], bytes })
+    }
+}
+
+/// Copies up to [`INLINE_LEN_BYTES`] bytes by pairs of overlapping fixed-size moves: a call to `memcpy` for a word of
+/// five letters costs more than counting it.
+#[inline]
+fn copy_short(from: &[u8], to: &mut [u8; INLINE_LEN_BYTES]) {
+    let len = from.len();
+    if len > 16 {
+        to[..16].copy_from_slice(&from[..16]);
+        to[len - 8..len].copy_from_slice(&from[len - 8..]);
+    } else if len >= 8 {
+        to[..8].copy_from_slice(&from[..8]);
+        to[len - 8..len].copy_from_slice(&from[len - 8..]);
+    } else if len >= 4 {
+        to[..4].copy_from_slice(&from[..4]);
+        to[len - 4..len].copy_from_slice(&from[len - 4..]);
+    } else if len > 0 {
+        to[0] = from[0];
+        to[len / 2] = from[len / 2];
+        to[len - 1] = from[len - 1];
+    }
+}
+
+/// The words of a [`Text`].
+#[derive(Clone, Debug)]
+pub struct Words {
+    text: Text,
+    at: usize,
+}
+
+/// Where the next word stands from `at` on.
+#[inline]
+fn next_word(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let start = at + bytes[at..].iter().position(|byte| !byte.is_ascii_whitespace())?;
+    let len = bytes[start..].iter().position(u8::is_ascii_whitespace).unwrap_or(bytes.len() - start);
+    Some(start..start + len)
+}
+
+impl Iterator for Words {
+    type Item = Text;
+
+    #[inline]
+    fn next(&mut self) -> Option<Text> {
+        let range = next_word(&self.text, self.at)?;
+        self.at = range.end;
+        Some(self.text.slice(range))
+    }
+
+    #[inline]
+    fn fold<B, F: FnMut(B, Text) -> B>(self, init: B, mut f: F) -> B {
+        let mut accumulator = init;
+        let mut at = self.at;
+        let bytes = self.text.as_bytes();
+        while let Some(range) = next_word(bytes, at) {
+            at = range.end;
+            let word = &bytes[range.clone()];
+            let word = if word.len() <= INLINE_LEN_BYTES { Text::inline(word) } else { self.text.slice(range) };
+            accumulator = f(accumulator, word);
+        }
+        accumulator
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl PartialEq for Text {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Repr::Inline { len, bytes }, Repr::Inline { len: other_len, bytes: other_bytes }) => {
+                len == other_len && bytes == other_bytes
+            }
+            (Repr::Shared(bytes), Repr::Shared(other)) => bytes == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By bytes.
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+/// A short text is hashed as three words whatever its length, which needs no branch. This is not how a slice hashes,
+/// which is why a `Text` does not borrow as one.
+impl Hash for Text {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.0 {
+            Repr::Inline { len, bytes } => {
+                let mut last = [0; 8];
+                last[..7].copy_from_slice(&bytes[16..]);
+                last[7] = *len;
+                state.write_u64(u64::from_le_bytes(eight(&bytes[..8])));
+                state.write_u64(u64::from_le_bytes(eight(&bytes[8..16])));
+                state.write_u64(u64::from_le_bytes(last));
+            }
+            Repr::Shared(bytes) => state.write(bytes),
+        }
+    }
+}
+
+#[inline]
+fn eight(bytes: &[u8]) -> [u8; 8] {
+    bytes.try_into().expect("the callers cut eight bytes")
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.to_str_lossy(), f)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_str_lossy(), f)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::copy_from_slice(text.as_bytes())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::from(text.into_bytes())
+    }
+}
+
+impl From<&[u8]> for Text {
+    fn from(bytes: &[u8]) -> Self {
+        Self::copy_from_slice(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        if bytes.len() <= INLINE_LEN_BYTES { Self::inline(&bytes) } else { Self(Repr::Shared(bytes.into())) }
+    }
+}
+
+impl From<Bytes> for Text {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.len() <= INLINE_LEN_BYTES { Self::inline(&bytes) } else { Self(Repr::Shared(bytes)) }
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Text, E> {
+        Ok(Text::copy_from_slice(bytes))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {
+        Ok(Text::from(text))
+    }
+
+    fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Text, E> {
+        Ok(Text::from(bytes))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Text, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = access.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(Text::from(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_as_large_as_its_shared_form() {
+        assert_eq!(size_of::<Text>(), size_of::<Bytes>());
+    }
+
+    #[test]
+    fn every_length_is_kept_and_compares_as_its_bytes_do() {
+        let bytes: Vec<u8> = (1..=64).collect();
+        for len in 0..=64 {
+            let text = Text::copy_from_slice(&bytes[..len]);
+            assert_eq!(text.as_bytes(), &bytes[..len]);
+            assert_eq!(text, Text::slice_of(&Bytes::from(bytes.clone()), 0..len));
+            assert_eq!(text, Text::from(bytes[..len].to_vec()));
+            assert_eq!(text.cmp(&Text::copy_from_slice(&bytes[..32])), bytes[..len].cmp(&bytes[..32]));
+            assert_eq!(postcard::from_bytes::<Text>(&postcard::to_stdvec(&text).unwrap()).unwrap(), text);
+        }
+        assert_ne!(Text::from("a"), Text::from("a\0"));
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_what_white_space_separates(bytes in proptest::collection::vec(
+            prop_oneof![Just(b' '), Just(b'\n'), Just(b'\r'), Just(b'\t'), Just(0x0c), Just(b'a'), any::<u8>()], 0..200,
+        )) {
+            let expected: Vec<&[u8]> =
+                bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+            let text = Text::from(bytes.clone());
+            let pulled: Vec<Text> = text.words().collect();
+            let mut pushed = Vec::new();
+            text.into_words().for_each(|word| pushed.push(word));
+            prop_assert_eq!(&pulled.iter().map(|word| word.as_bytes()).collect::<Vec<_>>(), &expected);
+            prop_assert_eq!(pushed, pulled);
+        }
+    }
+}
