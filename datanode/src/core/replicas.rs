@@ -214,8 +214,10 @@ impl Replicas {
                 ),
             };
         };
-        // What is being deleted may be made again in the same life.
-        let gone = replica.state == ReplicaState::Deleting && stage == WriteStage::Create;
+        // What is being deleted may be made again in the same life, and so may what a failed copy has left: a client whose
+        // pipeline failed comes back with a newer life, so only the namenode's next copy asks for the same one.
+        let gone = stage == WriteStage::Create
+            && matches!(replica.state, ReplicaState::Deleting | ReplicaState::Abandoned { .. });
         if replica.generation > block.generation || (replica.generation == block.generation && !gone) {
             return self.refuse(request, stale(block, replica.generation));
         }

@@ -226,6 +226,17 @@ fn an_abandoned_replica_waits_for_a_while_and_a_useless_one_goes_at_once() {
 }
 
 #[test]
+fn what_a_failed_copy_left_makes_place_for_the_next_copy() {
+    let mut core = quiet(&[]);
+    step(&mut core, T0, open(1, block(1, 1), WriteStage::Create));
+    step(&mut core, T0, ended(0, WriterEnd::Abandoned { len_bytes: 10 }));
+    let delete = Effect::Delete { storage: ONE, block: block(1, 1) };
+    assert_eq!(step(&mut core, T0, open(2, block(1, 1), WriteStage::Create)), [delete]);
+    let gone = Event::Deleted { storage: ONE, block: block(1, 1) };
+    assert_eq!(step(&mut core, T0, gone), [granted(2, 1, Prior::Nothing, 0)]);
+}
+
+#[test]
 fn invalidating_takes_that_very_life() {
     let mut core = quiet(&[(block(1, 5), 300), (block(2, 5), 300)]);
     step(&mut core, T0, open(1, block(3, 1), WriteStage::Create));
