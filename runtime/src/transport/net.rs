@@ -51,6 +51,15 @@ impl NetTransport {
         Ok(Self { shared: Arc::new(Shared { route, settings, drivers: Mutex::default() }) })
     }
 
+    /// Closes every QUIC connection that was made from here, and waits (a second at most) until the peers know: they
+    /// would miss a process that just ends only after ten.
+    pub async fn shut_down(&self) {
+        let drivers = std::mem::take(&mut *self.shared.drivers.lock().unwrap_or_else(PoisonError::into_inner));
+        for driver in drivers.iter().filter_map(Weak::upgrade) {
+            driver.say_goodbye().await;
+        }
+    }
+
     /// The endpoint to connect from.
     fn driver(&self, family: IpAddr) -> io::Result<Arc<Driver>> {
         let (index, any): (_, IpAddr) = match family {

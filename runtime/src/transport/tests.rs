@@ -298,3 +298,22 @@ fn nobody_at_an_address_shows_at_once() {
         assert!(begin.elapsed() < Duration::from_secs(5), "QUIC alone would have waited for longer");
     });
 }
+
+#[test]
+fn whoever_shuts_down_says_so() {
+    threaded(async {
+        let authority = Authority::create(ClusterId(1)).unwrap();
+        let Parties { connector, listener, at, role } = net_parties(Some(&authority), Route::QuicOnly);
+        let mut listener = listener.listen(at).await.unwrap();
+        let (here, there) = tokio::join!(connector.connect(listener.address(), role), listener.accept());
+        let (here, there) = (here.unwrap(), there.unwrap());
+        let begin = std::time::Instant::now();
+        connector.shut_down().await;
+        there.closed().await;
+        assert!(here.is_closed());
+        assert!(begin.elapsed() < Duration::from_secs(5), "it was missed, not told");
+        // The next connection gets an endpoint that works, while the old one is still held.
+        let (again, accepted) = tokio::join!(connector.connect(listener.address(), role), listener.accept());
+        assert!(again.is_ok() && accepted.is_ok());
+    });
+}

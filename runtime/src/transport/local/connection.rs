@@ -43,7 +43,7 @@ pub(super) struct Shared {
     streams: Mutex<Vec<Weak<Socket>>>,
     places: Arc<Semaphore>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<UnixStream>>,
-    /// How many pings were sent. Held while one is under way, so that there is never more than one.
+    /// How many pings were sent. Held while one is under way: the peer answers each, and in order.
     pings: tokio::sync::Mutex<u64>,
     pongs: watch::Sender<u64>,
 }
@@ -112,11 +112,11 @@ impl Shared {
             () = self.closed() => false,
             answer = alive => answer.is_ok(),
         };
-        match self.closed_error() {
-            Some(error) => error,
-            None if alive => given_up,
-            None => TransportError::Closed { reason: "the peer's process is gone".to_owned() },
+        if !alive {
+            // Whoever hears of it must not be handed this connection again.
+            self.end("the peer's process is gone", false);
         }
+        self.closed_error().unwrap_or(given_up)
     }
 
     async fn closed(&self) {
@@ -143,15 +143,18 @@ impl Shared {
 
     /// Takes what comes through the control socket until it ends.
     async fn attend(self: Arc<Self>, accepted: mpsc::Sender<UnixStream>) {
-        // At most one is owed: the peer waits for it before it pings again.
-        let mut owes_pong = false;
+        // More than one only if the peer's pings were given up.
+        let mut owed_pongs = 0_u64;
         let reason = loop {
             let message = tokio::select! {
                 biased;
                 message = receive_byte(&self.control) => message,
-                sent = send_byte(&self.control, PONG, None), if owes_pong => {
-                    owes_pong = sent.is_err();
-                    continue;
+                sent = send_byte(&self.control, PONG, None), if owed_pongs > 0 => match sent {
+                    Ok(()) => {
+                        owed_pongs -= 1;
+                        continue;
+                    }
+                    Err(error) => break error.to_string(),
                 }
             };
             match message {
@@ -160,7 +163,7 @@ impl Shared {
                     Ok(stream) => drop(accepted.try_send(stream)),
                     Err(error) => tracing::warn!(%error, "a peer passed something that is no stream"),
                 },
-                Ok(Some((PING, None))) => owes_pong = true,
+                Ok(Some((PING, None))) => owed_pongs += 1,
                 Ok(Some((PONG, None))) => self.pongs.send_modify(|pongs| *pongs += 1),
                 Ok(Some((byte, _))) => break format!("the peer sent the unknown byte {byte:#04x}"),
                 Ok(None) => break "the peer closed the connection".to_owned(),

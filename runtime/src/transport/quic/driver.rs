@@ -31,14 +31,10 @@ pub(in crate::transport) struct Driver {
 impl Driver {
     /// Binds a socket to `address` and drives it.
     pub(in crate::transport) fn start(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Arc<Self>> {
-        let socket =
-            Socket::new(Domain::for_address(address), Type::DGRAM.cloexec().nonblocking(), Some(Protocol::UDP))?;
+        let socket = socket(Domain::for_address(address))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // The system may allow less: then more is sent twice.
-        socket.set_recv_buffer_size(SOCKET_LEN_BYTES)?;
-        socket.set_send_buffer_size(SOCKET_LEN_BYTES)?;
         socket.bind(&address.into())?;
 
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -51,8 +47,7 @@ impl Driver {
             runtime.block_on(async {
                 // It ends with an error when the sender is dropped, which is what is waited for.
                 let _ = stopped.await;
-                closing.close(quinn::VarInt::from_u32(0), b"nobody uses it any more");
-                let _ = tokio::time::timeout(GOODBYE_TIMEOUT, closing.wait_idle()).await;
+                say_goodbye(&closing).await;
             });
         })?;
         Ok(Arc::new(Self { endpoint, handle, _stop: stop }))
@@ -62,10 +57,39 @@ impl Driver {
         &self.endpoint
     }
 
+    /// Closes all connections and waits until the peers know.
+    pub(in crate::transport) async fn say_goodbye(&self) {
+        say_goodbye(&self.endpoint).await;
+    }
+
     /// The driver's thread.
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
+}
+
+async fn say_goodbye(endpoint: &Endpoint) {
+    endpoint.close(quinn::VarInt::from_u32(0), b"the peer closed the connection");
+    // Whoever does not hear it in time finds out by itself.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, endpoint.wait_idle()).await;
+}
+
+/// A socket with as much room as the system allows.
+fn socket(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM.cloexec().nonblocking(), Some(Protocol::UDP))?;
+    // Beyond the system's limit if this process may; if not, up to it.
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_LEN_BYTES).is_err() {
+        socket.set_recv_buffer_size(SOCKET_LEN_BYTES)?;
+    }
+    socket.set_send_buffer_size(SOCKET_LEN_BYTES)?;
+    Ok(socket)
+}
+
+/// Whether the system allows sockets enough room for many of the largest datagrams: of what arrives in too little room
+/// most is lost. Linux allows 208 KiB, three of them, unless `net.core.rmem_max` says otherwise.
+pub(super) fn has_room_for_large_datagrams() -> bool {
+    let granted = socket(Domain::IPV4).and_then(|socket| socket.recv_buffer_size());
+    granted.is_ok_and(|granted| granted >= SOCKET_LEN_BYTES / 2)
 }
 
 /// Spawns on the driver's thread, whichever thread asks.

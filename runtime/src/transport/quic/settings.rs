@@ -63,7 +63,7 @@ impl Settings {
         Ok(Self {
             client: Arc::new(client),
             server: Arc::new(server),
-            loopback: Arc::new(transport(true)),
+            loopback: Arc::new(transport(super::driver::has_room_for_large_datagrams())),
             network: Arc::new(transport(false)),
         })
     }
@@ -140,9 +140,10 @@ fn tls(credentials: &Credentials) -> Result<(QuicClientConfig, QuicServerConfig)
     Ok((client, server))
 }
 
-fn transport(loopback: bool) -> TransportConfig {
+/// Large datagrams one by one, where there is a way for them, or small ones in batches.
+fn transport(large_datagrams: bool) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(if loopback { LOOPBACK_DATAGRAM_LEN_BYTES } else { NETWORK_DATAGRAM_LEN_BYTES });
+    mtu.upper_bound(if large_datagrams { LOOPBACK_DATAGRAM_LEN_BYTES } else { NETWORK_DATAGRAM_LEN_BYTES });
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_SIDE))
@@ -154,6 +155,6 @@ fn transport(loopback: bool) -> TransportConfig {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_LEN_BYTES))
         .send_window(SEND_WINDOW_LEN_BYTES)
         .mtu_discovery_config(Some(mtu))
-        .enable_segmentation_offload(!loopback);
+        .enable_segmentation_offload(!large_datagrams);
     config
 }
