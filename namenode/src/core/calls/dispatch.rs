@@ -123,7 +123,9 @@ impl Namesystem {
         operation: OperationId,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Result<Outcome, RemoteError> {
-        if let Some(reason) = self.safe_mode() {
+        if self.safe_mode.is_on()
+            && let Some(reason) = self.safe_mode()
+        {
             let message = format!("the namenode is in safe mode and changes nothing: {reason}; try again soon");
             return Err(RemoteError::new(ErrorCode::SafeMode, self.config.cluster, message));
         }

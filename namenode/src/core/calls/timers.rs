@@ -56,13 +56,13 @@ impl Namesystem {
     }
 
     /// Marks silent datanodes. When the namenode itself stood still, nobody could be heard, so that silence says
-    /// nothing: then all begin anew.
+    /// nothing.
     fn check_liveness(&mut self, now: TimeMs) {
         let due = self.datanodes.next_deadline();
         let late_ms = now.0.saturating_sub(due.0);
         if late_ms > u64::from(self.config.heartbeat_ms) {
             self.warn(format!("the namenode stood still for {late_ms} ms; no datanode is held to be dead for that"));
-            self.datanodes.grace(now);
+            self.datanodes.excuse(now, late_ms, u64::from(self.config.heartbeat_ms));
         }
         for index in self.datanodes.check_liveness(now) {
             let datanode = self.datanodes.get(index);

@@ -66,6 +66,7 @@ pub(crate) struct DatanodeManager {
     suspect_after_ms: u64,
     dead_after_ms: u64,
     next_check: TimeMs,
+    excused: bool,
     living_racks: usize,
 }
 
@@ -80,6 +81,7 @@ impl DatanodeManager {
             suspect_after_ms: config.suspect_after_ms,
             dead_after_ms: config.dead_after_ms.max(config.suspect_after_ms),
             next_check: TimeMs::NEVER,
+            excused: false,
             living_racks: 0,
         }
     }
@@ -256,12 +258,16 @@ impl DatanodeManager {
         })
     }
 
-    /// Gives every datanode a fresh start: the namenode itself stood still, so that silence says nothing.
-    pub(crate) fn grace(&mut self, now: TimeMs) {
-        for datanode in &mut self.datanodes {
-            if datanode.liveness != Liveness::Dead {
-                datanode.heard = datanode.heard.max(now);
-            }
+    /// The namenode itself stood still for `late_ms`: that much of everybody's silence says nothing. Whoever spoke
+    /// meanwhile waits to be heard, so that nobody is judged for another `rest_ms`; but not twice in a row, or a
+    /// namenode that is always late would hold nobody to be dead.
+    pub(crate) fn excuse(&mut self, now: TimeMs, late_ms: u64, rest_ms: u64) {
+        for datanode in self.datanodes.iter_mut().filter(|datanode| datanode.liveness != Liveness::Dead) {
+            datanode.heard = TimeMs(datanode.heard.0.saturating_add(late_ms)).min(now);
+        }
+        self.excused = !self.excused;
+        if self.excused {
+            self.next_check = TimeMs(now.0.saturating_add(rest_ms));
         }
     }
 

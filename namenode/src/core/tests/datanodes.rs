@@ -56,8 +56,24 @@ fn silence_makes_suspect_then_dead_but_the_namenodes_own_pause_does_not() {
     world.now.0 += 60_000;
     world.ns.handle_timeout(world.now);
     assert_eq!(liveness(&mut world), [Liveness::Live; 2], "it was the namenode that stood still");
-    world.pass(15_000);
+    world.heartbeat(datanode_id(1));
+    world.pass(1_000);
+    assert_eq!(liveness(&mut world), [Liveness::Suspect, Liveness::Live]);
+    world.pass(14_000);
     assert_eq!(liveness(&mut world), [Liveness::Dead; 2]);
+}
+
+#[test]
+fn a_namenode_that_is_always_late_still_notices_the_dead() {
+    let mut world = World::cluster(2, 1);
+    for _ in 0..40 {
+        world.now.0 += 2_500;
+        world.heartbeat(datanode_id(0));
+        if world.ns.poll_timeout().is_some_and(|due| due.0 + 1_500 < world.now.0) {
+            world.ns.handle_timeout(world.now);
+        }
+    }
+    assert_eq!(liveness(&mut world), [Liveness::Live, Liveness::Dead]);
 }
 
 #[test]
