@@ -207,4 +207,27 @@ mod tests {
         let spawned = runtime.blocking(move || inside.spawn("answer", async { 42 })).await;
         assert_eq!(spawned.join().await, Some(42));
     }
+
+    #[test]
+    #[ignore = "run as a process of its own by the next test"]
+    fn a_task_that_panics() {
+        let tasks = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tasks.block_on(async {
+            let runtime = RealRuntime::new(None).unwrap();
+            runtime.spawn("cancelled", std::future::pending::<()>()).abort();
+            runtime.spawn("broken", async { panic!("a part of the server is gone") }).join().await
+        });
+    }
+
+    #[test]
+    fn a_panic_in_a_task_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt;
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "real::tests::a_task_that_panics", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr).into_owned();
+        assert!(child.status.signal().is_some(), "it ended with {}", child.status);
+        assert!(said.contains("a part of the server is gone"), "{said}");
+    }
 }
