@@ -11,6 +11,9 @@ use super::pending::{Offer, locality};
 use super::scheduler::Scheduler;
 use super::stage::StageKey;
 
+/// How many attempts at one task one life of the scheduler numbers before it comes to the next life's.
+const ATTEMPTS_PER_LIFE: u32 = 1 << 16;
+
 /// The executors with free slots in one round, the least busy first.
 type Free = BTreeSet<(u64, ExecutorId)>;
 
@@ -105,7 +108,10 @@ impl Scheduler {
         let Some(there) = self.executors.get_mut(executor) else { return };
         let Some(stage) = found.stages.get(&key) else { return };
         let partition = PartitionId(partition);
-        let number = found.next_attempt.entry((stage.plan.stage, partition)).or_insert(0);
+        // No two lives of the scheduler give an attempt the same number: what an executor says late must not be taken for
+        // what it says of a new one.
+        let first = self.life.saturating_mul(ATTEMPTS_PER_LIFE);
+        let number = found.next_attempt.entry((stage.plan.stage, partition)).or_insert(first);
         let attempt = TaskAttemptId { job, stage: stage.plan.stage, partition, attempt: *number };
         *number += 1;
         let Some(stage) = found.stages.get(&key) else { return };

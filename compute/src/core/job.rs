@@ -27,7 +27,8 @@ pub(super) struct Job {
     pub(super) state: JobState,
     pub(super) submitted: TimeMs,
     pub(super) revision: u64,
-    /// The record that says that it was submitted; none if an earlier life of the scheduler wrote it.
+    /// The record that must be on the disk before it begins: that it was submitted, or, if that was in an earlier life of
+    /// the scheduler, that this one began.
     pub(super) record: Option<RecordId>,
     pub(super) driver: Driver,
     pub(super) actions: BTreeMap<ActionId, Action>,

@@ -91,23 +91,28 @@ impl Scheduler {
 
     /// Takes in a record of an earlier life.
     pub(super) fn replay(&mut self, record: JobRecord) {
-        self.next_job = self.next_job.max(JobId(record.job().0 + 1));
+        let next = record.job().map_or(self.next_job, |job| JobId(job.0.saturating_add(1)));
+        self.next_job = self.next_job.max(next);
         match record {
+            JobRecord::Began { life, next } => {
+                self.life = self.life.max(life.saturating_add(1));
+                self.next_job = self.next_job.max(next);
+            }
+            // A snapshot repeats what stands before it.
+            JobRecord::Submitted { job, .. } if self.jobs.contains_key(&job) || self.finished.get(job).is_some() => {}
             JobRecord::Submitted { job, operation, user, program, arguments, submitted } => {
                 let made = (job, operation, submitted);
                 self.jobs.insert(job, Job::new(made, user, program, arguments, self.secret(job), None));
                 self.operations.insert(operation, job);
-                self.driverless.insert(job);
             }
             JobRecord::Driver { job, attempt, node } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
-                    job.driver.attempt = attempt + 1;
+                    job.driver.attempt = job.driver.attempt.max(attempt.saturating_add(1));
                     job.add_driver_logs(attempt, node);
                 }
             }
             JobRecord::Ended { status, logs } => {
                 if let Some(job) = self.jobs.remove(&status.summary.job) {
-                    self.driverless.remove(&job.id());
                     self.keep_finished(status, logs, job.operation, None);
                 }
             }

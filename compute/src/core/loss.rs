@@ -2,7 +2,7 @@ use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ExecutorId, JobId, TaskAttemptId};
 use situ_wire::limits::NAME_LEN_BYTES;
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorEvent, ExecutorRegistration, Lost, Response};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, Lost, Response};
 use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, now};
@@ -45,8 +45,11 @@ impl Scheduler {
         events: Vec<ExecutorEvent>,
     ) -> Outcome {
         let unknown = || {
-            let last = seen.saturating_add(1);
-            now(Response::Commands { last, commands: vec![(last, ExecutorCommand::Register)] })
+            Err(RemoteError::new(
+                ErrorCode::NotRegistered,
+                format!("executor {id}"),
+                "the scheduler does not know it (any more): it must end everything of earlier jobs and register",
+            ))
         };
         if !self.executors.is_there(id) {
             return unknown();

@@ -7,6 +7,13 @@ use situ_wire::time::TimeMs;
 /// What of a job outlives the scheduler. On the disk as its variant's number: never renumber, never reuse.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum JobRecord {
+    /// A life of the scheduler began, the first after a snapshot too.
+    Began {
+        /// Which, from 0: attempts at tasks are numbered on from it, so that no two lives give the same number.
+        life: u32,
+        /// The next job gets this id, or a later one: ids below it have been given.
+        next: JobId,
+    },
     /// It was submitted.
     Submitted {
         /// Its id.
@@ -41,12 +48,13 @@ pub enum JobRecord {
 }
 
 impl JobRecord {
-    /// Of which job.
+    /// Of which job, if it is of one.
     #[must_use]
-    pub fn job(&self) -> JobId {
+    pub fn job(&self) -> Option<JobId> {
         match self {
-            Self::Submitted { job, .. } | Self::Driver { job, .. } => *job,
-            Self::Ended { status, .. } => status.summary.job,
+            Self::Began { .. } => None,
+            Self::Submitted { job, .. } | Self::Driver { job, .. } => Some(*job),
+            Self::Ended { status, .. } => Some(status.summary.job),
         }
     }
 }

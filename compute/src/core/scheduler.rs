@@ -43,6 +43,8 @@ pub struct Scheduler {
     /// Which job an operation has made.
     pub(super) operations: BTreeMap<OperationId, JobId>,
     pub(super) next_job: JobId,
+    /// Which life of the scheduler this is, from 0.
+    pub(super) life: u32,
     /// Jobs whose submission is on the disk and whose driver waits for an executor.
     pub(super) driverless: BTreeSet<JobId>,
     pub(super) executors: Executors,
@@ -59,8 +61,9 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler that goes on from `records`, the journal of earlier lives. Jobs that had not ended start again from
-    /// their beginning. `key` must be random: the secrets of jobs are made from it.
+    /// A scheduler that goes on from `records`, the journal of earlier lives, in which the same thing may stand twice. Jobs
+    /// that had not ended start again from their beginning. `key` must be random: the secrets of jobs are made from it.
+    /// There are effects to be carried out at once.
     pub fn new(policy: SchedulingPolicy, key: [u8; 32], records: impl IntoIterator<Item = JobRecord>) -> Self {
         let mut scheduler = Self {
             policy,
@@ -69,6 +72,7 @@ impl Scheduler {
             finished: Finished::default(),
             operations: BTreeMap::new(),
             next_job: JobId(1),
+            life: 0,
             driverless: BTreeSet::new(),
             executors: Executors::default(),
             waits: Waits::default(),
@@ -82,6 +86,9 @@ impl Scheduler {
         for record in records {
             scheduler.replay(record);
         }
+        let record = scheduler.append(JobRecord::Began { life: scheduler.life, next: scheduler.next_job });
+        // Nothing is started before it is on the disk which life this is.
+        scheduler.jobs.values_mut().for_each(|job| job.record = Some(record));
         scheduler
     }
 
@@ -120,8 +127,9 @@ impl Scheduler {
     /// The records that bring a scheduler to what this one remembers: a journal may be replaced by them.
     #[must_use]
     pub fn snapshot(&self) -> Vec<JobRecord> {
+        let began = JobRecord::Began { life: self.life, next: self.next_job };
         let unfinished = self.jobs.values().flat_map(Job::records);
-        self.finished.records().chain(unfinished).collect()
+        std::iter::once(began).chain(self.finished.records()).chain(unfinished).collect()
     }
 
     /// Lets tasks start, tells executors and followers of jobs.

@@ -97,6 +97,7 @@ enum Happens {
     Disconnected(ExecutorId),
     PollAgain { executor: u32, life: u64 },
     TaskEnds { executor: u32, life: u64, attempt: TaskAttemptId, outcome: TaskOutcome },
+    Tells { executor: u32, life: u64, event: ExecutorEvent },
     Fault,
     Return(u32),
 }
@@ -246,6 +247,12 @@ impl Simulation {
             Happens::Disconnected(executor) => self.scheduler.handle(self.now, Event::Disconnected { executor }),
             Happens::PollAgain { executor, life } => self.poll(executor, life),
             Happens::TaskEnds { executor, life, attempt, outcome } => self.task_ends(executor, life, attempt, outcome),
+            Happens::Tells { executor, life, event } => {
+                if self.executors[&executor].life == life {
+                    self.executors.get_mut(&executor).unwrap().tell(event);
+                    self.poll(executor, life);
+                }
+            }
             Happens::Fault => self.fault(),
             Happens::Return(number) => self.executor_starts(number),
         }
@@ -362,6 +369,19 @@ impl Simulation {
                 self.reduce(executor, life, &task, &outputs);
             }
             (who, Err(error)) if error.code == ErrorCode::Unavailable => self.ask_again(who),
+            (Who::Poll { executor, .. }, Err(error)) if error.code == ErrorCode::NotRegistered => {
+                let before = &self.executors[&executor];
+                let (id, life) = (before.id, before.life + 1);
+                let running = before.running.clone();
+                self.executors.insert(executor, Executor { life, alive: true, id, ..Executor::default() });
+                for attempt in running {
+                    // Its processes are being ended; what they still say comes late.
+                    let outcome = TaskOutcome::Done(Box::default());
+                    let event = ExecutorEvent::TaskEnded { attempt, outcome };
+                    self.later(2_000, Happens::Tells { executor, life, event });
+                }
+                self.register(executor, life);
+            }
             // The job has ended, or begun anew: its processes are ended soon.
             (Who::Reducer { .. }, Err(_)) => {}
             (Who::End { process } | Who::Begin { process } | Who::Action { process, .. }, _) => {
@@ -471,10 +491,7 @@ impl Simulation {
                     executor.outputs.retain(|attempt| attempt.job != job);
                     executor.drivers.retain(|(other, _)| *other != job);
                 }
-                ExecutorCommand::Register => {
-                    *executor = Executor { life: life + 1, alive: true, id: executor.id, ..Executor::default() };
-                    return self.register(number, life + 1);
-                }
+                ExecutorCommand::Register => panic!("an executor that must register is refused"),
             }
         }
         assert!(executor.seen <= last.max(executor.seen), "numbers rise");
@@ -602,7 +619,7 @@ impl Simulation {
         }
         for job in self.submitted.values() {
             assert!(
-                self.scheduler.snapshot().iter().any(|record| record.job() == *job),
+                self.scheduler.snapshot().iter().any(|record| record.job() == Some(*job)),
                 "an acknowledged job is known"
             );
         }

@@ -40,7 +40,7 @@ impl World {
     }
 
     pub(super) fn with(policy: SchedulingPolicy) -> Self {
-        Self {
+        let mut world = Self {
             now: TimeMs(1_000),
             scheduler: Scheduler::new(policy, [0; 32], Vec::new()),
             records: Vec::new(),
@@ -48,7 +48,9 @@ impl World {
             seen: BTreeMap::new(),
             operations: 0,
             key: 0,
-        }
+        };
+        assert_eq!(world.effects(), ["append 1: life 0, next job-1"]);
+        world
     }
 
     /// Four executors with `slots` slots each, polling: n1 and n2 in rack r1, n3 and n4 in r2.
@@ -66,6 +68,7 @@ impl World {
         self.key += 1;
         self.scheduler = Scheduler::new(SchedulingPolicy::default(), [self.key; 32], self.records.clone());
         self.seen.clear();
+        self.effects();
     }
 
     /// Hands in an event; what comes of it, as text.
@@ -334,6 +337,7 @@ pub(super) fn fetch_failed(map: &str) -> TaskOutcome {
 
 fn show_record(record: &JobRecord) -> String {
     match record {
+        JobRecord::Began { life, next } => format!("life {life}, next {next}"),
         JobRecord::Submitted { job, user, .. } => format!("{job} of {user}"),
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
@@ -375,4 +379,9 @@ fn show_command(command: &ExecutorCommand) -> String {
         ExecutorCommand::EndJob { job } => format!("end {job}"),
         ExecutorCommand::Register => "register".to_owned(),
     }
+}
+
+/// Whether an executor's poll was answered with: register first.
+pub(super) fn told_to_register(shown: &[String]) -> bool {
+    shown.iter().any(|line| line.contains("<- NotRegistered"))
 }
