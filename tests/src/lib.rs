@@ -1,1 +1,11 @@
 //! The promises of Situ, each shown by a test.
+//!
+//! | where | what |
+//! |---|---|
+//! | `src/invariants/` | one file a promise, on real processes that are killed with `kill -9` |
+//! | `src/tidy.rs` | the rules of the code itself |
+//! | [`harness`] | what the invariants share: a cluster, its files, its command line |
+//!
+//! Run all of it with `cargo test --workspace`; the long runs are commands of their own (`situ chaos --help`).
+
+pub mod harness;

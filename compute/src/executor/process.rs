@@ -65,6 +65,8 @@ pub(super) async fn run<R: Runtime>(runtime: R, spec: ProcessSpec, mut stop: one
         }
     };
     let pid = child.id();
+    // Held to the end: waiting for a child closes what it still has of its standard input.
+    let _stdin = child.stdin.take();
     loop {
         tokio::select! {
             status = child.wait() => {
@@ -101,7 +103,6 @@ fn start(spec: &ProcessSpec) -> io::Result<Child> {
     command.envs(INHERITED.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
     command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
-    // The child keeps the other end of its standard input as long as this process holds `Child`.
     command.process_group(0).kill_on_drop(true).spawn()
 }
 
@@ -203,6 +204,12 @@ mod tests {
         let (_keep, stop) = oneshot::channel();
         let ending = run(RealRuntime::new(None).unwrap(), missing, stop).await;
         assert!(ending.error.unwrap().contains("/nowhere cannot be started"));
+    }
+
+    #[tokio::test]
+    async fn standard_input_stays_open_until_the_process_ends() {
+        let ending = ending_of("timeout 0.2 cat; test $? = 124").await;
+        assert_eq!(ending.error, None);
     }
 
     #[tokio::test]

@@ -46,7 +46,11 @@ pub(super) struct JobLog<D: Disk> {
 
 impl<D: Disk> JobLog<D> {
     /// Opens the journal in `directory`, or begins one; and all its records.
-    pub(super) fn open(disk: D, directory: &Path, cluster: ClusterId) -> Result<(Self, Vec<JobRecord>), SchedulerError> {
+    pub(super) fn open(
+        disk: D,
+        directory: &Path,
+        cluster: ClusterId,
+    ) -> Result<(Self, Vec<JobRecord>), SchedulerError> {
         let options = JournalOptions {
             segment_len_bytes: SEGMENT_LEN_BYTES,
             preallocate_len_bytes: AHEAD_LEN_BYTES,

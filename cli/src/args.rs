@@ -1,0 +1,500 @@
+//! The command line: what can be said, and nothing of what it does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Situ: a fault-tolerant distributed file system that computes in place.
+#[derive(Debug, Parser)]
+#[command(name = "situ", version, after_help = "Example:\n  situ quickstart")]
+pub struct Situ {
+    /// The directory of the cluster to talk to, as given to `situ up` [default: the only one running]
+    #[arg(long, global = true, env = "SITU_CLUSTER", value_name = "DIR", hide_env_values = true)]
+    pub cluster: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it all: start a cluster, store a file, count its words in place while a node is killed, check the answer
+    Quickstart(QuickstartArgs),
+    /// Start a cluster on this machine and keep it running until Ctrl-C
+    Up(UpArgs),
+    /// Work with files in the cluster
+    #[command(subcommand)]
+    Fs(FsCommand),
+    /// Run programs on files in the cluster
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Look at the cluster
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Show the blocks of files and where their replicas are; ends with 1 if any file is damaged
+    #[command(after_help = "Example:\n  situ fsck /data")]
+    Fsck(FsckArgs),
+    /// Kill parts of a cluster at random moments and check that nothing acknowledged is lost
+    #[command(subcommand)]
+    Chaos(ChaosCommand),
+    /// Make the certificates of a cluster that is built by hand
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Run a namenode
+    #[command(after_help = "Example:\n  situ namenode --config namenode.toml --format")]
+    Namenode(NamenodeArgs),
+    /// Run a datanode
+    #[command(after_help = "Example:\n  situ datanode --config datanode.toml")]
+    Datanode(RoleArgs),
+    /// Run a scheduler
+    #[command(after_help = "Example:\n  situ scheduler --config scheduler.toml")]
+    Scheduler(RoleArgs),
+    /// Run an executor
+    #[command(after_help = "Example:\n  situ executor --config executor.toml")]
+    Executor(RoleArgs),
+    /// Run a built-in program as a driver or worker; executors do this
+    #[command(hide = true)]
+    Program(ProgramArgs),
+}
+
+/// `situ quickstart`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  situ quickstart --input book.txt")]
+pub struct QuickstartArgs {
+    /// The file to store and count [default: a text of 256 MiB, made with a fixed seed]
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Keep the cluster's directory here, so that `situ up --dir DIR` can start it again
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `situ up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  situ up --dir ./cluster --datanodes 4 --racks 2")]
+pub struct UpArgs {
+    /// Where the cluster lives; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// How many datanodes, each with an executor beside it [default: 3, or as many as there were]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub datanodes: Option<u16>,
+    /// Among how many racks they are spread [default: 1, or as many as there were]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub racks: Option<u16>,
+    /// How many tasks each executor runs at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: u32,
+}
+
+/// `situ fs`.
+#[derive(Debug, Subcommand)]
+pub enum FsCommand {
+    /// Make directories
+    #[command(after_help = "Example:\n  situ fs mkdir -p /data/2026/11")]
+    Mkdir(MkdirArgs),
+    /// Store local files
+    #[command(after_help = "Examples:\n  situ fs put book.txt /data/\n  zcat log.gz | situ fs put - /data/log")]
+    Put(PutArgs),
+    /// Fetch files, verified end to end
+    #[command(after_help = "Example:\n  situ fs get '/data/*.txt' ./here")]
+    Get(GetArgs),
+    /// Write files to standard output, verified
+    #[command(after_help = "Example:\n  situ fs cat '/out/part-*'")]
+    Cat(PathsArgs),
+    /// List directories
+    #[command(disable_help_flag = true, after_help = "Example:\n  situ fs ls -h /data")]
+    Ls(LsArgs),
+    /// Show all about files and directories
+    #[command(after_help = "Example:\n  situ fs stat /data/book.txt")]
+    Stat(PathsArgs),
+    /// Delete files and directories
+    #[command(after_help = "Example:\n  situ fs rm -r /data/old")]
+    Rm(RmArgs),
+    /// Move or rename files and directories
+    #[command(after_help = "Example:\n  situ fs mv /data/a /data/b /archive")]
+    Mv(MvArgs),
+    /// Sum up sizes
+    #[command(disable_help_flag = true, after_help = "Example:\n  situ fs du -s -h /data")]
+    Du(DuArgs),
+    /// Show the room that the cluster has
+    #[command(disable_help_flag = true, after_help = "Example:\n  situ fs df -h")]
+    Df(DfArgs),
+}
+
+/// Paths in the cluster, globs allowed.
+#[derive(Debug, Args)]
+pub struct PathsArgs {
+    /// Paths in the cluster; *, ?, [..] and {..} match, a backslash takes their meaning away
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs mkdir`.
+#[derive(Debug, Args)]
+pub struct MkdirArgs {
+    /// Make missing parents too, and do not mind what is there already
+    #[arg(short, long)]
+    pub parents: bool,
+    /// The directories
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs put`.
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// Replace files that are there already
+    #[arg(short, long)]
+    pub force: bool,
+    /// Store directories with all that they hold
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// How many replicas to keep [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub replication: Option<u16>,
+    /// How long blocks are, such as 16M [default: 128M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub block_size: Option<u64>,
+    /// When a file counts as stored: `durable` once it is on every replica's disk, `visible` once every replica has it
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Durable)]
+    pub durability: DurabilityArg,
+    /// Local files, `-` for standard input; then the target in the cluster
+    #[arg(required = true, num_args = 2.., value_names = ["LOCAL", "TARGET"])]
+    pub paths: Vec<PathBuf>,
+}
+
+/// When a file counts as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// On every replica's disk.
+    Durable,
+    /// Every replica has it.
+    Visible,
+}
+
+/// `situ fs get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Replace local files that are there already
+    #[arg(short, long)]
+    pub force: bool,
+    /// Fetch directories with all that they hold
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Paths in the cluster, globs allowed; then the local target, `-` for standard output
+    #[arg(required = true, num_args = 2.., value_names = ["PATH", "LOCAL"])]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Show directories themselves, not what they hold
+    #[arg(short, long)]
+    pub directory: bool,
+    /// Show sizes as people read them
+    #[arg(short = 'h', long = "human-readable")]
+    pub human: bool,
+    /// Go into subdirectories
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+    /// Paths in the cluster, globs allowed
+    #[arg(default_value = "/", value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Delete directories with all that they hold
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Do not mind what is not there
+    #[arg(short, long)]
+    pub force: bool,
+    /// Paths in the cluster, globs allowed
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs mv`.
+#[derive(Debug, Args)]
+pub struct MvArgs {
+    /// Replace a file that is there already
+    #[arg(short, long)]
+    pub force: bool,
+    /// Paths in the cluster, globs allowed; then the target
+    #[arg(required = true, num_args = 2.., value_names = ["PATH", "TARGET"])]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs du`.
+#[derive(Debug, Args)]
+pub struct DuArgs {
+    /// Sum up each path as a whole
+    #[arg(short, long)]
+    pub summarize: bool,
+    /// Show sizes as people read them
+    #[arg(short = 'h', long = "human-readable")]
+    pub human: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+    /// Paths in the cluster, globs allowed
+    #[arg(default_value = "/", value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// `situ fs df`.
+#[derive(Debug, Args)]
+pub struct DfArgs {
+    /// Show sizes as people read them
+    #[arg(short = 'h', long = "human-readable")]
+    pub human: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+/// `situ job`.
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// Run a built-in program and wait for its end
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Store an executable that is built on situ-compute, run it, and wait for its end
+    #[command(after_help = "Example:\n  situ job submit ./target/release/examples/anagrams /data/words /out")]
+    Submit(SubmitArgs),
+    /// List jobs, newest first
+    #[command(after_help = "Example:\n  situ job list")]
+    List,
+    /// Show all about a job
+    #[command(after_help = "Example:\n  situ job status 1")]
+    Status(JobArgs),
+    /// End a job
+    #[command(after_help = "Example:\n  situ job kill 1")]
+    Kill(JobArgs),
+    /// Print what the processes of a job wrote
+    #[command(after_help = "Example:\n  situ job logs 1")]
+    Logs(JobArgs),
+}
+
+/// The built-in programs.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Count words: a `word<TAB>count` a line, sorted by word within each part
+    #[command(after_help = "Example:\n  situ job run wordcount /data/book.txt /out --reducers 2")]
+    Wordcount {
+        /// A file, a directory or a glob
+        input: String,
+        /// The directory that is made for the result
+        output: String,
+        /// How many parts the result has [default: the number of slots]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        reducers: Option<u32>,
+    },
+    /// Keep the lines that match a regular expression
+    #[command(after_help = "Example:\n  situ job run grep 'error|panic' /logs /out")]
+    Grep {
+        /// The regular expression
+        pattern: String,
+        /// A file, a directory or a glob
+        input: String,
+        /// The directory that is made for the result
+        output: String,
+    },
+}
+
+/// `situ job submit`.
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// The executable
+    pub program: PathBuf,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// A job.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// Its number, as in `job-7` or `7`
+    pub job: String,
+}
+
+/// `situ admin`.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Show capacity, nodes, and blocks that need care
+    #[command(after_help = "Example:\n  situ admin report")]
+    Report,
+}
+
+/// `situ fsck`.
+#[derive(Debug, Args)]
+pub struct FsckArgs {
+    /// Where to look
+    #[arg(default_value = "/")]
+    pub path: String,
+}
+
+/// `situ chaos`.
+#[derive(Debug, Subcommand)]
+pub enum ChaosCommand {
+    /// Kill namenode, datanodes, scheduler and executors with `kill -9`, over and over, while files and jobs go on
+    #[command(after_help = "Example:\n  situ chaos kills --kills 200 --seed 7")]
+    Kills(KillsArgs),
+}
+
+/// `situ chaos kills`.
+#[derive(Debug, Args)]
+pub struct KillsArgs {
+    /// How many kills
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub kills: u32,
+    /// Decides who is killed and when [default: drawn, and printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Keep the cluster's directory here
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `situ ca`.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make a cluster's certificate authority
+    #[command(after_help = "Example:\n  situ ca init --dir ./ca")]
+    Init {
+        /// Where to keep it
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Issue a certificate for one process of the cluster, or for a user
+    #[command(
+        after_help = "Example:\n  situ ca issue --dir ./ca --role datanode --name node-1 --out ./node-1/credentials"
+    )]
+    Issue {
+        /// Where the authority is
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// For which role
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// For which node or user
+        #[arg(long)]
+        name: String,
+        /// Where to put the certificate
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// A role, as a certificate names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Holds the namespace.
+    Namenode,
+    /// Holds replicas.
+    Datanode,
+    /// Holds jobs.
+    Scheduler,
+    /// Runs workers.
+    Executor,
+    /// A person or a program.
+    User,
+}
+
+/// `situ namenode`.
+#[derive(Debug, Args)]
+pub struct NamenodeArgs {
+    /// What all roles take
+    #[command(flatten)]
+    pub role: RoleArgs,
+    /// Make a new, empty namespace first, if the directory holds none
+    #[arg(long)]
+    pub format: bool,
+}
+
+/// What all roles take.
+#[derive(Debug, Args)]
+pub struct RoleArgs {
+    /// The role's configuration, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Listen here instead of where the configuration says
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// End when standard input ends, and say on standard output where it listens; for whoever starts and watches this
+    /// process
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
+
+/// `situ program`.
+#[derive(Debug, Args)]
+pub struct ProgramArgs {
+    /// Its name
+    pub name: String,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// Takes a size such as `16M`, `1GiB` or `4096`; the units are powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        unit => return Err(format!("{unit:?} is not a unit; use K, M or G")),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| format!("{text:?} is not a size; write one such as 16M"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Situ::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_does_something_shows_an_example() {
+        fn visit(command: &clap::Command) {
+            if command.get_subcommands().next().is_none() && !command.is_hide_set() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{} has no example", command.get_name());
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Situ::command());
+    }
+
+    #[test]
+    fn sizes_are_taken_with_and_without_units() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("16M"), Ok(16 << 20));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert!(parse_size("16X").is_err() && parse_size("M").is_err() && parse_size("99999999999G").is_err());
+    }
+}

@@ -1,0 +1,46 @@
+//! `situ ca`: the certificates of a cluster that is built by hand.
+
+use situ_runtime::security::Authority;
+use situ_wire::hello::Role;
+use situ_wire::ids::ClusterId;
+
+use crate::args::{CaCommand, RoleArg};
+use crate::error::{CliResult, LocalContext};
+use crate::show;
+
+/// Runs one command.
+///
+/// # Errors
+/// When a directory cannot be written, or holds what it should not or lacks what it should.
+pub fn run(command: &CaCommand, json: bool) -> CliResult {
+    match command {
+        CaCommand::Init { dir } => {
+            let authority = Authority::create(ClusterId(fastrand::u128(1..)))?;
+            std::fs::create_dir_all(dir).local("cannot make", dir)?;
+            authority.save(dir)?;
+            if json {
+                return show::json(
+                    &serde_json::json!({ "cluster": authority.cluster().to_string(), "directory": dir }),
+                );
+            }
+            show::line(format!("cluster {}", authority.cluster()))?;
+            show::line(format!("its authority is in {}: keep ca.key to yourself", dir.display()))
+        }
+        CaCommand::Issue { dir, role, name, out } => {
+            let role = match role {
+                RoleArg::Namenode => Role::Namenode,
+                RoleArg::Datanode => Role::Datanode,
+                RoleArg::Scheduler => Role::Scheduler,
+                RoleArg::Executor => Role::Executor,
+                RoleArg::User => Role::User,
+            };
+            let credentials = Authority::load(dir)?.issue(&[role], name)?;
+            std::fs::create_dir_all(out).local("cannot make", out)?;
+            credentials.save(out)?;
+            if json {
+                return show::json(&serde_json::json!({ "role": role.name(), "name": name, "directory": out }));
+            }
+            show::line(format!("certificate of {role} {name} in {}", out.display()))
+        }
+    }
+}

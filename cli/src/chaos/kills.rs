@@ -1,0 +1,241 @@
+//! The command: who is killed when, and the verdict.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::ledger::{Ledger, losses};
+use super::work;
+use crate::args::KillsArgs;
+use crate::error::{CliError, CliResult, LocalContext};
+use crate::fs::interrupted;
+use crate::session::Session;
+use crate::show::{self, Progress};
+use crate::up::process::RoleProcess;
+use crate::up::{Cluster, ClusterOptions, Timings};
+
+/// How many nodes, in how many racks.
+const NODES: u16 = 4;
+const RACKS: u16 = 2;
+/// How many writers store files.
+const WRITERS: u64 = 2;
+/// How long the cluster may take to be whole again in the end.
+const HEAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Who can be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Namenode,
+    Scheduler,
+    Datanode(usize),
+    Executor(usize),
+}
+
+/// How often each role was killed.
+#[derive(Debug, Default)]
+struct Tally {
+    namenode: u32,
+    scheduler: u32,
+    datanode: u32,
+    executor: u32,
+}
+
+/// `situ chaos kills`.
+///
+/// # Errors
+/// When anything acknowledged was lost, or the cluster does not become whole again.
+pub async fn kills(args: &KillsArgs, json: bool) -> CliResult {
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..) >> 16);
+    let (directory, keep) = match &args.keep {
+        Some(directory) => (directory.clone(), true),
+        None => (std::env::temp_dir().join(format!("situ-chaos-{seed}-{}", std::process::id())), false),
+    };
+    if !json {
+        show::line(format!("seed {seed}; run it again with `situ chaos kills --kills {} --seed {seed}`", args.kills))?;
+    }
+    let result = tokio::select! {
+        result = run(directory.clone(), args.kills, seed, json) => result,
+        () = interrupted() => Err(CliError::failed("interrupted")),
+    };
+    if keep || result.is_err() {
+        show::note(format!("the cluster's directory is {}", directory.display()));
+    } else {
+        std::fs::remove_dir_all(&directory).local("cannot remove", &directory)?;
+    }
+    result
+}
+
+async fn run(directory: PathBuf, kills: u32, seed: u64, json: bool) -> CliResult {
+    let options = ClusterOptions {
+        program: std::env::current_exe()?,
+        dir: directory,
+        datanodes: Some(NODES),
+        racks: Some(RACKS),
+        slots: 1,
+        timings: Timings::Quick,
+        block_len_bytes: None,
+    };
+    let mut cluster = Cluster::start(options).await?;
+    let config = cluster.layout().client_config();
+    let session = Arc::new(Session::from_config(&config).await?);
+    let (ledger, stop) = (Arc::new(Ledger::default()), Arc::new(AtomicBool::new(false)));
+    for directory in ["/files", "/counts"] {
+        let path = situ_wire::path::DfsPath::parse(directory).map_err(CliError::failed)?;
+        session.client.mkdir(&path, true, crate::session::DIRECTORY_MODE).await?;
+    }
+    let expected = work::input(&session, seed).await?;
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        // A client of its own each, so that each has its own lease.
+        let session = Arc::new(Session::from_config(&config).await?);
+        writers.push(tokio::spawn(work::files(session, Arc::clone(&ledger), Arc::clone(&stop), seed ^ (writer + 1))));
+    }
+    let jobs = tokio::spawn(work::jobs(Arc::clone(&session), Arc::clone(&ledger), Arc::clone(&stop), expected));
+
+    let begun = Instant::now();
+    let tally = under_fire(&mut cluster, kills, seed, json).await?;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await?;
+    }
+    jobs.await??;
+    let took = begun.elapsed();
+    let entries = ledger.entries().clone();
+    let progress = Progress::count("check", (entries.files.len() + entries.jobs.len()) as u64, !json);
+    let found = losses(&session, &entries, || progress.add(1)).await?;
+    progress.clear();
+    let whole = whole_again(&session).await;
+    let stopped = cluster.stop().await;
+    verdict(&tally, &entries, &found, seed, took, json)?;
+    whole?;
+    stopped
+}
+
+/// Kills and restarts, one process after the other, some of them while others are still down.
+async fn under_fire(cluster: &mut Cluster, kills: u32, seed: u64, json: bool) -> CliResult<Tally> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let progress = Progress::count("kills", u64::from(kills), !json);
+    let mut tally = Tally::default();
+    for number in 0..kills {
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
+        // Sometimes two at once: replicas are three, so no block loses its last one.
+        let mut victims = vec![draw(&mut rng)];
+        if rng.u8(0..6) == 0 {
+            let second = draw(&mut rng);
+            if !victims.contains(&second) {
+                victims.push(second);
+            }
+        }
+        for victim in &victims {
+            process(cluster, *victim)?.kill().await?;
+            match victim {
+                Victim::Namenode => tally.namenode += 1,
+                Victim::Scheduler => tally.scheduler += 1,
+                Victim::Datanode(_) => tally.datanode += 1,
+                Victim::Executor(_) => tally.executor += 1,
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..600))).await;
+        for victim in victims {
+            process(cluster, victim)?.restart().await.map_err(|error| {
+                CliError::failed(format!(
+                    "after kill {} of seed {seed}, {victim:?} does not start: {error}",
+                    number + 1
+                ))
+            })?;
+        }
+        progress.add(1);
+    }
+    Ok(tally)
+}
+
+fn draw(rng: &mut fastrand::Rng) -> Victim {
+    match rng.u8(0..8) {
+        0 | 1 => Victim::Namenode,
+        2 => Victim::Scheduler,
+        3..=5 => Victim::Datanode(rng.usize(..usize::from(NODES))),
+        _ => Victim::Executor(rng.usize(..usize::from(NODES))),
+    }
+}
+
+fn process(cluster: &mut Cluster, victim: Victim) -> CliResult<&mut RoleProcess> {
+    let found = match victim {
+        Victim::Namenode => Some(&mut cluster.namenode),
+        Victim::Scheduler => Some(&mut cluster.scheduler),
+        Victim::Datanode(index) => cluster.nodes.get_mut(index).and_then(|node| node.datanode.as_mut()),
+        Victim::Executor(index) => cluster.nodes.get_mut(index).and_then(|node| node.executor.as_mut()),
+    };
+    found.ok_or_else(|| CliError::failed(format!("{victim:?} is not there")))
+}
+
+/// Waits until every block has all its replicas.
+async fn whole_again(session: &Session) -> CliResult {
+    let begun = Instant::now();
+    loop {
+        let report = session.client.report().await?;
+        if report.safe_mode.is_none() && report.under_replicated == 0 && report.missing == 0 && report.pending == 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > HEAL_LIMIT {
+            return Err(CliError::failed(format!(
+                "after {HEAL_LIMIT:?} of peace {} blocks are still under-replicated, {} missing, {} being copied",
+                report.under_replicated, report.missing, report.pending
+            )));
+        }
+        // The namenode tells of no change by itself: it is asked again.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn verdict(
+    tally: &Tally,
+    entries: &super::ledger::Entries,
+    found: &[String],
+    seed: u64,
+    took: Duration,
+    as_json: bool,
+) -> CliResult {
+    let kills = tally.namenode + tally.scheduler + tally.datanode + tally.executor;
+    if as_json {
+        show::json(&json!({
+            "seed": seed, "kills": kills, "seconds": took.as_secs_f64(),
+            "killed": {
+                "namenode": tally.namenode, "scheduler": tally.scheduler,
+                "datanode": tally.datanode, "executor": tally.executor,
+            },
+            "files_acknowledged": entries.files.len(), "files_deleted": entries.deleted.len(),
+            "jobs_succeeded": entries.jobs.len(), "operations_failed": entries.failures, "losses": found,
+        }))?;
+    } else {
+        show::line(format!(
+            "{kills} kills in {:.0} s: namenode {}, scheduler {}, datanodes {}, executors {}",
+            took.as_secs_f64(),
+            tally.namenode,
+            tally.scheduler,
+            tally.datanode,
+            tally.executor
+        ))?;
+        show::line(format!(
+            "{} files stored and {} deleted, {} jobs succeeded; {} operations failed, none of them acknowledged",
+            entries.files.len(),
+            entries.deleted.len(),
+            entries.jobs.len(),
+            entries.failures
+        ))?;
+        if let Some(last) = &entries.last_failure {
+            show::line(format!("  the last failure: {last}"))?;
+        }
+        show::line(format!("{} losses", found.len()))?;
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::failed(format!(
+        "seed {seed}: {} things that were acknowledged are lost:\n  {}",
+        found.len(),
+        found.join("\n  ")
+    )))
+}

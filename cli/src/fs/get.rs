@@ -1,0 +1,129 @@
+//! `get` and `cat`: from the cluster, every byte verified against what the namenode knows of it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use situ_wire::messages::namenode::FileStatus;
+
+use super::paths;
+use super::put::interrupted;
+use crate::args::{GetArgs, PathsArgs};
+use crate::error::{CliError, CliResult, LocalContext};
+use crate::session::Session;
+use crate::show::{self, Progress};
+
+/// `situ fs get`.
+pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliResult {
+    let Some((target, sources)) = args.paths.split_last() else {
+        return Err(CliError::usage("get: expected paths and a local target"));
+    };
+    let found = paths::expand_all(session, sources).await?;
+    if target == "-" {
+        return write_out(session, &found).await;
+    }
+    let started = std::time::Instant::now();
+    let target = PathBuf::from(target);
+    let into_directory = target.is_dir();
+    if found.len() > 1 && !into_directory {
+        return Err(CliError::failed(format!("{}: expected a directory, for several sources", target.display())));
+    }
+    let (mut files, mut bytes) = (0_u64, 0);
+    for status in &found {
+        let destination = if into_directory { target.join(status.path.name()) } else { target.clone() };
+        let mut open = vec![(status.clone(), destination)];
+        while let Some((status, destination)) = open.pop() {
+            if !status.is_directory() {
+                get_one(session, &status, &destination, args.force, json).await?;
+                files += 1;
+                bytes += status.len_bytes();
+                continue;
+            }
+            if !args.recursive {
+                return Err(CliError::failed(format!("{}: is a directory; fetch it with -r", status.path)));
+            }
+            std::fs::create_dir_all(&destination).local("cannot make", &destination)?;
+            for entry in session.client.list_all(&status.path).await? {
+                let below = destination.join(entry.path.name());
+                open.push((entry, below));
+            }
+        }
+    }
+    let took = started.elapsed();
+    if json {
+        return show::json(&serde_json::json!({ "files": files, "bytes": bytes, "seconds": took.as_secs_f64() }));
+    }
+    let count = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    show::note(format!(
+        "fetched {count}, {} in {:.2} s ({})",
+        show::human_size(bytes),
+        took.as_secs_f64(),
+        show::rate(bytes, took)
+    ));
+    Ok(())
+}
+
+/// Fetches one file: written aside, renamed when it is whole.
+async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: bool, json: bool) -> CliResult {
+    if target.exists() && !force {
+        return Err(CliError::failed(format!("{}: exists already; replace it with -f", target.display())));
+    }
+    let mut name = std::ffi::OsString::from(".");
+    name.push(format!("{:016x}._COPYING_", fastrand::u64(..)));
+    let aside = target.with_file_name(name);
+    let progress = Progress::bytes(status.path.name(), Some(status.len_bytes()), !json);
+    let mut file = std::fs::File::create_new(&aside).local("cannot write", &aside)?;
+    let copied = tokio::select! {
+        copied = copy(session, status, &mut file, |more| progress.add(more)) => copied,
+        () = interrupted() => Err(CliError::failed(format!("interrupted; {} is as it was", target.display()))),
+    };
+    let placed = copied.and_then(|()| std::fs::rename(&aside, target).local("cannot write", target));
+    if placed.is_err()
+        && let Err(error) = std::fs::remove_file(&aside)
+    {
+        show::note(format!("{}: could not be cleaned away: {error}", aside.display()));
+    }
+    placed
+}
+
+/// `situ fs cat`.
+pub(super) async fn cat(session: &Session, args: &PathsArgs) -> CliResult {
+    let found = paths::expand_all(session, &args.paths).await?;
+    write_out(session, &found).await
+}
+
+/// All bytes of what several paths or patterns name.
+///
+/// # Errors
+/// When one is not there, is a directory or cannot be read whole.
+pub async fn cat_paths(session: &Session, patterns: &[String], out: &mut impl Write) -> CliResult {
+    for status in paths::expand_all(session, patterns).await? {
+        copy(session, &status, out, |_| ()).await?;
+    }
+    Ok(())
+}
+
+async fn write_out(session: &Session, found: &[FileStatus]) -> CliResult {
+    let mut stdout = std::io::stdout().lock();
+    for status in found {
+        copy(session, status, &mut stdout, |_| ()).await?;
+    }
+    Ok(())
+}
+
+/// Copies a file's verified bytes to `out`.
+async fn copy(session: &Session, status: &FileStatus, out: &mut impl Write, progress: impl Fn(u64)) -> CliResult {
+    if status.is_directory() {
+        return Err(CliError::failed(format!("{}: is a directory; expected a file", status.path)));
+    }
+    let reader = session.client.open(&status.path).await?;
+    let mut stream = reader.stream(0..reader.len_bytes());
+    while let Some(piece) = stream.next().await? {
+        match out.write_all(&piece) {
+            Ok(()) => progress(piece.len() as u64),
+            // Whoever read our output has seen enough, as in `| head`.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error) => return Err(CliError::failed(format!("cannot write what {} holds: {error}", status.path))),
+        }
+    }
+    Ok(())
+}

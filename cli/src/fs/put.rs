@@ -1,0 +1,274 @@
+//! `put`: local files to the cluster.
+//!
+//! A file is written aside and renamed when it is whole and durable, so that its name never shows a part of it, and what
+//! stood there before stays until then.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use situ_client::CreateOptions;
+use situ_wire::messages::datanode::Durability;
+use situ_wire::path::DfsPath;
+use tokio::sync::mpsc;
+
+use super::paths;
+use crate::args::{DurabilityArg, PutArgs};
+use crate::error::{CliError, CliResult, LocalContext};
+use crate::session::{DIRECTORY_MODE, Session};
+use crate::show::{self, Progress};
+
+/// How much is read at once.
+const PIECE_LEN_BYTES: usize = 1 << 20;
+/// How many pieces are read ahead.
+const PIECES_AHEAD: usize = 4;
+
+/// How a file is stored.
+#[derive(Debug, Clone, Default)]
+pub struct PutOptions {
+    /// Whether a file that is there is replaced.
+    pub force: bool,
+    /// How many replicas.
+    pub replication: Option<u16>,
+    /// How long blocks are.
+    pub block_len_bytes: Option<u64>,
+    /// When it counts as stored.
+    pub durability: Durability,
+}
+
+/// What was stored.
+#[derive(Debug, Default, Clone, Copy)]
+struct Stored {
+    files: u64,
+    bytes: u64,
+}
+
+/// `situ fs put`.
+pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliResult {
+    let Some((target, sources)) = args.paths.split_last() else {
+        return Err(CliError::usage("put: expected local files and a target"));
+    };
+    let target_text =
+        target.to_str().ok_or_else(|| CliError::usage(format!("{}: not valid UTF-8", target.display())))?;
+    let target = paths::parse(target_text)?;
+    let options = PutOptions {
+        force: args.force,
+        replication: args.replication,
+        block_len_bytes: args.block_size,
+        durability: match args.durability {
+            DurabilityArg::Durable => Durability::Durable,
+            DurabilityArg::Visible => Durability::Visible,
+        },
+    };
+    let started = std::time::Instant::now();
+    let mut stored = Stored::default();
+    for source in sources {
+        let several = sources.len() > 1 || target_text.ends_with('/');
+        if source.as_os_str() == "-" {
+            if session.client.stat(&target).await?.is_some_and(|status| status.is_directory()) {
+                return Err(CliError::failed(format!(
+                    "{target}: is a directory; name the file that standard input becomes"
+                )));
+            }
+            put_one(session, None, &target, &options, json, &mut stored).await?;
+            continue;
+        }
+        let metadata = std::fs::metadata(source).local("cannot read", source)?;
+        let name = local_name(source)?;
+        let destination = paths::destination(session, &target, &name, several).await?;
+        if metadata.is_dir() {
+            if !args.recursive {
+                return Err(CliError::failed(format!("{}: is a directory; store it with -r", source.display())));
+            }
+            put_tree(session, source, &destination, &options, json, &mut stored).await?;
+        } else {
+            put_one(session, Some(source), &destination, &options, json, &mut stored).await?;
+        }
+    }
+    summary(stored, started.elapsed(), json)
+}
+
+fn summary(stored: Stored, took: Duration, json: bool) -> CliResult {
+    if json {
+        return show::json(&serde_json::json!({
+            "files": stored.files,
+            "bytes": stored.bytes,
+            "seconds": took.as_secs_f64(),
+        }));
+    }
+    let files = if stored.files == 1 { "1 file".to_owned() } else { format!("{} files", stored.files) };
+    show::note(format!(
+        "stored {files}, {} in {:.2} s ({})",
+        show::human_size(stored.bytes),
+        took.as_secs_f64(),
+        show::rate(stored.bytes, took)
+    ));
+    Ok(())
+}
+
+/// The name that a local file has in its directory.
+fn local_name(path: &Path) -> CliResult<String> {
+    let absolute = std::path::absolute(path).local("cannot find", path)?;
+    let name = absolute.file_name().ok_or_else(|| CliError::usage(format!("{}: has no name", path.display())))?;
+    name.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| CliError::failed(format!("{}: its name is not valid UTF-8", path.display())))
+}
+
+/// Stores a directory with all that it holds.
+async fn put_tree(
+    session: &Session,
+    source: &Path,
+    target: &DfsPath,
+    options: &PutOptions,
+    json: bool,
+    stored: &mut Stored,
+) -> CliResult {
+    let mut open: Vec<(PathBuf, DfsPath)> = vec![(source.to_owned(), target.clone())];
+    while let Some((directory, into)) = open.pop() {
+        match session.client.stat(&into).await? {
+            Some(status) if status.is_directory() => {}
+            Some(_) => return Err(CliError::failed(format!("{into}: expected a directory; found a file"))),
+            None => session.client.mkdir(&into, false, DIRECTORY_MODE).await?,
+        }
+        let mut entries: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(&directory).local("cannot list", &directory)? {
+            entries.push(entry.local("cannot list", &directory)?.path());
+        }
+        entries.sort();
+        for entry in entries {
+            let metadata = std::fs::metadata(&entry).local("cannot read", &entry)?;
+            let destination = into.join(&local_name(&entry)?).map_err(CliError::usage)?;
+            if metadata.is_dir() {
+                open.push((entry, destination));
+            } else {
+                put_one(session, Some(&entry), &destination, options, json, stored).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores one local file, or standard input.
+async fn put_one(
+    session: &Session,
+    source: Option<&Path>,
+    target: &DfsPath,
+    options: &PutOptions,
+    json: bool,
+    stored: &mut Stored,
+) -> CliResult {
+    let (reader, total): (Box<dyn std::io::Read + Send>, Option<u64>) = match source {
+        Some(path) => {
+            let file = std::fs::File::open(path).local("cannot read", path)?;
+            let metadata = file.metadata().local("cannot read", path)?;
+            (Box::new(file), metadata.is_file().then_some(metadata.len()))
+        }
+        None => (Box::new(std::io::stdin()), None),
+    };
+    let label = source.map_or(std::borrow::Cow::Borrowed("-"), |path| path.to_string_lossy());
+    let progress = Progress::bytes(target.name(), total, !json);
+    stored.bytes += put_reader(session, reader, &label, target, options, |more| progress.add(more)).await?;
+    stored.files += 1;
+    Ok(())
+}
+
+/// Stores all that `reader` gives as the file `target`; gives its length.
+///
+/// # Errors
+/// When the reader or the cluster fails, or the target is there and may not be replaced; nothing is left behind.
+pub async fn put_reader(
+    session: &Session,
+    reader: Box<dyn std::io::Read + Send>,
+    label: &str,
+    target: &DfsPath,
+    options: &PutOptions,
+    progress: impl Fn(u64),
+) -> CliResult<u64> {
+    match session.client.stat(target).await? {
+        Some(status) if status.is_directory() => {
+            return Err(CliError::failed(format!("{target}: expected a file's path; found a directory")));
+        }
+        Some(_) if !options.force => {
+            return Err(CliError::failed(format!(
+                "{target}: exists already; replace it with -f or name another target"
+            )));
+        }
+        _ => {}
+    }
+    let aside = paths::aside(target)?;
+    let copied = tokio::select! {
+        copied = copy_to(session, reader, label, &aside, options, progress) => copied,
+        () = interrupted() => Err(CliError::failed(format!("interrupted; {target} is as it was"))),
+    };
+    let published = match copied {
+        Ok(len) => match session.client.rename(&aside, target, options.force).await {
+            Ok(()) => return Ok(len),
+            Err(error) => CliError::from(error),
+        },
+        Err(error) => error,
+    };
+    if let Err(error) = session.client.delete(&aside, false).await {
+        show::note(format!("{aside}: could not be cleaned away: {error}"));
+    }
+    Err(published)
+}
+
+async fn copy_to(
+    session: &Session,
+    reader: Box<dyn std::io::Read + Send>,
+    label: &str,
+    aside: &DfsPath,
+    options: &PutOptions,
+    progress: impl Fn(u64),
+) -> CliResult<u64> {
+    let mut create = CreateOptions { durability: Some(options.durability), parents: false, ..CreateOptions::default() };
+    create.replication = options.replication.or(create.replication);
+    create.block_len_bytes = options.block_len_bytes.or(create.block_len_bytes);
+    let mut writer = session.client.create(aside, create).await?;
+    let (pieces, mut queue) = mpsc::channel(PIECES_AHEAD);
+    // A thread of its own: a read of standard input cannot be given up, and the process must not wait for it to end.
+    std::thread::spawn(move || read_pieces(reader, &pieces));
+    let mut len = 0;
+    while let Some(piece) = queue.recv().await {
+        let piece: Bytes = piece.map_err(|error| CliError::failed(format!("cannot read {label}: {error}")))?;
+        len += piece.len() as u64;
+        let piece_len = piece.len() as u64;
+        writer.write(piece).await?;
+        progress(piece_len);
+    }
+    writer.close().await?;
+    Ok(len)
+}
+
+/// Sends all that `reader` gives, in pieces, until its end or nobody listens.
+fn read_pieces(mut reader: Box<dyn std::io::Read + Send>, pieces: &mpsc::Sender<std::io::Result<Bytes>>) {
+    loop {
+        let mut piece = BytesMut::zeroed(PIECE_LEN_BYTES);
+        let mut filled = 0;
+        while filled < piece.len() {
+            match reader.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(len) => filled += len,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // Nobody listens: the copy has failed already.
+                    let _ = pieces.blocking_send(Err(error));
+                    return;
+                }
+            }
+        }
+        piece.truncate(filled);
+        if filled == 0 || pieces.blocking_send(Ok(piece.freeze())).is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for Ctrl-C.
+pub async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler the signal ends the process by itself.
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,175 @@
+//! `ls`, `stat`, `du` and `df`.
+
+use serde_json::json;
+use situ_wire::messages::namenode::{FileKind, FileStatus, Liveness};
+
+use super::paths;
+use crate::args::{DfArgs, DuArgs, LsArgs, PathsArgs};
+use crate::error::CliResult;
+use crate::session::Session;
+use crate::show::{self, local_time, size};
+
+/// `situ fs ls`.
+pub(super) async fn ls(session: &Session, args: &LsArgs, as_json: bool) -> CliResult {
+    let found = paths::expand_all(session, &args.paths).await?;
+    let several = found.len() > 1;
+    for status in found {
+        if !status.is_directory() || args.directory {
+            rows(std::slice::from_ref(&status), args.human, as_json)?;
+            continue;
+        }
+        let mut open = vec![status];
+        while let Some(directory) = open.pop() {
+            if several && !args.recursive && !as_json {
+                show::line(format!("{}:", directory.path))?;
+            }
+            let entries = session.client.list_all(&directory.path).await?;
+            rows(&entries, args.human, as_json)?;
+            if args.recursive {
+                open.extend(entries.into_iter().rev().filter(FileStatus::is_directory));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> CliResult {
+    if as_json {
+        return entries.iter().try_for_each(|status| show::json(&status_json(status)));
+    }
+    let sizes: Vec<String> = entries.iter().map(|status| size(status.len_bytes(), human)).collect();
+    let width = |text: &dyn Fn(&FileStatus) -> usize| entries.iter().map(text).max().unwrap_or(0);
+    let (owners, groups) = (width(&|status| status.owner.len()), width(&|status| status.group.len()));
+    let size_width = sizes.iter().map(String::len).max().unwrap_or(0);
+    for (status, size) in entries.iter().zip(sizes) {
+        let (replicas, mark) = match status.kind {
+            FileKind::Directory => ("-".to_owned(), ""),
+            FileKind::File { replication, open, .. } => {
+                (replication.to_string(), if open { "  (being written)" } else { "" })
+            }
+        };
+        show::line(format!(
+            "{} {replicas:>3} {:owners$} {:groups$} {size:>size_width$} {} {}{mark}",
+            mode(status),
+            status.owner,
+            status.group,
+            local_time(status.modified),
+            shown(status.path.as_str()),
+        ))?;
+    }
+    Ok(())
+}
+
+/// `drwxr-xr-x`.
+fn mode(status: &FileStatus) -> String {
+    let mut text = String::from(if status.is_directory() { "d" } else { "-" });
+    for shift in [6, 3, 0] {
+        let bits = status.mode >> shift;
+        for (bit, letter) in [(4, 'r'), (2, 'w'), (1, 'x')] {
+            text.push(if bits & bit == 0 { '-' } else { letter });
+        }
+    }
+    text
+}
+
+/// A path for a terminal: nothing in it can move the cursor (control characters are refused already; what only looks
+/// like another text is shown as it is).
+fn shown(path: &str) -> &str {
+    path
+}
+
+fn status_json(status: &FileStatus) -> serde_json::Value {
+    let mut value = json!({
+        "path": status.path.as_str(),
+        "type": if status.is_directory() { "directory" } else { "file" },
+        "inode": status.inode.0,
+        "owner": status.owner,
+        "group": status.group,
+        "mode": format!("{:04o}", status.mode),
+        "modified_ms": status.modified.0,
+    });
+    if let FileKind::File { len_bytes, replication, block_len_bytes, open } = status.kind {
+        value["bytes"] = len_bytes.into();
+        value["replication"] = replication.into();
+        value["block_bytes"] = block_len_bytes.into();
+        value["open"] = open.into();
+    }
+    value
+}
+
+/// `situ fs stat`.
+pub(super) async fn stat(session: &Session, args: &PathsArgs, as_json: bool) -> CliResult {
+    for status in paths::expand_all(session, &args.paths).await? {
+        if as_json {
+            show::json(&status_json(&status))?;
+            continue;
+        }
+        show::line(format!("{}", status.path))?;
+        match status.kind {
+            FileKind::Directory => show::line("  type         directory")?,
+            FileKind::File { len_bytes, replication, block_len_bytes, open } => {
+                show::line(format!("  type         file{}", if open { ", being written" } else { "" }))?;
+                show::line(format!("  size         {len_bytes} bytes ({})", show::human_size(len_bytes)))?;
+                show::line(format!("  replication  {replication}"))?;
+                show::line(format!("  block size   {}", show::human_size(block_len_bytes)))?;
+            }
+        }
+        show::line(format!("  owner        {}:{}", status.owner, status.group))?;
+        show::line(format!("  mode         {} ({:04o})", mode(&status), status.mode))?;
+        show::line(format!("  modified     {}", local_time(status.modified)))?;
+        show::line(format!("  inode        {}", status.inode.0))?;
+    }
+    Ok(())
+}
+
+/// `situ fs du`.
+pub(super) async fn du(session: &Session, args: &DuArgs, as_json: bool) -> CliResult {
+    let mut targets = Vec::new();
+    for status in paths::expand_all(session, &args.paths).await? {
+        if args.summarize || !status.is_directory() {
+            targets.push(status);
+        } else {
+            targets.extend(session.client.list_all(&status.path).await?);
+        }
+    }
+    let mut rows = Vec::new();
+    for status in targets {
+        let summary = session.client.summary(&status.path).await?;
+        if as_json {
+            show::json(&json!({
+                "path": status.path.as_str(), "bytes": summary.len_bytes, "space_bytes": summary.space_bytes,
+                "files": summary.files, "directories": summary.directories,
+            }))?;
+        }
+        rows.push((size(summary.len_bytes, args.human), size(summary.space_bytes, args.human), status.path));
+    }
+    let first = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
+    let second = rows.iter().map(|row| row.1.len()).max().unwrap_or(0);
+    if !as_json {
+        for (len, space, path) in rows {
+            show::line(format!("{len:>first$}  {space:>second$}  {path}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// `situ fs df`.
+pub(super) async fn df(session: &Session, args: &DfArgs, as_json: bool) -> CliResult {
+    let report = session.client.report().await?;
+    let live = report.datanodes.iter().filter(|datanode| datanode.liveness != Liveness::Dead);
+    let (mut capacity, mut used, mut free) = (0_u64, 0_u64, 0_u64);
+    for volume in live.flat_map(|datanode| &datanode.volumes).filter(|volume| volume.failed.is_none()) {
+        capacity = capacity.saturating_add(volume.capacity_bytes);
+        used = used.saturating_add(volume.used_bytes);
+        free = free.saturating_add(volume.free_bytes);
+    }
+    if as_json {
+        return show::json(&json!({ "capacity_bytes": capacity, "used_bytes": used, "free_bytes": free }));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+    let share = if capacity == 0 { 0.0 } else { used as f64 * 100.0 / capacity as f64 };
+    let row =
+        |cells: [&str; 4]| show::line(format!("{:>12} {:>12} {:>12} {:>6}", cells[0], cells[1], cells[2], cells[3]));
+    row(["capacity", "used", "free", "use"])?;
+    row([&size(capacity, args.human), &size(used, args.human), &size(free, args.human), &format!("{share:.1}%")])
+}

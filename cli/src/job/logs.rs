@@ -1,0 +1,70 @@
+//! What the processes of a job wrote.
+
+use situ_wire::ids::JobId;
+use situ_wire::messages::executor::LogName;
+use situ_wire::messages::scheduler::LogLocation;
+
+use crate::error::CliResult;
+use crate::session::Session;
+use crate::show;
+
+/// `situ job logs`.
+pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult {
+    for location in session.client.scheduler().logs(job).await? {
+        let title = match location.log {
+            LogName::DriverOut(attempt) => format!("driver, attempt {attempt}, standard output"),
+            LogName::DriverErr(attempt) => format!("driver, attempt {attempt}, standard error"),
+            LogName::Worker => "workers".to_owned(),
+        };
+        let text = match read(session, job, &location).await {
+            Ok(text) => text,
+            Err(error) => {
+                show::note(format!("{} on {}: cannot be read: {error}", title, location.node));
+                continue;
+            }
+        };
+        if json {
+            show::json(&serde_json::json!({
+                "log": title, "node": location.node.0, "text": String::from_utf8_lossy(&text),
+            }))?;
+        } else if !text.is_empty() {
+            show::line(format!("== {title} on {}", location.node))?;
+            show::out(&text)?;
+            if !text.ends_with(b"\n") {
+                show::line("")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the last attempt at the driver printed: the program's own result, so it goes to standard output.
+pub(super) async fn driver_output(session: &Session, job: JobId, json: bool) -> CliResult {
+    if json {
+        return Ok(());
+    }
+    let last = session.client.scheduler().logs(job).await?.into_iter().filter_map(|location| match location.log {
+        LogName::DriverOut(attempt) => Some((attempt, location)),
+        LogName::DriverErr(_) | LogName::Worker => None,
+    });
+    let Some((_, location)) = last.max_by_key(|(attempt, _)| *attempt) else { return Ok(()) };
+    match read(session, job, &location).await {
+        Ok(text) => show::out(text),
+        Err(error) => {
+            show::note(format!("what the driver printed on {} cannot be read: {error}", location.node));
+            Ok(())
+        }
+    }
+}
+
+async fn read(session: &Session, job: JobId, location: &LogLocation) -> CliResult<Vec<u8>> {
+    let reader = session.client.scheduler().log_reader(location.address);
+    let mut text = Vec::new();
+    loop {
+        let piece = reader.read(job, location.log, text.len() as u64).await?;
+        if piece.is_empty() {
+            return Ok(text);
+        }
+        text.extend_from_slice(&piece);
+    }
+}

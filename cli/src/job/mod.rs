@@ -1,0 +1,110 @@
+//! `situ job`: programs that run where the blocks are.
+
+mod follow;
+mod logs;
+mod show;
+
+use situ_wire::ids::JobId;
+use situ_wire::messages::scheduler::Program;
+use situ_wire::path::DfsPath;
+
+use crate::args::{JobArgs, JobCommand, RunCommand, SubmitArgs};
+use crate::error::{CliError, CliResult, LocalContext};
+use crate::session::{DIRECTORY_MODE, Session};
+use crate::show as screen;
+
+pub use follow::follow;
+pub use show::{recovery_text, status_json};
+
+/// Where submitted executables are kept, by their hash.
+const PROGRAMS: &str = "/.situ/programs";
+
+/// Runs one command.
+pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResult {
+    match command {
+        JobCommand::Run(program) => {
+            let (name, arguments) = built_in(program);
+            let job = start(session, Program::BuiltIn { name: name.to_owned() }, arguments).await?;
+            finish(session, job, json).await
+        }
+        JobCommand::Submit(args) => {
+            let program = store(session, args).await?;
+            let job = start(session, program, args.arguments.clone()).await?;
+            finish(session, job, json).await
+        }
+        JobCommand::List => show::list(session, json).await,
+        JobCommand::Status(args) => show::status(session, parse(args)?, json).await,
+        JobCommand::Kill(args) => {
+            let job = parse(args)?;
+            session.client.scheduler().kill(job, "killed by its user").await?;
+            if json {
+                screen::json(&serde_json::json!({ "killed": job.0 }))
+            } else {
+                screen::line(format!("{job} is ended"))
+            }
+        }
+        JobCommand::Logs(args) => logs::all(session, parse(args)?, json).await,
+    }
+}
+
+fn parse(args: &JobArgs) -> CliResult<JobId> {
+    args.job.parse().map_err(|_| CliError::usage(format!("{:?}: expected a job's number, as in job-7 or 7", args.job)))
+}
+
+fn built_in(command: &RunCommand) -> (&'static str, Vec<String>) {
+    match command {
+        RunCommand::Wordcount { input, output, reducers } => {
+            let mut arguments = vec![input.clone(), output.clone()];
+            if let Some(reducers) = reducers {
+                arguments.extend(["--reducers".to_owned(), reducers.to_string()]);
+            }
+            ("wordcount", arguments)
+        }
+        RunCommand::Grep { pattern, input, output } => ("grep", vec![pattern.clone(), input.clone(), output.clone()]),
+    }
+}
+
+/// Stores an executable under the hash of its bytes, once.
+async fn store(session: &Session, args: &SubmitArgs) -> CliResult<Program> {
+    let path = &args.program;
+    let bytes = std::fs::read(path).local("cannot read the program", path)?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(CliError::failed(format!(
+            "{}: not an executable of this platform: expected an ELF file, as `cargo build --release` makes it",
+            path.display()
+        )));
+    }
+    let hash = blake3::hash(&bytes);
+    let directory = DfsPath::parse(PROGRAMS).map_err(CliError::failed)?;
+    let stored = directory.join(&hash.to_hex()).map_err(CliError::failed)?;
+    if session.client.stat(&stored).await?.is_none() {
+        session.client.mkdir(&directory, true, DIRECTORY_MODE).await?;
+        // Another client may store the same bytes at the same time: then either copy will do.
+        let options = crate::fs::PutOptions { force: true, ..Default::default() };
+        let len = bytes.len() as u64;
+        let progress = screen::Progress::bytes("program", Some(len), true);
+        let reader = Box::new(std::io::Cursor::new(bytes));
+        crate::fs::put_reader(session, reader, &path.to_string_lossy(), &stored, &options, |more| progress.add(more))
+            .await?;
+    }
+    let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into_owned();
+    Ok(Program::Stored { name, path: stored, hash: *hash.as_bytes() })
+}
+
+/// Submits a job.
+///
+/// # Errors
+/// When the scheduler does not take it.
+pub async fn start(session: &Session, program: Program, arguments: Vec<String>) -> CliResult<JobId> {
+    Ok(session.client.scheduler().submit(program, arguments).await?)
+}
+
+/// Waits for a job's end, shows how it goes, and says how it went.
+async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
+    if !json {
+        screen::note(format!("{job}"));
+    }
+    let status = follow(session, job, !json, |_| ()).await?;
+    logs::driver_output(session, job, json).await?;
+    show::ending(&status, json)
+}

@@ -1,0 +1,198 @@
+//! Jobs on the screen.
+
+use serde_json::{Value, json};
+use situ_wire::ids::JobId;
+use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, StageStatus};
+
+use crate::error::{CliError, CliResult};
+use crate::session::Session;
+use crate::show::{self, human_size, local_time};
+
+/// `situ job list`.
+pub(super) async fn list(session: &Session, as_json: bool) -> CliResult {
+    let jobs = session.client.scheduler().list().await?;
+    for job in &jobs {
+        if as_json {
+            show::json(&summary_json(job))?;
+            continue;
+        }
+        show::line(format!(
+            "{:8} {:10} {}  {:>8}  {:10} {} {}",
+            job.job.to_string(),
+            state_word(&job.state),
+            local_time(job.submitted),
+            job.ended.map_or_else(String::new, |ended| format!("{:.1} s", ended.since(job.submitted).as_secs_f64())),
+            job.user,
+            job.program.name(),
+            job.arguments.join(" "),
+        ))?;
+    }
+    if jobs.is_empty() && !as_json {
+        show::note("no jobs yet; run one with `situ job run wordcount IN OUT`");
+    }
+    Ok(())
+}
+
+/// `situ job status`.
+pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliResult {
+    let status = session.client.scheduler().status(job).await?;
+    if as_json {
+        return show::json(&status_json(&status));
+    }
+    let summary = &status.summary;
+    show::line(format!("{}  {} {}", summary.job, summary.program.name(), summary.arguments.join(" ")))?;
+    show::line(format!("  state      {}", state_text(&summary.state)))?;
+    show::line(format!("  user       {}", summary.user))?;
+    show::line(format!("  submitted  {}", local_time(summary.submitted)))?;
+    if let Some(ended) = summary.ended {
+        show::line(format!("  took       {:.2} s", ended.since(summary.submitted).as_secs_f64()))?;
+    }
+    show::line(format!(
+        "  read       {} ({} from other nodes)",
+        human_size(status.metrics.input_bytes),
+        human_size(status.metrics.remote_bytes)
+    ))?;
+    show::line(format!("  shuffled   {}", human_size(status.metrics.shuffle_read_bytes)))?;
+    for stage in &status.stages {
+        show::line(format!("  {}", stage_text(stage)))?;
+    }
+    if !status.recoveries.is_empty() {
+        show::line("  lost and brought back:")?;
+    }
+    for recovery in &status.recoveries {
+        show::line(format!("    {}", recovery_text(recovery)))?;
+    }
+    if status.recoveries_dropped > 0 {
+        show::line(format!("    and {} earlier ones", status.recoveries_dropped))?;
+    }
+    Ok(())
+}
+
+/// What a command that waited for a job says at its end.
+///
+/// # Errors
+/// When the job did not succeed.
+pub(super) fn ending(status: &JobStatus, as_json: bool) -> CliResult {
+    if as_json {
+        show::json(&status_json(status))?;
+    }
+    let summary = &status.summary;
+    let took = summary.ended.map_or(0.0, |ended| ended.since(summary.submitted).as_secs_f64());
+    match &summary.state {
+        JobState::Succeeded => {
+            if !as_json {
+                show::note(format!("{} succeeded in {took:.2} s", summary.job));
+            }
+            Ok(())
+        }
+        state => Err(CliError::failed(format!("{} {}", summary.job, state_text(state)))),
+    }
+}
+
+/// One stage in a line.
+pub(super) fn stage_text(stage: &StageStatus) -> String {
+    let [process, node, rack, any, none] = stage.localities;
+    let mut text = format!("{} {}: {} of {} tasks done", stage.stage, stage.name, stage.done, stage.tasks);
+    if stage.failed > 0 {
+        text += &format!(", {} attempts failed", stage.failed);
+    }
+    if process + node + rack + any > 0 {
+        text += &format!("; {} node-local, {rack} rack-local, {any} elsewhere", process + node);
+    }
+    if none > 0 {
+        text += &format!("; {none} anywhere");
+    }
+    text
+}
+
+/// One loss and what became of it, in a line.
+pub fn recovery_text(recovery: &Recovery) -> String {
+    let (what, from) = match recovery.lost {
+        Lost::RunningTask => ("running task", "run again, reading another replica"),
+        Lost::MapOutput => ("map output", "computed again from its lineage"),
+        Lost::CachedPartition => ("cached partition", "computed again from its lineage"),
+    };
+    let task = format!("{} {}", recovery.task.stage, recovery.task.partition);
+    match (&recovery.recovered_by, recovery.recovered_at) {
+        (Some((attempt, node)), Some(at)) => format!(
+            "{what} of {task} on {}: {from} as attempt {} on {node}, {:.1} s later",
+            recovery.node,
+            attempt.attempt,
+            at.since(recovery.lost_at).as_secs_f64()
+        ),
+        _ => format!("{what} of {task} on {}: not needed again so far", recovery.node),
+    }
+}
+
+fn state_word(state: &JobState) -> &'static str {
+    match state {
+        JobState::Waiting => "waiting",
+        JobState::Running => "running",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed { .. } => "failed",
+        JobState::Killed { .. } => "killed",
+    }
+}
+
+fn state_text(state: &JobState) -> String {
+    match state {
+        JobState::Failed { reason } | JobState::Killed { reason } => format!("{}: {reason}", state_word(state)),
+        _ => state_word(state).to_owned(),
+    }
+}
+
+fn summary_json(job: &JobSummary) -> Value {
+    let mut value = json!({
+        "job": job.job.0,
+        "program": job.program.name(),
+        "arguments": job.arguments,
+        "user": job.user,
+        "state": state_word(&job.state),
+        "submitted_ms": job.submitted.0,
+        "ended_ms": job.ended.map(|ended| ended.0),
+    });
+    if let JobState::Failed { reason } | JobState::Killed { reason } = &job.state {
+        value["reason"] = reason.as_str().into();
+    }
+    value
+}
+
+/// All about a job, for a program.
+pub fn status_json(status: &JobStatus) -> Value {
+    let mut value = summary_json(&status.summary);
+    value["stages"] = status
+        .stages
+        .iter()
+        .map(|stage| {
+            let [process, node, rack, any, none] = stage.localities;
+            json!({
+                "stage": stage.stage.0, "name": stage.name, "tasks": stage.tasks, "done": stage.done,
+                "running": stage.running, "failed_attempts": stage.failed,
+                "attempts": { "process": process, "node": node, "rack": rack, "any": any, "no_preference": none },
+            })
+        })
+        .collect();
+    value["recoveries"] = status
+        .recoveries
+        .iter()
+        .map(|recovery| {
+            json!({
+                "lost": match recovery.lost {
+                    Lost::RunningTask => "running task",
+                    Lost::MapOutput => "map output",
+                    Lost::CachedPartition => "cached partition",
+                },
+                "stage": recovery.task.stage.0,
+                "partition": recovery.task.partition.0,
+                "node": recovery.node.0,
+                "lost_ms": recovery.lost_at.0,
+                "recovered_on": recovery.recovered_by.as_ref().map(|(_, node)| node.0.as_str()),
+                "recovered_ms": recovery.recovered_at.map(|at| at.0),
+            })
+        })
+        .collect();
+    value["input_bytes"] = status.metrics.input_bytes.into();
+    value["remote_bytes"] = status.metrics.remote_bytes.into();
+    value["shuffle_bytes"] = status.metrics.shuffle_read_bytes.into();
+    value
+}

@@ -1,0 +1,104 @@
+//! What is printed at the end.
+
+use serde_json::json;
+use situ_wire::messages::namenode::Liveness;
+use situ_wire::messages::scheduler::{Lost, StageOutput, StageStatus};
+
+use super::story::Outcome;
+use crate::error::CliResult;
+use crate::job::{recovery_text, status_json};
+use crate::show::{self, human_size};
+
+/// Node-local, rack-local, elsewhere: attempts of the map stage.
+fn localities(stage: Option<&StageStatus>) -> (u32, u32, u32) {
+    stage.map_or((0, 0, 0), |stage| {
+        let [process, node, rack, any, _] = stage.localities;
+        (process + node, rack, any)
+    })
+}
+
+/// Prints it, as lines or as JSON.
+pub(super) fn print(outcome: &Outcome, as_json: bool) -> CliResult {
+    let map = outcome.job.stages.iter().find(|stage| matches!(stage.output, StageOutput::Shuffle { .. }));
+    let (node, rack, any) = localities(map);
+    let before = localities(outcome.kill.stage.as_ref());
+    let ratio = outcome.job_cpu_s / outcome.count_cpu_s.max(1e-9);
+    if as_json {
+        return print_json(outcome, (node, rack, any), before, ratio);
+    }
+    show::line("\ntop words")?;
+    let width = outcome.top.first().map_or(1, |(_, count)| count.to_string().len());
+    for (word, count) in &outcome.top {
+        show::line(format!("  {count:>width$}  {}", String::from_utf8_lossy(word)))?;
+    }
+    show::line("\nwhere the map tasks ran")?;
+    show::line(format!("  {node} node-local, {rack} rack-local, {any} elsewhere"))?;
+    let started = before.0 + before.1 + before.2;
+    if started > 0 {
+        show::line(format!("  before the kill: {} of {started} node-local", before.0))?;
+    }
+    show::line(format!("\nwhat was lost with {} and how it came back", outcome.kill.node))?;
+    if outcome.job.recoveries.is_empty() {
+        show::line("  nothing of the job")?;
+    }
+    for recovery in &outcome.job.recoveries {
+        show::line(format!("  {}", recovery_text(recovery)))?;
+    }
+    show::line(format!(
+        "  {} replicas: copied from the others, all whole again after {:.1} s",
+        outcome.kill.replicas,
+        outcome.healed_after.as_secs_f64()
+    ))?;
+    let live = outcome.report.datanodes.iter().filter(|node| node.liveness == Liveness::Live).count();
+    show::line("\nin the end")?;
+    show::line(format!(
+        "  {live} of {} datanodes live, {} blocks, {} under-replicated, {} missing, {} corrupt",
+        outcome.report.datanodes.len(),
+        outcome.report.blocks,
+        outcome.report.under_replicated,
+        outcome.report.missing,
+        outcome.report.corrupt
+    ))?;
+    show::line(format!(
+        "  {} words of {} counted; {:.2} s of processor time for the job, {:.2} s for the count in one thread: {ratio:.2} times",
+        outcome.words,
+        human_size(outcome.input_len_bytes),
+        outcome.job_cpu_s,
+        outcome.count_cpu_s
+    ))?;
+    show::line(format!("  all of it in {:.1} s", outcome.total.as_secs_f64()))
+}
+
+fn print_json(outcome: &Outcome, all: (u32, u32, u32), before: (u32, u32, u32), ratio: f64) -> CliResult {
+    let top: Vec<_> = outcome
+        .top
+        .iter()
+        .map(|(word, count)| json!({ "word": String::from_utf8_lossy(word), "count": count }))
+        .collect();
+    let tasks =
+        |(node, rack, any): (u32, u32, u32)| json!({ "node_local": node, "rack_local": rack, "elsewhere": any });
+    let lost = |what: Lost| outcome.job.recoveries.iter().filter(|recovery| recovery.lost == what).count();
+    show::json(&json!({
+        "input_bytes": outcome.input_len_bytes,
+        "words": outcome.words,
+        "top": top,
+        "result_equals_count": true,
+        "put_seconds": outcome.put.as_secs_f64(),
+        "count_seconds": outcome.count_wall.as_secs_f64(),
+        "count_cpu_seconds": outcome.count_cpu_s,
+        "job_seconds": outcome.job_wall.as_secs_f64(),
+        "job_cpu_seconds": outcome.job_cpu_s,
+        "job_cpu_ratio": ratio,
+        "map_tasks": tasks(all),
+        "map_tasks_before_kill": tasks(before),
+        "killed": {
+            "node": outcome.kill.node, "during_job": outcome.kill.during_job, "replicas": outcome.kill.replicas,
+            "running_tasks_lost": lost(Lost::RunningTask), "map_outputs_lost": lost(Lost::MapOutput),
+        },
+        "healed_after_seconds": outcome.healed_after.as_secs_f64(),
+        "under_replicated": outcome.report.under_replicated,
+        "missing": outcome.report.missing,
+        "job": status_json(&outcome.job),
+        "total_seconds": outcome.total.as_secs_f64(),
+    }))
+}

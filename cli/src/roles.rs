@@ -1,0 +1,250 @@
+//! `situ namenode|datanode|scheduler|executor`: each role as a process of its own.
+
+use std::future::Future;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use situ_compute::executor::{Executor, ExecutorConfig};
+use situ_compute::scheduler::{SchedulerConfig, SchedulerServer};
+use situ_datanode::{Datanode, DatanodeConfig};
+use situ_namenode::{Namenode, NamenodeConfig};
+use situ_runtime::Runtime;
+use situ_runtime::real::RealRuntime;
+use situ_runtime::security::Credentials;
+use situ_runtime::transport::Transport;
+use situ_wire::ids::ClusterId;
+use tokio::sync::oneshot;
+
+use crate::args::{NamenodeArgs, RoleArgs};
+use crate::error::{CliError, CliResult, LocalContext};
+use crate::fs::interrupted;
+use crate::show;
+use crate::up::process::Ready;
+use crate::world;
+
+/// A role's configuration file: where its certificate is, and a table for the role.
+///
+/// ```toml
+/// credentials = "credentials/namenode"
+///
+/// [namenode]
+/// directory = "/var/lib/situ/namenode"
+/// ```
+#[derive(Debug)]
+pub struct RoleFile<T> {
+    /// The directory of the role's certificate.
+    pub credentials: PathBuf,
+    /// The role's own part.
+    pub role: T,
+}
+
+impl<T: DeserializeOwned> RoleFile<T> {
+    /// Reads the file at `path`, in which the table of the role is called `role`. Relative paths of certificates are
+    /// taken from where the file lies.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not such a file.
+    pub fn load(path: &Path, role: &str) -> CliResult<Self> {
+        let text = std::fs::read_to_string(path).local("cannot read the configuration", path)?;
+        let invalid = |reason: String| CliError::failed(format!("{}: {reason}", path.display()));
+        let mut table: toml::Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let credentials = match table.remove("credentials") {
+            Some(toml::Value::String(directory)) => path.parent().unwrap_or(Path::new(".")).join(directory),
+            Some(other) => return Err(invalid(format!("credentials = {other}: expected the path of a directory"))),
+            None => {
+                return Err(invalid(
+                    "credentials: missing; expected the directory of this process's certificate, as `situ ca issue` makes it"
+                        .to_owned(),
+                ));
+            }
+        };
+        let Some(part) = table.remove(role) else {
+            return Err(invalid(format!("[{role}]: missing; expected a table with the {role}'s configuration")));
+        };
+        if let Some(unknown) = table.keys().next() {
+            return Err(invalid(format!("{unknown}: not known here; expected `credentials` and [{role}]")));
+        }
+        let role_part = part.try_into().map_err(|error| invalid(format!("[{role}]: {error}")))?;
+        Ok(Self { credentials, role: role_part })
+    }
+}
+
+impl RoleFile<()> {
+    /// The text of a role's configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be written as TOML.
+    pub fn to_toml<T: Serialize>(role: &str, credentials: &Path, config: &T) -> CliResult<String> {
+        let mut table = toml::Table::new();
+        table.insert("credentials".to_owned(), toml::Value::try_from(credentials)?);
+        table.insert(role.to_owned(), toml::Value::try_from(config)?);
+        Ok(toml::to_string_pretty(&table)?)
+    }
+}
+
+/// What every role needs before it starts.
+struct Start {
+    runtime: RealRuntime,
+    cluster: ClusterId,
+    listener: <<RealRuntime as Runtime>::Transport as Transport>::Listener,
+}
+
+impl Start {
+    async fn new(credentials: &Path, listen: SocketAddr) -> CliResult<Self> {
+        world::start_log("info");
+        let cluster = Credentials::load(credentials)?.cluster();
+        let runtime = world::runtime(Some(credentials))?;
+        let listener = runtime.transport().listen(listen).await?;
+        Ok(Self { runtime, cluster, listener })
+    }
+}
+
+/// `situ namenode`.
+pub async fn namenode(args: &NamenodeArgs) -> CliResult {
+    let file: RoleFile<NamenodeConfig> = RoleFile::load(&args.role.config, "namenode")?;
+    let listen = args.role.listen.unwrap_or(file.role.listen);
+    let Start { runtime, cluster, listener } = Start::new(&file.credentials, listen).await?;
+    // A cluster that `situ up` supervises formats its namenode by itself, once.
+    let (disk, directory) = (*runtime.disk(), file.role.directory.clone());
+    if (args.format || args.role.supervised) && situ_namenode::formatted_cluster(&disk, &directory)?.is_none() {
+        situ_namenode::format(&disk, &directory, cluster)?;
+    }
+    let handle = Namenode::start(runtime, file.role, cluster, listener).await?;
+    let stopped = async {
+        match handle.stopped().await {
+            Ok(()) => "it was told to end".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    run(&args.role, handle.address(), stopped).await?;
+    Ok(handle.shutdown().await?)
+}
+
+/// `situ datanode`.
+pub async fn datanode(args: &RoleArgs) -> CliResult {
+    let file: RoleFile<DatanodeConfig> = RoleFile::load(&args.config, "datanode")?;
+    let Start { runtime, cluster, listener } =
+        Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
+    let handle = Datanode::start(runtime, file.role, cluster, listener).await?;
+    let stopped = async {
+        match handle.stopped().await {
+            Ok(()) => "it was told to end".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    run(args, handle.address(), stopped).await?;
+    handle.shutdown();
+    Ok(handle.stopped().await?)
+}
+
+/// `situ scheduler`.
+pub async fn scheduler(args: &RoleArgs) -> CliResult {
+    let file: RoleFile<SchedulerConfig> = RoleFile::load(&args.config, "scheduler")?;
+    let Start { runtime, cluster, listener } =
+        Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
+    let mut handle = SchedulerServer::start(runtime, file.role, cluster, listener).await?;
+    let address = handle.address();
+    let stopped = async {
+        match handle.stopped().await {
+            Some(error) => error.to_string(),
+            None => "it was told to end".to_owned(),
+        }
+    };
+    run(args, address, stopped).await?;
+    handle.shutdown().await;
+    Ok(())
+}
+
+/// `situ executor`.
+pub async fn executor(args: &RoleArgs) -> CliResult {
+    let file: RoleFile<ExecutorConfig> = RoleFile::load(&args.config, "executor")?;
+    let program = std::env::current_exe()?;
+    let Start { runtime, cluster, listener } =
+        Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
+    let mut handle = Executor::start(runtime, file.role, cluster, program, listener).await?;
+    let address = handle.address();
+    let stopped = async {
+        match handle.stopped().await {
+            Some(error) => error.to_string(),
+            None => "it hears nobody any more".to_owned(),
+        }
+    };
+    run(args, address, stopped).await?;
+    handle.shutdown().await;
+    Ok(())
+}
+
+/// Says where the role listens, then waits until it is asked to end or must.
+async fn run(args: &RoleArgs, address: SocketAddr, stopped: impl Future<Output = String>) -> CliResult {
+    if args.supervised {
+        show::line(serde_json::to_string(&Ready { listening: address })?)?;
+    } else {
+        show::note(format!("listening on {address}"));
+    }
+    let supervisor_gone = async { if args.supervised { end_of_input().await } else { std::future::pending().await } };
+    tokio::select! {
+        reason = stopped => Err(CliError::failed(reason)),
+        () = supervisor_gone => Ok(()),
+        () = interrupted() => Ok(()),
+        () = terminated() => Ok(()),
+    }
+}
+
+/// How long a role may take to end when whoever watched it is gone.
+const ORPHAN_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Waits until standard input ends: whoever started this process wants it to end, or is dead.
+async fn end_of_input() {
+    let (ended, end) = oneshot::channel();
+    // A thread of its own: a read of standard input cannot be given up.
+    std::thread::spawn(move || {
+        let mut sink = [0; 64];
+        while matches!(std::io::stdin().read(&mut sink), Ok(len) if len > 0) {}
+        // The process may be ending for another reason already.
+        let _ = ended.send(());
+        // Nobody watches any more: a role that hangs at its end must not be left behind.
+        std::thread::sleep(ORPHAN_LIMIT);
+        std::process::exit(1);
+    });
+    if end.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_as_it_was_written_and_what_is_wrong_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("namenode.toml");
+        let config = NamenodeConfig::new("/data".into());
+        std::fs::write(&path, RoleFile::to_toml("namenode", Path::new("certs"), &config).unwrap()).unwrap();
+        let file: RoleFile<NamenodeConfig> = RoleFile::load(&path, "namenode").unwrap();
+        assert_eq!((file.role, file.credentials), (config, directory.path().join("certs")));
+        for (text, expected) in [
+            ("", "credentials: missing"),
+            ("credentials = 1", "expected the path"),
+            ("credentials = 'c'", "[namenode]: missing"),
+            ("credentials = 'c'\n[namenode]\ndirectory = '/d'\n[x]\n", "x: not known"),
+            ("credentials = 'c'\n[namenode]\ndirectroy = '/d'\n", "directroy"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = RoleFile::<NamenodeConfig>::load(&path, "namenode").unwrap_err();
+            assert!(error.message.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A cluster on one machine: made, started in order, stopped in order.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use situ_client::ClientConfig;
+use situ_compute::executor::ExecutorConfig;
+use situ_compute::scheduler::SchedulerConfig;
+use situ_datanode::DatanodeConfig;
+use situ_namenode::NamenodeConfig;
+use situ_runtime::security::{Authority, Credentials};
+use situ_wire::hello::Role;
+use situ_wire::ids::{ClusterId, NodeName, RackName};
+
+use super::Layout;
+use super::layout::write_atomically;
+use super::process::{Launch, RoleProcess};
+use super::running::Running;
+use crate::error::{CliError, CliResult};
+use crate::roles::RoleFile;
+use crate::world;
+
+/// How a cluster is started.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The `situ` executable.
+    pub program: PathBuf,
+    /// Where the cluster lives.
+    pub dir: PathBuf,
+    /// How many datanodes, each with an executor; none for as many as there were, or 3.
+    pub datanodes: Option<u16>,
+    /// Among how many racks; none for as many as there were, or 1.
+    pub racks: Option<u16>,
+    /// How many tasks each executor runs at once.
+    pub slots: u32,
+    /// How quickly losses are noticed.
+    pub timings: Timings,
+    /// The block size of new files when nobody says otherwise.
+    pub block_len_bytes: Option<u64>,
+}
+
+/// How quickly losses are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timings {
+    /// As on real machines: dead after 15 s.
+    Usual,
+    /// For demonstrations and tests on one machine: dead after some seconds.
+    Quick,
+}
+
+/// A node: a datanode and the executor beside it.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its rack.
+    pub rack: String,
+    /// Its datanode; none once it was killed for good.
+    pub datanode: Option<RoleProcess>,
+    /// Its executor; likewise.
+    pub executor: Option<RoleProcess>,
+}
+
+/// A cluster that runs. Dropping it kills all of its processes; [`Cluster::stop`] ends them in order.
+#[derive(Debug)]
+pub struct Cluster {
+    layout: Layout,
+    options: ClusterOptions,
+    cluster: ClusterId,
+    /// Its namenode.
+    pub namenode: RoleProcess,
+    /// Its scheduler.
+    pub scheduler: RoleProcess,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    _running: Running,
+}
+
+impl Cluster {
+    /// Starts the cluster in a directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the directory holds something else or is in use, or a role does not start.
+    pub async fn start(options: ClusterOptions) -> CliResult<Self> {
+        let layout = Layout::new(&options.dir)?;
+        refuse_strangers(layout.root())?;
+        layout.create()?;
+        let running = Running::enter(&layout)?;
+        let (cluster, datanodes, racks) = shape(&layout, &options)?;
+        let credentials = Issuer { layout: &layout, cluster };
+        for (name, roles) in [("namenode", Role::Namenode), ("scheduler", Role::Scheduler)] {
+            credentials.ensure(name, &[roles], name)?;
+        }
+        credentials.ensure("client", &[Role::User], &world::user_name())?;
+
+        let namenode_config = namenode_config(&layout, options.timings);
+        let namenode = start_role(&layout, &options, "namenode", "namenode", &namenode_config).await?;
+        let scheduler_config = scheduler_config(&layout, options.timings);
+        let scheduler = start_role(&layout, &options, "scheduler", "scheduler", &scheduler_config).await?;
+        write_client_config(&layout, cluster, &options, namenode.address(), scheduler.address())?;
+
+        let mut nodes = Vec::new();
+        for index in 1..=datanodes {
+            let name = format!("node-{index}");
+            let rack = format!("/rack-{}", (index - 1) % racks + 1);
+            let roles = [Role::Datanode, Role::Executor];
+            credentials.ensure(&name, &roles, &name)?;
+            let at = NodeStart { layout: &layout, options: &options, name: &name, rack: &rack };
+            let datanode = at.datanode(namenode.address()).await?;
+            let executor = at.executor(namenode.address(), scheduler.address()).await?;
+            nodes.push(Node { name, rack, datanode: Some(datanode), executor: Some(executor) });
+        }
+        Ok(Self { layout, options, cluster, namenode, scheduler, nodes, _running: running })
+    }
+
+    /// Which cluster it is.
+    pub fn id(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// How it was started.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
+    }
+
+    /// Every process that runs.
+    pub fn processes(&self) -> impl Iterator<Item = &RoleProcess> {
+        let nodes = self.nodes.iter().flat_map(|node| node.datanode.iter().chain(&node.executor));
+        [&self.namenode, &self.scheduler].into_iter().chain(nodes)
+    }
+
+    /// Ends everything in order: those who ask before those who answer. Says what did not end well.
+    ///
+    /// # Errors
+    /// Names every process that had to be killed or ended with an error.
+    pub async fn stop(self) -> CliResult {
+        let mut failures = Vec::new();
+        let mut datanodes = Vec::new();
+        for node in self.nodes {
+            if let Some(executor) = node.executor {
+                failures.extend(executor.stop().await.err());
+            }
+            datanodes.extend(node.datanode);
+        }
+        failures.extend(self.scheduler.stop().await.err());
+        for datanode in datanodes {
+            failures.extend(datanode.stop().await.err());
+        }
+        failures.extend(self.namenode.stop().await.err());
+        if failures.is_empty() { Ok(()) } else { Err(CliError::failed(failures.join("\n"))) }
+    }
+}
+
+/// A directory that holds something, but no cluster, is left alone.
+fn refuse_strangers(root: &Path) -> CliResult {
+    let Ok(mut entries) = std::fs::read_dir(root) else { return Ok(()) };
+    let ours = ["cluster.json", "up.lock", "config", "logs", "credentials", "ca"];
+    if root.join("cluster.json").exists() {
+        return Ok(());
+    }
+    let stranger = entries.find_map(|entry| {
+        let name = entry.ok()?.file_name();
+        (!ours.iter().any(|known| name == *known)).then_some(name)
+    });
+    match stranger {
+        None => Ok(()),
+        Some(name) => Err(CliError::failed(format!(
+            "{}: holds {} but no cluster: name an empty directory or one of an earlier `situ up`",
+            root.display(),
+            name.to_string_lossy()
+        ))),
+    }
+}
+
+/// The cluster and its shape: as it was, or as is asked for now.
+fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16, u16)> {
+    let before = layout.load_shape()?;
+    let cluster = match &before {
+        Some(shape) => shape
+            .cluster
+            .parse()
+            .map_err(|error| CliError::failed(format!("{}: cluster.json: {error}", layout.root().display())))?,
+        None => {
+            let ca = layout.ca();
+            // A start that was cut off before cluster.json was written has left its authority: it goes on with it.
+            if ca.join("ca.pem").exists() {
+                Authority::load(&ca)?.cluster()
+            } else {
+                let authority = Authority::create(ClusterId(fastrand::u128(1..)))?;
+                std::fs::create_dir_all(&ca)?;
+                authority.save(&ca)?;
+                authority.cluster()
+            }
+        }
+    };
+    let datanodes = options.datanodes.or(before.as_ref().map(|shape| shape.datanodes)).unwrap_or(3);
+    let racks = options.racks.or(before.as_ref().map(|shape| shape.racks)).unwrap_or(1);
+    layout.save_shape(cluster, datanodes, racks)?;
+    Ok((cluster, datanodes, racks))
+}
+
+/// Makes sure that every process has its certificate.
+struct Issuer<'a> {
+    layout: &'a Layout,
+    cluster: ClusterId,
+}
+
+impl Issuer<'_> {
+    fn ensure(&self, process: &str, roles: &[Role], name: &str) -> CliResult {
+        let directory = self.layout.credentials(process);
+        if directory.join("node.pem").exists() {
+            let credentials = Credentials::load(&directory)?;
+            if credentials.cluster() == self.cluster {
+                return Ok(());
+            }
+            return Err(CliError::failed(format!(
+                "{}: a certificate of cluster {}, expected one of {}",
+                directory.display(),
+                credentials.cluster(),
+                self.cluster
+            )));
+        }
+        std::fs::create_dir_all(&directory)?;
+        Authority::load(&self.layout.ca())?.issue(roles, name)?.save(&directory)?;
+        Ok(())
+    }
+}
+
+/// Any free port of this host's own interface.
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn namenode_config(layout: &Layout, timings: Timings) -> NamenodeConfig {
+    let mut config = NamenodeConfig::new(layout.data("namenode"));
+    config.listen = loopback();
+    config.superuser = world::user_name();
+    if timings == Timings::Quick {
+        (config.heartbeat_ms, config.suspect_after_ms, config.dead_after_ms) = (300, 1_500, 4_000);
+        config.safe_mode_extension_ms = 0;
+    }
+    config
+}
+
+fn scheduler_config(layout: &Layout, timings: Timings) -> SchedulerConfig {
+    let mut config = SchedulerConfig::new(layout.data("scheduler"));
+    config.listen = loopback();
+    if timings == Timings::Quick {
+        config.scheduling.poll_hold_ms = 500;
+        (config.scheduling.suspect_ms, config.scheduling.dead_ms) = (1_500, 4_000);
+    }
+    config
+}
+
+fn write_client_config(
+    layout: &Layout,
+    cluster: ClusterId,
+    options: &ClusterOptions,
+    namenode: SocketAddr,
+    scheduler: SocketAddr,
+) -> CliResult {
+    let mut config = ClientConfig::new(cluster, namenode);
+    config.scheduler = Some(scheduler);
+    config.credentials = Some(layout.credentials("client"));
+    config.block_len_bytes = options.block_len_bytes.unwrap_or(config.block_len_bytes);
+    let path = layout.client_config();
+    write_atomically(&path, toml::to_string_pretty(&config)?.as_bytes())
+}
+
+/// Writes a role's configuration and starts it.
+async fn start_role<T: Serialize>(
+    layout: &Layout,
+    options: &ClusterOptions,
+    role: &'static str,
+    process: &str,
+    config: &T,
+) -> CliResult<RoleProcess> {
+    let certificate = process.rsplit_once('@').map_or(process, |(_, node)| node);
+    let name = process.replace('@', "-");
+    let file = RoleFile::to_toml(role, &layout.credentials(certificate), config)?;
+    let path = layout.config(&name);
+    write_atomically(&path, file.as_bytes())?;
+    let launch =
+        Launch { program: options.program.clone(), role, log: layout.log(&name), name, config: path, listen: None };
+    RoleProcess::start(launch).await
+}
+
+/// A node that is being started.
+struct NodeStart<'a> {
+    layout: &'a Layout,
+    options: &'a ClusterOptions,
+    name: &'a str,
+    rack: &'a str,
+}
+
+impl NodeStart<'_> {
+    async fn datanode(&self, namenode: SocketAddr) -> CliResult<RoleProcess> {
+        let volume = self.layout.data(self.name).join("volume-1");
+        let mut config = DatanodeConfig::new(self.name, namenode, vec![volume]);
+        config.listen = loopback();
+        self.rack.clone_into(&mut config.rack);
+        start_role(self.layout, self.options, "datanode", &format!("datanode@{}", self.name), &config).await
+    }
+
+    async fn executor(&self, namenode: SocketAddr, scheduler: SocketAddr) -> CliResult<RoleProcess> {
+        let directory = self.layout.data(self.name).join("executor");
+        let mut config = ExecutorConfig::new(directory, NodeName(self.name.to_owned()), namenode, scheduler);
+        config.listen = loopback();
+        config.rack = RackName(self.rack.to_owned());
+        config.slots = self.options.slots;
+        config.worker_credentials = Some(self.layout.credentials("client"));
+        start_role(self.layout, self.options, "executor", &format!("executor@{}", self.name), &config).await
+    }
+}

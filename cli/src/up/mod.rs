@@ -1,0 +1,18 @@
+//! `situ up`: a whole cluster on one machine, every role a process of its own.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`layout`] | where everything lies in the cluster's directory |
+//! | [`process`] | one role as a child process |
+//! | [`cluster`] | all of them: made, started in order, stopped in order |
+//! | [`running`] | which clusters run on this machine |
+//! | [`watch`] | the command: keeps a cluster running until Ctrl-C |
+
+pub mod cluster;
+pub mod layout;
+pub mod process;
+pub mod running;
+pub mod watch;
+
+pub use cluster::{Cluster, ClusterOptions, Timings};
+pub use layout::Layout;

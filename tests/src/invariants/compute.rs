@@ -1,0 +1,110 @@
+//! A job's output equals what one machine would compute, and is published once or not at all.
+
+use situ::quickstart::count::WordCount;
+use situ::quickstart::text::TextMaker;
+use situ_tests::harness::TestCluster;
+
+use crate::SITU;
+
+fn text(seed: u64, len: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    TextMaker::new(seed).write(len, &mut text, |_| ()).unwrap();
+    text
+}
+
+/// The lines of a job's parts, sorted over all.
+fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    assert_eq!(lines.pop(), Some(Vec::new()), "every line ends");
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn word_counts_equal_a_count_in_one_thread_whatever_the_input() {
+    let situ = TestCluster::start(SITU, 3, 1).await;
+    let long_line = [b"x".repeat(700_000), b" y z\n".to_vec(), b"z".repeat(300_000)].concat();
+    let inputs: [(&str, Vec<u8>); 6] = [
+        ("text", text(1, 2 << 20)),
+        ("empty", Vec::new()),
+        ("no newline", b"one two one".to_vec()),
+        ("invalid", b"\xff\xfe a\x00b \xff\xfe\n\x80".to_vec()),
+        ("long line", long_line),
+        ("blank", b" \n\t\r\n  ".to_vec()),
+    ];
+    for (name, input) in inputs {
+        situ.put(&format!("/{name}"), &input).await;
+        let output = format!("/out of {name}");
+        let _ = situ.situ(&["job", "run", "wordcount", &format!("/{name}"), &output, "--reducers", "3"], b"").ok();
+        let expected = WordCount::of(&input[..], |_| ()).unwrap().lines();
+        assert!(lines(&situ.read(&format!("{output}/part-*")).await.unwrap()) == expected, "{name}");
+        assert_eq!(situ.read(&format!("{output}/_SUCCESS")).await.unwrap(), b"");
+        let listed = situ.situ(&["--json", "fs", "ls", &output], b"").ok().text();
+        assert_eq!(listed.lines().count(), 4, "three parts and _SUCCESS, nothing else: {listed}");
+    }
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grep_gives_the_lines_that_match() {
+    let situ = TestCluster::start(SITU, 3, 1).await;
+    let input = text(2, 1 << 20);
+    situ.put("/text", &input).await;
+    let _ = situ.situ(&["job", "run", "grep", "th[aei]", "/text", "/lines"], b"").ok();
+    let expected: Vec<u8> = input
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.windows(3).any(|word| word.starts_with(b"th") && b"aei".contains(&word[2])))
+        .flatten()
+        .copied()
+        .collect();
+    assert!(!expected.is_empty());
+    assert!(situ.read("/lines/part-*").await.unwrap() == expected);
+    situ.situ(&["job", "run", "grep", "(", "/text", "/none"], b"").fails(1, &["("]);
+    assert!(situ.read("/none/part-*").await.is_err());
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_in_the_middle_changes_nothing_in_the_result() {
+    let mut situ = TestCluster::start(SITU, 4, 2).await;
+    let input = text(3, 8 << 20);
+    situ.put("/text", &input).await;
+    let scheduler = situ.session.client.scheduler();
+    let arguments = vec!["/text".to_owned(), "/out".to_owned(), "--reducers".to_owned(), "2".to_owned()];
+    let program = situ_wire::messages::scheduler::Program::BuiltIn { name: "wordcount".to_owned() };
+    let job = scheduler.submit(program, arguments).await.unwrap();
+    let mut revision = 0;
+    let mut killed = false;
+    let status = loop {
+        let status = scheduler.changed_status(job, revision, std::time::Duration::from_secs(10)).await.unwrap();
+        revision = status.revision;
+        let under_way = status.stages.iter().any(|stage| stage.done >= 4 && stage.running > 0);
+        if under_way && !killed {
+            killed = true;
+            let node = &mut situ.cluster.nodes[1];
+            node.executor.take().unwrap().kill().await.unwrap();
+            node.datanode.take().unwrap().kill().await.unwrap();
+        }
+        if status.summary.state.is_final() {
+            break status;
+        }
+    };
+    assert_eq!(status.summary.state, situ_wire::messages::scheduler::JobState::Succeeded);
+    assert!(killed, "the job was under way when the node died");
+    let expected = WordCount::of(&input[..], |_| ()).unwrap().lines();
+    assert!(lines(&situ.read("/out/part-*").await.unwrap()) == expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finished_jobs_are_remembered_through_the_death_of_everything() {
+    let situ = TestCluster::start(SITU, 3, 1).await;
+    situ.put("/text", b"a b a\n").await;
+    let _ = situ.situ(&["job", "run", "wordcount", "/text", "/out", "--reducers", "1"], b"").ok();
+    let situ = situ.kill_all_and_restart().await;
+    let jobs = situ.situ(&["--json", "job", "list"], b"").ok().text();
+    let job: serde_json::Value = serde_json::from_str(jobs.lines().next().unwrap()).unwrap();
+    assert_eq!((job["job"].as_u64(), job["state"].as_str()), (Some(1), Some("succeeded")));
+    situ.wait_for("safe mode ends", |report| report.safe_mode.is_none()).await;
+    assert_eq!(situ.read("/out/part-00000").await.unwrap(), b"a\t2\nb\t1\n");
+    situ.stop().await;
+}
