@@ -154,3 +154,32 @@ fn default_abandoned_s() -> u64 {
 
 /// The longest name of a node.
 const NAME_LEN_BYTES: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_default_may_be_left_out_and_what_is_unknown_is_refused() {
+        let namenode = SocketAddr::from(([10, 0, 0, 1], 9000));
+        let text = "node = \"a\"\nnamenode = \"10.0.0.1:9000\"\nvolumes = [\"/data/1\"]\n";
+        let config: DatanodeConfig = toml::from_str(text).unwrap();
+        assert_eq!(config, DatanodeConfig::new("a", namenode, vec![PathBuf::from("/data/1")]));
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(toml::from_str::<DatanodeConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let error = toml::from_str::<DatanodeConfig>(&format!("{text}volume = 1\n")).unwrap_err();
+        assert!(error.to_string().contains("unknown field `volume`"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_named() {
+        let namenode = SocketAddr::from(([10, 0, 0, 1], 9000));
+        let one = || vec![PathBuf::from("/data/1")];
+        let twice = DatanodeConfig::new("a", namenode, [one(), one()].concat());
+        assert_eq!(twice.check().unwrap_err(), "volumes: /data/1 is named twice; name each directory once");
+        let none = DatanodeConfig { reads: 0, ..DatanodeConfig::new("a", namenode, one()) };
+        assert_eq!(none.check().unwrap_err(), "reads: expected at least 1, found 0");
+        assert!(DatanodeConfig::new("", namenode, one()).check().is_err());
+        assert!(DatanodeConfig::new("a", namenode, Vec::new()).check().is_err());
+    }
+}

@@ -11,6 +11,7 @@ use situ_runtime::rpc::{
     CallerIdentity, Connector, FrameReceiver, FrameSender, Identity, Reply, RpcError, ServerIdentity, Service, serve,
 };
 use situ_runtime::sim::{SimRuntime, SimWorld};
+use situ_runtime::transport::sim::SimTransport;
 use situ_runtime::transport::{Listener, Transport};
 use situ_wire::block::{Block, BlockToken, BlockTokenKey, DatanodeLocation, TokenMode};
 use situ_wire::codec;
@@ -179,17 +180,28 @@ impl Cluster {
     /// Starts a datanode, on the disk that it had.
     pub(super) async fn start_datanode(&self, name: &str, adapt: impl Fn(&mut DatanodeConfig)) -> Member {
         let runtime = self.world.host(name, &[Role::Datanode]);
-        let listener = runtime.transport().listen((runtime.ip(), 9001).into()).await.unwrap();
+        self.start_datanode_on(runtime.clone(), runtime, name, adapt).await
+    }
+
+    /// As [`Cluster::start_datanode`], in a world that may differ from its `host` by its disk.
+    pub(super) async fn start_datanode_on<R: Runtime<Transport = SimTransport>>(
+        &self,
+        runtime: R,
+        host: SimRuntime,
+        name: &str,
+        adapt: impl Fn(&mut DatanodeConfig),
+    ) -> Member {
+        let listener = host.transport().listen((host.ip(), 9001).into()).await.unwrap();
         let mut config = DatanodeConfig::new(name, self.namenode, vec![PathBuf::from("/v1")]);
         adapt(&mut config);
-        let handle = Datanode::start(runtime.clone(), config, self.world.cluster(), listener).await.unwrap();
+        let handle = Datanode::start(runtime, config, self.world.cluster(), listener).await.unwrap();
         let location = DatanodeLocation {
             id: handle.id(),
             node: NodeName(name.to_owned()),
             rack: RackName("/r".to_owned()),
             address: handle.address(),
         };
-        Member { name: name.to_owned(), runtime, handle, location }
+        Member { name: name.to_owned(), runtime: host, handle, location }
     }
 
     /// Kills a datanode and starts it again; with `power_cut`, what it had not synced is lost.

@@ -1,17 +1,71 @@
 use std::path::{Path, PathBuf};
 
-use situ_runtime::Runtime;
+use situ_runtime::disk::faulty::{Fault, Faults, FaultyDisk, Operation, Rule};
+use situ_runtime::disk::memory::MemoryDisk;
 use situ_runtime::disk::{Disk, File, OpenMode};
-use situ_runtime::sim::{SimRuntime, SimWorld};
+use situ_runtime::sim::{SimClock, SimRuntime, SimWorld};
+use situ_runtime::store::{Store, StoreError};
+use situ_runtime::transport::sim::SimTransport;
+use situ_runtime::{Runtime, Task};
 use situ_wire::block::Block;
 use situ_wire::error::ErrorCode;
-use situ_wire::messages::datanode::WriteAck;
+use situ_wire::hello::Role;
+use situ_wire::messages::datanode::{WriteAck, WriteStage};
 use situ_wire::messages::namenode::ReplicaChange;
 
 use super::harness::{Cluster, block, content, whole};
 
 fn data_path(block: Block) -> PathBuf {
     PathBuf::from(format!("/v1/current/00/00/{block}.data"))
+}
+
+/// A simulated world with a disk that fails on script.
+#[derive(Clone)]
+struct FaultyRuntime {
+    host: SimRuntime,
+    disk: FaultyDisk<MemoryDisk>,
+}
+
+impl Runtime for FaultyRuntime {
+    type Clock = SimClock;
+    type Transport = SimTransport;
+    type Disk = FaultyDisk<MemoryDisk>;
+
+    fn clock(&self) -> &SimClock {
+        self.host.clock()
+    }
+
+    fn transport(&self) -> &SimTransport {
+        self.host.transport()
+    }
+
+    fn disk(&self) -> &FaultyDisk<MemoryDisk> {
+        &self.disk
+    }
+
+    fn open_store(&self, path: &Path) -> Result<Box<dyn Store>, StoreError> {
+        self.host.open_store(path)
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        self.host.random(bytes);
+    }
+
+    fn spawn<F>(&self, name: &'static str, task: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.host.spawn(name, task)
+    }
+
+    fn blocking<F, O>(&self, work: F) -> impl Future<Output = O> + Send
+    where
+        F: FnOnce() -> O + Send + 'static,
+        O: Send + 'static,
+    {
+        self.host.blocking(work)
+    }
 }
 
 /// Flips one bit of a replica.
@@ -102,5 +156,58 @@ fn a_datanode_that_shuts_down_frees_its_volumes_and_one_without_a_namenode_waits
         cluster.start_namenode().await;
         cluster.wait(|told| !told.holders(block(1, 1)).is_empty()).await;
         assert_eq!(cluster.read(0, block(1, 1), 0, u64::MAX).await, whole(&bytes));
+    });
+}
+
+#[test]
+fn a_volume_whose_disk_fails_is_ejected_and_the_datanode_lives_until_the_last_one_fails() {
+    SimWorld::run(5, async |world| {
+        let mut cluster = Cluster::start(world, 0).await;
+        let host = cluster.world.host("dn0", &[Role::Datanode]);
+        let disk = FaultyDisk::new(host.disk().clone(), Faults::new(5));
+        let runtime = FaultyRuntime { host: host.clone(), disk: disk.clone() };
+        let two_volumes = |config: &mut crate::DatanodeConfig| {
+            config.volumes = vec![PathBuf::from("/v1"), PathBuf::from("/v2")];
+        };
+        let member = cluster.start_datanode_on(runtime, host, "dn0", two_volumes).await;
+        cluster.nodes.push(member);
+        cluster.wait(|told| told.reports == 2).await;
+        let (id, bytes) = (cluster.id(0), content(1, 100_000));
+        for number in 1..5 {
+            let ack = cluster.put(block(number, 1), &bytes, &[0]).await;
+            assert!(matches!(ack, WriteAck::Finished { .. }), "{ack:?}");
+        }
+        let on_one = |number: u64| disk.inner().exists(&data_path(block(number, 1))).unwrap();
+        let (lost, kept): (Vec<u64>, Vec<u64>) = (1..5).partition(|number| on_one(*number));
+        assert_eq!((lost.len(), kept.len()), (2, 2), "volumes take turns");
+        let die = |under: &str| {
+            let rule = Rule::new(Operation::Write, 0, Fault::Die);
+            disk.faults().add(Rule { under: PathBuf::from(under), ..rule });
+        };
+        die("/v1");
+        // One of two writes meets the failing disk; its client is told who and why.
+        let mut failures = Vec::new();
+        for number in 5..7 {
+            if let WriteAck::Failed { datanode, error } = cluster.put(block(number, 1), &bytes, &[0]).await {
+                failures.push((datanode, error.code));
+            }
+        }
+        assert_eq!(failures, [(id, ErrorCode::Io)]);
+        cluster.wait(|told| told.failed_volumes.get(&id) == Some(&1)).await;
+        cluster.wait(|told| lost.iter().all(|number| told.holders(block(*number, 1)).is_empty())).await;
+        for number in lost {
+            assert_eq!(cluster.read(0, block(number, 1), 0, 1).await.unwrap_err().code, ErrorCode::NotFound);
+        }
+        for number in kept {
+            assert_eq!(cluster.read(0, block(number, 1), 0, u64::MAX).await, whole(&bytes));
+        }
+        let ack = cluster.put(block(7, 1), &bytes, &[0]).await;
+        assert!(matches!(ack, WriteAck::Finished { .. }), "{ack:?}");
+        die("/v2");
+        let open = cluster.open(block(8, 1), WriteStage::Create, &[0]);
+        let mut stream = cluster.write(open, 0).await.unwrap_or_else(|ack| panic!("{ack:?}"));
+        stream.send(&bytes).await;
+        let stopped = cluster.nodes[0].handle.stopped().await;
+        assert!(matches!(stopped, Err(crate::DatanodeError::NoVolumes(_))), "{stopped:?}");
     });
 }
