@@ -234,10 +234,7 @@ impl<R: Runtime> Owner<R> {
                 // The log's task ends only with a message that says why.
                 Effect::Append { id, record } => drop(self.log.send(ToLog::Append(id, record))),
                 Effect::Answer { call, result, when } => {
-                    let Some(reply) = self.replies.remove(&call) else {
-                        debug_assert!(false, "a call is answered once");
-                        continue;
-                    };
+                    let reply = self.replies.remove(&call).expect("the core answers each call once");
                     match when {
                         Some(record) => self.held.push_back(Held { record, reply, result }),
                         None => reply.send(result.as_ref().as_ref().map_err(Clone::clone)),
