@@ -166,7 +166,7 @@ pub struct PutArgs {
     pub durability: DurabilityArg,
     /// Local files, `-` for standard input; then the target in the cluster
     #[arg(required = true, num_args = 2.., value_names = ["LOCAL", "TARGET"])]
-    pub paths: Vec<PathBuf>,
+    pub paths: Vec<std::ffi::OsString>,
 }
 
 /// When a file counts as stored.

@@ -49,7 +49,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
         return Err(CliError::usage("put: expected local files and a target"));
     };
     let target_text =
-        target.to_str().ok_or_else(|| CliError::usage(format!("{}: not valid UTF-8", target.display())))?;
+        target.to_str().ok_or_else(|| CliError::usage(format!("{}: not valid UTF-8", target.to_string_lossy())))?;
     let target = paths::parse(target_text)?;
     let options = PutOptions {
         force: args.force,
@@ -62,7 +62,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
     };
     let started = std::time::Instant::now();
     let mut stored = Stored::default();
-    for source in sources {
+    for source in sources.iter().map(Path::new) {
         let several = sources.len() > 1 || target_text.ends_with('/');
         if source.as_os_str() == "-" {
             if session.client.stat(&target).await?.is_some_and(|status| status.is_directory()) {

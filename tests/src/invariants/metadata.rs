@@ -49,7 +49,7 @@ async fn a_file_that_is_being_written_is_not_visible_as_complete() {
     let (target, options) = (path.clone(), situ::fs::PutOptions::default());
     let (begun, mut written) = tokio::sync::mpsc::unbounded_channel();
     let storing = tokio::spawn(async move {
-        let told = move |_| drop(begun.send(()));
+        let told = move |_| begun.send(()).unwrap_or_default();
         situ::fs::put_reader(&session, Box::new(reader), "pipe", &target, &options, told).await
     });
     let feed = std::thread::spawn(move || {
