@@ -14,7 +14,7 @@
 //! | [`shuffle`] | how records move from one stage to the next |
 //! | [`builtin`] | the programs that every executor has: word count, grep, pi |
 //! | [`testing`] | programs in one process, for their tests |
-//! | [`text`] | [`Text`](text::Text), bytes that are cheap to cut and to pass on |
+//! | [`text`] | [`Text`], bytes that are cheap to cut and to pass on |
 
 pub mod builtin;
 pub mod core;

@@ -7,9 +7,9 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`kills`] | the command: who is killed when, and the verdict |
-//! | [`ledger`] | what was acknowledged, and whether it still holds |
-//! | [`work`] | the files and jobs that go on meanwhile |
+//! | `kills` | the command: who is killed when, and the verdict |
+//! | `ledger` | what was acknowledged, and whether it still holds |
+//! | `work` | the files and jobs that go on meanwhile |
 
 mod kills;
 mod ledger;

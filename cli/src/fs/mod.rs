@@ -2,11 +2,11 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`glob`] | patterns on paths |
-//! | [`paths`] | from what a person wrote to what is in the cluster |
-//! | [`put`], [`get`] | to the cluster and back, with progress |
-//! | [`show`] | ls, stat, du, df |
-//! | [`change`] | mkdir, rm, mv |
+//! | `glob` | patterns on paths |
+//! | `paths` | from what a person wrote to what is in the cluster |
+//! | `put`, `get` | to the cluster and back, with progress |
+//! | `show` | ls, stat, du, df |
+//! | `change` | mkdir, rm, mv |
 
 mod change;
 mod get;

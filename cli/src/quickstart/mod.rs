@@ -6,8 +6,8 @@
 //! | [`text`] | the input, when nobody brings one |
 //! | [`count`] | the count in one thread that the answer is checked against |
 //! | [`cpu`] | how much processor time the cluster's processes took |
-//! | [`story`] | the run itself |
-//! | [`report`] | what is printed at the end |
+//! | `story` | the run itself |
+//! | `report` | what is printed at the end |
 
 pub mod count;
 pub mod cpu;

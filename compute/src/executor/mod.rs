@@ -12,7 +12,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `table` | [`JobTable`](table::JobTable): which job has which processes and tasks here; pure |
+//! | `table` | which job has which processes and tasks here; pure |
 //! | `server` | the owner task |
 //! | `link` | the conversation with the scheduler |
 //! | `process` | starting, watching and ending processes |

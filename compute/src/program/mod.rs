@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`environment`] | what an executor tells a process of a job |
-//! | `entry` | [`run`](crate::run): what the program's `main` calls |
+//! | `entry` | [`run`]: what the program's `main` calls |
 //! | `replay` | how a worker's run of the program follows its driver's |
 //! | `driver` | the part that runs actions |
 //! | `worker` | the part that follows the driver and runs tasks |

@@ -1,6 +1,6 @@
 //! How records move from the tasks of one stage to the tasks of the next.
 //!
-//! A map task splits its records among the reduce partitions and leaves one [file](format) with one piece for each of
+//! A map task splits its records among the reduce partitions and leaves one [file](mod@format) with one piece for each of
 //! them; the executor serves pieces from it; a reduce task fetches its piece of every map task's file and checks each
 //! against the CRC32C that the map task reported. A piece that is missing or wrong is a fetch failure, which makes the
 //! map task run again.

@@ -1,4 +1,5 @@
 //! One file a promise, on real processes.
+#![expect(clippy::unwrap_used, reason = "all of this crate is tests")]
 
 /// The `situ` executable that is tested.
 const SITU: &str = env!("CARGO_BIN_EXE_situ-under-test");
