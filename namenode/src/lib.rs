@@ -8,7 +8,7 @@
 //! | [`error`] | why a namenode does not start, or ends |
 //! | [`metrics`] | what it counts |
 //!
-//! Life: [`format`] a directory once, [`Namenode::start`] on it, [`NamenodeHandle::shutdown`].
+//! Life: [`format()`] a directory once, [`Namenode::start`] on it, [`NamenodeHandle::shutdown`].
 
 pub mod config;
 pub mod core;

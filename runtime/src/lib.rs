@@ -5,9 +5,9 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`clock`] | [`Clock`](clock::Clock): what time it is, and waiting |
-//! | [`disk`] | [`Disk`](disk::Disk): files; on the file system, in memory, and faulty ones |
-//! | [`transport`] | [`Transport`](transport::Transport): connections with streams; over QUIC, Unix sockets, simulated |
+//! | [`clock`] | [`Clock`]: what time it is, and waiting |
+//! | [`disk`] | [`Disk`]: files; on the file system, in memory, and faulty ones |
+//! | [`transport`] | [`Transport`]: connections with streams; over QUIC, Unix sockets, simulated |
 //! | [`rpc`] | calls over a connection: [`Connector`](rpc::Connector), [`serve`](rpc::serve) |
 //! | [`journal`] | an append-only, hash-chained log on a disk |
 //! | [`store`] | an ordered map that survives restarts, rebuildable from elsewhere |

@@ -1,4 +1,4 @@
-//! The handshake that opens every connection: the connector says [`Hello`], the listener answers [`Welcome`] or refuses.
+//! The handshake that opens every connection: the connector says [`Hello`], the listener answers [`HelloReply`] or refuses.
 
 use serde::{Deserialize, Serialize};
 
