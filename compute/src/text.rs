@@ -21,11 +21,11 @@ const INLINE_LEN_BYTES: usize = 23;
 #[derive(Clone)]
 pub struct Text(Repr);
 
-/// A text of up to [`INLINE_LEN_BYTES`] is always `Inline`, with zeros behind it: so texts in the same form are equal
-/// only if these are, and texts in different forms are never equal.
+/// A text of up to [`INLINE_LEN_BYTES`] is always `Inline`: its bytes, then zeros, its length as the last byte. So texts
+/// in the same form are equal only if these are, and texts in different forms are never equal.
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE_LEN_BYTES] },
+    Inline([u8; INLINE_LEN_BYTES + 1]),
     Shared(Bytes),
 }
 
@@ -66,7 +66,7 @@ impl Text {
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         match &self.0 {
-            Repr::Inline { .. } => Self::inline(&self[range]),
+            Repr::Inline(_) => Self::inline(&self[range]),
             Repr::Shared(bytes) => Self::slice_of(bytes, range),
         }
     }
@@ -76,7 +76,7 @@ impl Text {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Inline(bytes) => &bytes[..usize::from(bytes[INLINE_LEN_BYTES])],
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -98,33 +98,34 @@ impl Text {
         Words { text: self, at: 0 }
     }
 
+    /// The caller has checked that it is at most [`INLINE_LEN_BYTES`].
     #[inline]
     fn inline(slice: &[u8]) -> Self {
-        let mut bytes = [0; INLINE_LEN_BYTES];
-        copy_short(slice, &mut bytes);
-        // The caller has checked that it is at most INLINE_LEN_BYTES.
-        Self(Repr::Inline { len: slice.len().to_le_bytes()[0], bytes })
+        let [first, second, third] = short_words(slice);
+        let mut bytes = [0; INLINE_LEN_BYTES + 1];
+        bytes[..8].copy_from_slice(&first.to_le_bytes());
+        bytes[8..16].copy_from_slice(&second.to_le_bytes());
+        bytes[16..].copy_from_slice(&(third | (slice.len() as u64) << 56).to_le_bytes());
+        Self(Repr::Inline(bytes))
     }
 }
 
-/// Copies up to [`INLINE_LEN_BYTES`] bytes by pairs of overlapping fixed-size moves: a call to `memcpy` for a word of
-/// five letters costs more than counting it.
+/// Up to [`INLINE_LEN_BYTES`] bytes as three little-endian words, by overlapping loads of fixed length: a call to `memcpy`
+/// for a word of five letters costs more than counting it.
 #[inline]
-fn copy_short(from: &[u8], to: &mut [u8; INLINE_LEN_BYTES]) {
-    let len = from.len();
-    if len > 16 {
-        to[..16].copy_from_slice(&from[..16]);
-        to[len - 8..len].copy_from_slice(&from[len - 8..]);
-    } else if len >= 8 {
-        to[..8].copy_from_slice(&from[..8]);
-        to[len - 8..len].copy_from_slice(&from[len - 8..]);
-    } else if len >= 4 {
-        to[..4].copy_from_slice(&from[..4]);
-        to[len - 4..len].copy_from_slice(&from[len - 4..]);
-    } else if len > 0 {
-        to[0] = from[0];
-        to[len / 2] = from[len / 2];
-        to[len - 1] = from[len - 1];
+fn short_words(bytes: &[u8]) -> [u64; 3] {
+    let len = bytes.len();
+    let byte = |at: usize| u64::from(bytes[at]);
+    let half = |at: usize| u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
+    let word = |at: usize| u64::from_le_bytes(eight(&bytes[at..at + 8]));
+    // The last eight bytes, of which `fresh` stand in no earlier word, without the others. Two shifts: `fresh` may be 0.
+    let last = |fresh: usize| word(len - 8) >> 8 >> (56 - 8 * fresh);
+    match len {
+        16.. => [word(0), word(8), last(len - 16)],
+        8.. => [word(0), last(len - 8), 0],
+        4.. => [half(0) | half(len - 4) << (8 * (len - 4)), 0, 0],
+        1.. => [byte(0) | byte(len / 2) << (8 * (len / 2)) | byte(len - 1) << (8 * (len - 1)), 0, 0],
+        0 => [0; 3],
     }
 }
 
@@ -193,9 +194,7 @@ impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Repr::Inline { len, bytes }, Repr::Inline { len: other_len, bytes: other_bytes }) => {
-                len == other_len && bytes == other_bytes
-            }
+            (Repr::Inline(bytes), Repr::Inline(other)) => bytes == other,
             (Repr::Shared(bytes), Repr::Shared(other)) => bytes == other,
             _ => false,
         }
@@ -223,13 +222,10 @@ impl Hash for Text {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.0 {
-            Repr::Inline { len, bytes } => {
-                let mut last = [0; 8];
-                last[..7].copy_from_slice(&bytes[16..]);
-                last[7] = *len;
+            Repr::Inline(bytes) => {
                 state.write_u64(u64::from_le_bytes(eight(&bytes[..8])));
                 state.write_u64(u64::from_le_bytes(eight(&bytes[8..16])));
-                state.write_u64(u64::from_le_bytes(last));
+                state.write_u64(u64::from_le_bytes(eight(&bytes[16..])));
             }
             Repr::Shared(bytes) => state.write(bytes),
         }
