@@ -32,15 +32,6 @@ pub(super) enum FromScheduler {
     Command(ExecutorCommand),
 }
 
-/// What the owner says to the scheduler.
-#[derive(Debug)]
-pub(super) enum ToScheduler {
-    /// Something happened.
-    Event(ExecutorEvent),
-    /// Introduce this executor again.
-    Register,
-}
-
 type SchedulerCaller<R> = Caller<R, Request, Response>;
 
 /// The link to the scheduler; runs until the owner is gone.
@@ -49,7 +40,7 @@ pub(super) struct Link<R: Runtime> {
     pub(super) registration: ExecutorRegistration,
     pub(super) scheduler: std::net::SocketAddr,
     pub(super) commands: mpsc::Sender<FromScheduler>,
-    pub(super) events: mpsc::UnboundedReceiver<ToScheduler>,
+    pub(super) events: mpsc::UnboundedReceiver<ExecutorEvent>,
 }
 
 /// Why a conversation ended.
@@ -125,10 +116,9 @@ impl<R: Runtime> Link<R> {
                 },
                 event = self.events.recv() => match event {
                     None => return End::Owner,
-                    Some(ToScheduler::Register) => return End::Unknown,
-                    Some(ToScheduler::Event(event)) => {
+                    Some(event) => {
                         unheard.push(event);
-                        while let Ok(ToScheduler::Event(event)) = self.events.try_recv() {
+                        while let Ok(event) = self.events.try_recv() {
                             unheard.push(event);
                         }
                     }

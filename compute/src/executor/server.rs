@@ -15,11 +15,11 @@ use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, ExecutorId, JobId};
 use situ_wire::messages::executor::{JobSecret, LogName, Request, Response};
-use situ_wire::messages::scheduler::{ExecutorRegistration, JobLaunch};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobLaunch};
 use situ_wire::time::TimeMs;
 use tokio::sync::{mpsc, oneshot};
 
-use super::link::{FromScheduler, Link, ToScheduler};
+use super::link::{FromScheduler, Link};
 use super::process::{self, Ending, ProcessSpec};
 use super::table::{Action, JobTable, WaiterId, WorkerLife};
 use super::{ExecutorConfig, StartError, programs};
@@ -239,7 +239,7 @@ struct Owner<R: Runtime> {
     /// For each job, what ends its processes when dropped.
     processes: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
     inbox_sender: mpsc::Sender<ToOwner>,
-    events: mpsc::UnboundedSender<ToScheduler>,
+    events: mpsc::UnboundedSender<ExecutorEvent>,
     _lock: <R::Disk as Disk>::Lock,
 }
 
@@ -314,8 +314,7 @@ impl<R: Runtime> Owner<R> {
                         reply.send(task.map(Response::Task).as_ref().map_err(Clone::clone));
                     }
                 }
-                Action::Report(event) => self.tell(ToScheduler::Event(event)),
-                Action::Register => self.tell(ToScheduler::Register),
+                Action::Report(event) => self.tell(event),
                 Action::StartDriver { launch, attempt } => self.start_driver(launch, attempt),
                 Action::StartWorker { launch, life } => self.start_worker(launch, life),
                 Action::EndJob { job } => self.end_job(job).await,
@@ -323,9 +322,9 @@ impl<R: Runtime> Owner<R> {
         }
     }
 
-    fn tell(&self, message: ToScheduler) {
+    fn tell(&self, event: ExecutorEvent) {
         // The link ends only with this owner.
-        let _ = self.events.send(message);
+        let _ = self.events.send(event);
     }
 
     fn start_driver(&mut self, launch: JobLaunch, attempt: u32) {

@@ -35,8 +35,6 @@ pub(super) enum Action {
     Answer { waiter: WaiterId, task: Result<Option<Box<TaskSpec>>, RemoteError> },
     /// Tell the scheduler.
     Report(ExecutorEvent),
-    /// Register with the scheduler anew.
-    Register,
 }
 
 /// How long before the end of a worker's patience no task is handed to it any more: it would not hear of it.
@@ -83,10 +81,6 @@ impl JobTable {
             ExecutorCommand::RunTask { job: launch, task } => self.run_task(&launch, task),
             ExecutorCommand::CancelTask { attempt } => self.cancel(attempt),
             ExecutorCommand::EndJob { job } => self.end_job(job),
-            ExecutorCommand::Register => {
-                self.end_all();
-                self.actions.push_back(Action::Register);
-            }
         }
     }
 

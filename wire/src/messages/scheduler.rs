@@ -60,7 +60,9 @@ pub enum Request {
     /// Answer: [`Response::Registered`].
     ExecutorRegister(ExecutorRegistration),
     /// An executor lives, tells what has ended and asks for work; the answer comes as soon as there is some, at the
-    /// latest when the scheduler wants to hear it again. Answer: [`Response::Commands`].
+    /// latest when the scheduler wants to hear it again. Answer: [`Response::Commands`]; or
+    /// [`ErrorCode::NotRegistered`](crate::error::ErrorCode::NotRegistered) when the scheduler does not know it (any more):
+    /// everything of earlier jobs shall end, and it registers anew.
     ExecutorPoll {
         /// Which.
         id: ExecutorId,
@@ -261,8 +263,6 @@ pub enum ExecutorCommand {
         /// Which.
         job: JobId,
     },
-    /// Register anew: the scheduler does not know the sender. Everything of earlier jobs shall end.
-    Register,
 }
 
 /// What an executor must know to start a process of a job.

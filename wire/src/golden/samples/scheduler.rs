@@ -140,7 +140,6 @@ fn executors(book: &mut Book) {
         RunTask => ExecutorCommand::RunTask { job: launch(), task: Box::new(task()) },
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
-        Register => ExecutorCommand::Register,
     });
     sample!(book, "scheduler", JobLaunch, launch());
 }
