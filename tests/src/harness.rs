@@ -161,7 +161,7 @@ impl Said {
         for word in words {
             assert!(self.err.contains(word), "{word:?} is missing in {:?}", self.err);
         }
-        assert!(!self.err.contains("panicked"), "{}", self.err);
+        assert!(!self.err.contains("' panicked at"), "{}", self.err);
     }
 }
 

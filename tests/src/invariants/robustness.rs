@@ -77,6 +77,39 @@ async fn jobs_that_cannot_be_run_say_why_and_leave_what_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn programs_that_misbehave_end_with_what_they_did_and_hurt_nobody_else() {
+    let situ = TestCluster::start(SITU, 2, 1).await;
+    situ.put("/text", b"a b\n").await;
+    let misbehave = |kind: &str| situ.situ(&["job", "submit", env!("CARGO_BIN_EXE_misbehaving"), kind], b"");
+    misbehave("error").fails(1, &["the moon is in the wrong house"]);
+    misbehave("panic").fails(1, &["57 is not to be counted", "misbehaving.rs"]);
+    misbehave("abort").fails(1, &["signal 6"]);
+    misbehave("differ").fails(1, &["reduce_by_key", "2 partitions", "3 partitions"]);
+    misbehave("eat").fails(1, &["MiB of memory", "worker_memory_bytes"]);
+    // One that never ends is ended from outside.
+    let scheduler = situ.session.client.scheduler();
+    let jobs = scheduler.list().await.unwrap();
+    let program = jobs[0].program.clone();
+    let job = scheduler.submit(program, vec!["loop".to_owned()]).await.unwrap();
+    let mut revision = 0;
+    loop {
+        let status = scheduler.changed_status(job, revision, std::time::Duration::from_secs(10)).await.unwrap();
+        revision = status.revision;
+        assert!(!status.summary.state.is_final(), "{status:?}");
+        if status.stages.iter().any(|stage| stage.running > 0) {
+            break;
+        }
+    }
+    let _ = situ.situ(&["job", "kill", &job.to_string()], b"").ok();
+    let status = scheduler.status(job).await.unwrap();
+    assert!(matches!(status.summary.state, situ_wire::messages::scheduler::JobState::Killed { .. }), "{status:?}");
+    // The next job finds its slots free.
+    let _ = situ.situ(&["job", "run", "wordcount", "/text", "/out", "--reducers", "1"], b"").ok();
+    assert_eq!(situ.read("/out/part-00000").await.unwrap(), b"a\t1\nb\t1\n");
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_in_use_and_a_cluster_that_is_not_there_are_named() {
     let situ = TestCluster::start(SITU, 0, 1).await;
     situ.situ(&["fs", "put", "-", "/file"], b"x").fails(1, &["datanode"]);

@@ -1,0 +1,51 @@
+//! A program of a job that misbehaves as its first argument says.
+
+use std::process::ExitCode;
+
+use situ_compute::{Context, ProgramResult};
+
+fn main() -> ExitCode {
+    situ_compute::run(program)
+}
+
+fn program(context: &Context, arguments: &[String]) -> ProgramResult {
+    let kind = arguments.first().map(String::as_str).unwrap_or_default();
+    let numbers = context.parallelize((0..100_u64).collect(), 4);
+    match kind {
+        "error" => return Err("the moon is in the wrong house".into()),
+        "panic" => {
+            numbers.map(|number| if number == 57 { panic!("57 is not to be counted") } else { number }).count()?;
+        }
+        "abort" => {
+            numbers.map(|number| if number == 57 { std::process::abort() } else { number }).count()?;
+        }
+        "loop" => {
+            numbers
+                .map(|number| {
+                    while std::hint::black_box(number) < 1000 {
+                        std::thread::yield_now();
+                    }
+                    number
+                })
+                .count()?;
+        }
+        "eat" => {
+            numbers
+                .map(|number| {
+                    let mut eaten = Vec::new();
+                    while eaten.len() < 1 << 20 {
+                        eaten.push(vec![1_u8; 1 << 20]);
+                    }
+                    number + eaten.len() as u64
+                })
+                .count()?;
+        }
+        "differ" => {
+            // A graph that depends on which process builds it.
+            let partitions = if std::env::var_os("SITU_ATTEMPT").is_some() { 2 } else { 3 };
+            numbers.map(|number| (number, 1_u64)).reduce_by_key(|one, two| one + two, partitions).count()?;
+        }
+        other => return Err(format!("{other:?}: not a way to misbehave").into()),
+    }
+    Ok(())
+}
