@@ -222,6 +222,14 @@ fn an_abandoned_replica_waits_for_a_while_and_a_useless_one_goes_at_once() {
     assert_eq!(step(&mut core, T0, ended(0, WriterEnd::Abandoned { len_bytes: 10 })), []);
     let delete = |id| Effect::Delete { storage: ONE, block: block(id, 1) };
     assert_eq!(step(&mut core, T0, ended(1, WriterEnd::Failed)), [delete(2)]);
+    // A copy that comes again, in the same life, begins anew.
+    assert_eq!(step(&mut core, T0, open(3, block(1, 1), WriteStage::Create)), [delete(1)]);
+    let gone = Event::Deleted { storage: ONE, block: block(1, 1) };
+    assert_eq!(step(&mut core, T0, gone), [granted(3, 2, Prior::Nothing, 0)]);
+    assert_eq!(step(&mut core, T0, ended(2, WriterEnd::Abandoned { len_bytes: 10 })), []);
+    // The deletion is told, then time passes.
+    let (now, effects) = tick(&mut core);
+    assert_eq!((now, effects.len()), (T0 + Duration::from_millis(5), 1));
     assert_eq!(tick(&mut core), (T0 + Duration::from_secs(60), vec![delete(1)]));
 }
 

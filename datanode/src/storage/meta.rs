@@ -48,8 +48,8 @@ pub enum MetaError {
         /// How many bytes it has.
         len_bytes: usize,
     },
-    /// Its leaves do not merge into its root.
-    #[error("its leaves do not merge into its root")]
+    /// Its leaves are too many or too few, or do not merge into its root.
+    #[error("its leaves do not make up its root")]
     WrongTree,
 }
 
@@ -95,10 +95,19 @@ impl ReplicaMeta {
         let root = BlockRoot(take(&mut rest).ok_or_else(|| damaged.clone())?);
         let (leaves, sum) = rest.as_chunks::<LEAF_BYTES>();
         let (_sum, leaves) = leaves.split_last().filter(|_| sum.is_empty()).ok_or(damaged)?;
-        if root_of(leaves, len_bytes) != Some(root) {
+        if leaves.len() as u64 != leaf_count(len_bytes) {
             return Err(MetaError::WrongTree);
         }
         Ok(Self { block, len_bytes, root, leaves: leaves.to_vec() })
+    }
+
+    /// Checks that the leaves merge into the root. The writer of the file did so, and readers do; only who reads the whole
+    /// replica does it again.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check_tree(&self) -> Result<(), MetaError> {
+        if root_of(&self.leaves, self.len_bytes) == Some(self.root) { Ok(()) } else { Err(MetaError::WrongTree) }
     }
 
     /// How long the meta file of a replica of `len_bytes` is.
@@ -160,6 +169,11 @@ mod tests {
             let meta = meta(len);
             let bytes = meta.encode();
             assert_eq!(bytes.len() as u64, ReplicaMeta::file_len_bytes(len as u64));
+            assert_eq!(meta.check_tree(), Ok(()));
+            assert_eq!(
+                ReplicaMeta { root: BlockRoot([9; 32]), ..meta.clone() }.check_tree(),
+                Err(MetaError::WrongTree)
+            );
             assert_eq!(ReplicaMeta::decode(&bytes), Ok(meta));
             for at in 0..bytes.len() {
                 let mut wrong = bytes.clone();

@@ -51,7 +51,9 @@ impl<D: Disk> Verifier<D> {
     /// # Errors
     /// When it is not there, damaged, or the disk fails.
     pub fn open(volume: &Arc<Volume<D>>, block: Block) -> Result<Self, ReadError> {
-        Ok(Self { replica: volume.open_final(block)?, offset: 0 })
+        let replica = volume.open_final(block)?;
+        replica.meta.check_tree().map_err(|error| ReadError::Meta { block, error })?;
+        Ok(Self { replica, offset: 0 })
     }
 
     /// The replica's tree.

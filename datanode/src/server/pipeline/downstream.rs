@@ -3,7 +3,7 @@ use std::time::Duration;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{FrameReceiver, FrameSender, RpcError};
-use situ_runtime::transport::{ReceiveStream, SendStream};
+use situ_runtime::transport::{ReceiveStream, SendStream, TransportError};
 use situ_wire::block::DatanodeLocation;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
@@ -30,6 +30,10 @@ impl<R: Runtime> Downstream<R> {
         let members = u32::try_from(open.downstream.len()).unwrap_or(u32::MAX);
         let limit = READY_TIMEOUT.saturating_mul(members);
         let ready = node.runtime.clock().timeout(limit, Self::connect(node, open, next, behind)).await;
+        if ready.is_none() {
+            // Perhaps its process is a new one, which knows nothing of the old connection: the next write makes another.
+            node.connector.disconnect(next.address, Role::Datanode).await;
+        }
         match ready.unwrap_or(Err(Refusal::Lost(RpcError::DeadlineExceeded { timeout: limit }))) {
             Ok(downstream) => Ok(Some(downstream)),
             Err(Refusal::Member(member)) => Err(member),
@@ -44,7 +48,12 @@ impl<R: Runtime> Downstream<R> {
         behind: &[DatanodeLocation],
     ) -> Result<Self, Refusal> {
         let open = StreamOpen::WriteBlock(Box::new(WriteBlock { downstream: behind.to_vec(), ..open.clone() }));
-        let (send, mut receive) = node.connector.stream(next.address, Role::Datanode, &open).await?;
+        let stream = || node.connector.stream(next.address, Role::Datanode, &open);
+        let (send, mut receive) = match stream().await {
+            // A connection that was lost may show only now; a new one may do.
+            Err(RpcError::Transport(TransportError::Closed { .. })) => stream().await?,
+            opened => opened?,
+        };
         match receive.expect("the next datanode was ready").await? {
             WriteAck::Ready => Ok(Self { id: next.id, send, receive }),
             WriteAck::Failed { datanode, error } => Err(Refusal::Member(FailedMember { datanode, error })),
