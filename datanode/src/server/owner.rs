@@ -286,10 +286,12 @@ impl<R: Runtime> Owner<R> {
 
     /// Ends all streams, lets what is under way come to its end, and lets go of the volumes.
     async fn close(self, mut inbox: mpsc::UnboundedReceiver<Message<R::Disk>>) {
-        let Self { node, mut volumes, companions, .. } = self;
+        let Self { node, mut volumes, companions, requests, writers, verifying, copying, .. } = self;
         let Companions { serve, chores, notes, note_taker, .. } = companions;
         let runtime = node.runtime.clone();
         serve.abort();
+        // Whoever waits for an answer gets none, writers stop, and what runs in the background ends.
+        drop((requests, writers, verifying, copying));
         drop((node, chores, notes));
         // Every stream and task holds a sender: the inbox ends with the last of them. What they ask for is refused.
         let drained = runtime.clock().timeout(CLOSE_TIMEOUT, async { while inbox.recv().await.is_some() {} }).await;

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use situ_runtime::clock::Clock;
 use situ_runtime::disk::faulty::{Fault, Faults, FaultyDisk, Operation, Rule};
 use situ_runtime::disk::memory::MemoryDisk;
 use situ_runtime::disk::{Disk, File, OpenMode};
@@ -148,8 +149,15 @@ fn a_datanode_that_shuts_down_frees_its_volumes_and_one_without_a_namenode_waits
         cluster.put(block(1, 1), &bytes, &[0]).await;
         cluster.world.kill("namenode");
         let handle = cluster.nodes[0].handle.clone();
+        // A write under way does not hold it up.
+        let open = cluster.open(block(2, 1), WriteStage::Create, &[0]);
+        let mut stream = cluster.write(open, 0).await.unwrap_or_else(|ack| panic!("{ack:?}"));
+        stream.send(&bytes).await;
+        let began = cluster.world.clock().now();
         handle.shutdown();
         assert_eq!(handle.stopped().await, Ok(()));
+        let took = cluster.world.clock().now().since(began);
+        assert!(took < std::time::Duration::from_secs(1), "it took {took:?}");
         cluster.nodes[0] = cluster.start_datanode("dn0", |_| {}).await;
         assert_eq!(cluster.nodes[0].handle.id(), handle.id());
         assert_eq!(cluster.read(0, block(1, 1), 0, 1).await.unwrap_err().code, ErrorCode::Unavailable);
