@@ -345,19 +345,21 @@ impl Replicas {
         }
     }
 
-    /// The namenode does not want a replica: only that very life goes.
+    /// The namenode does not want a replica in that life: it goes, and so does an older one, which nobody can want then.
+    /// A newer one stays.
     pub fn invalidate(&mut self, block: Block) {
-        match self.replicas.get_mut(&block.id) {
-            Some(replica) if replica.generation == block.generation => match &mut replica.state {
-                ReplicaState::BeingWritten { doomed, .. } => {
-                    *doomed = true;
-                    self.stop_writer(block.id);
-                }
-                ReplicaState::Deleting => {}
-                _ => self.delete(block.id),
-            },
+        let found = self.replicas.get_mut(&block.id).filter(|replica| replica.generation <= block.generation);
+        if found.as_ref().is_none_or(|replica| replica.generation < block.generation) {
             // The namenode believes in something that is not there.
-            _ => self.changes.push(ReplicaChange::Deleted { block }),
+            self.changes.push(ReplicaChange::Deleted { block });
+        }
+        match found.map(|replica| &mut replica.state) {
+            Some(ReplicaState::BeingWritten { doomed, .. }) => {
+                *doomed = true;
+                self.stop_writer(block.id);
+            }
+            Some(ReplicaState::Deleting) | None => {}
+            Some(_) => self.delete(block.id),
         }
     }
 

@@ -245,13 +245,13 @@ fn what_a_failed_copy_left_makes_place_for_the_next_copy() {
 }
 
 #[test]
-fn invalidating_takes_that_very_life() {
-    let mut core = quiet(&[(block(1, 5), 300), (block(2, 5), 300)]);
+fn invalidating_takes_that_life_and_an_older_one() {
+    let mut core = quiet(&[(block(1, 5), 300), (block(2, 5), 300), (block(4, 5), 300)]);
     step(&mut core, T0, open(1, block(3, 1), WriteStage::Create));
     let (now, effects) = tick(&mut core);
     assert_eq!(now, T0 + Duration::from_millis(u64::from(u32::MAX)));
     assert_eq!(effects.len(), 2, "a measurement and a heartbeat");
-    let blocks = vec![block(1, 4), block(2, 5), block(3, 1), block(9, 9)];
+    let blocks = vec![block(1, 4), block(2, 5), block(3, 1), block(4, 7), block(9, 9)];
     let answered = answer(1, CallKind::Heartbeat, Ok(commands(vec![DatanodeCommand::Invalidate { blocks }])));
     assert_eq!(
         step(&mut core, now, answered),
@@ -260,6 +260,8 @@ fn invalidating_takes_that_very_life() {
             Effect::Index { storage: ONE, id: BlockId(2), replica: None },
             Effect::Delete { storage: ONE, block: block(2, 5) },
             Effect::StopWriter { writer: WriterId(0) },
+            Effect::Index { storage: ONE, id: BlockId(4), replica: None },
+            Effect::Delete { storage: ONE, block: block(4, 5) },
         ]
     );
     assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((ONE, 300)));
@@ -273,7 +275,8 @@ fn invalidating_takes_that_very_life() {
     );
     assert_eq!(step(&mut core, now, Event::Deleted { storage: ONE, block: block(2, 5) }), []);
     let (_, effects) = tick(&mut core);
-    let changes = [block(1, 4), block(9, 9), block(2, 5)].map(|block| ReplicaChange::Deleted { block }).to_vec();
+    let changes =
+        [block(1, 4), block(4, 7), block(9, 9), block(2, 5)].map(|block| ReplicaChange::Deleted { block }).to_vec();
     let call = CallId { session: 1, kind: CallKind::Changes };
     assert_eq!(effects, [Effect::Call { call, request: Request::DatanodeBlockChanges { id: DatanodeId(7), changes } }]);
 }

@@ -293,7 +293,7 @@ pub enum DatanodeCommand {
         /// Opens the block for writing at the targets.
         token: BlockToken,
     },
-    /// Delete replicas. Only that very life of the block: a newer one stays.
+    /// Delete replicas, each in that life of its block or an older one: a newer one stays.
     Invalidate {
         /// Which.
         blocks: Vec<Block>,

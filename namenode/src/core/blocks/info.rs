@@ -3,7 +3,7 @@
 use situ_wire::block::{Block, BlockRoot};
 use situ_wire::ids::{BlockId, DatanodeId, GenerationStamp, INodeId};
 
-use crate::core::datanodes::StorageIndex;
+use crate::core::datanodes::{DatanodeIndex, StorageIndex};
 
 /// A block in memory.
 ///
@@ -43,6 +43,15 @@ pub(crate) struct Building {
     pub(crate) pipeline: Vec<DatanodeId>,
     /// Final replicas that datanodes have reported already; at most one a datanode.
     pub(crate) received: Vec<Received>,
+    /// Replicas that their own datanodes have found to be damaged; at most one a datanode.
+    pub(crate) damaged: Vec<Damaged>,
+}
+
+/// A replica of a block that is not committed yet whose datanode keeps it aside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Damaged {
+    pub(crate) datanode: DatanodeIndex,
+    pub(crate) generation: GenerationStamp,
 }
 
 /// A final replica, in the present life, of a block that its writer has not committed yet.

@@ -153,7 +153,7 @@ impl BlockManager {
         };
         let before = self.blocks.insert(block.id.0, info);
         assert!(before.is_none(), "{} is never given out twice", block.id);
-        self.building.insert(block.id, Building { pipeline, received: Vec::new() });
+        self.building.insert(block.id, Building { pipeline, ..Building::default() });
         self.note(ledger, block.id);
     }
 
@@ -177,7 +177,7 @@ impl BlockManager {
         if committed {
             self.committed += 1;
         } else {
-            self.building.insert(record.id, Building { pipeline: record.pipeline.clone(), received: Vec::new() });
+            self.building.insert(record.id, Building { pipeline: record.pipeline.clone(), ..Building::default() });
         }
         self.note(ledger, record.id);
         Ok(())
@@ -215,6 +215,13 @@ impl BlockManager {
                 self.blocks.get_mut(id.0).expect("still there").locations.push(received.storage);
             } else {
                 self.corrupt.add(id, CorruptReplica { storage: received.storage, generation });
+            }
+        }
+        for damaged in building.damaged {
+            let storage = datanodes.get(damaged.datanode).unconfirmed;
+            if self.place_of(datanodes, id, damaged.datanode).is_none() && datanodes.is_reachable(storage) {
+                self.corrupt.add(id, CorruptReplica { storage, generation: damaged.generation });
+                datanodes.storage_mut(storage).blocks.insert(id.0);
             }
         }
         for datanode in &committed.replicas {

@@ -6,7 +6,7 @@ use situ_wire::messages::namenode::ReportedReplica;
 use situ_wire::time::TimeMs;
 
 use super::corrupt::CorruptReplica;
-use super::info::Received;
+use super::info::{Damaged, Received};
 use super::manager::BlockManager;
 use super::pending::PendingReason;
 use crate::core::datanodes::{DatanodeIndex, DatanodeManager, StorageIndex};
@@ -87,6 +87,7 @@ impl BlockManager {
             let before = building.received.swap_remove(at);
             datanodes.storage_mut(before.storage).blocks.remove(id.0);
         }
+        building.damaged.retain(|other| other.datanode != datanode);
         building.received.push(Received { storage, len_bytes: replica.len_bytes });
         datanodes.storage_mut(storage).blocks.insert(id.0);
     }
@@ -197,6 +198,50 @@ impl BlockManager {
         if let Some(storage) = place {
             self.replica_lost(datanodes, storage, block.id);
         }
+    }
+
+    /// A datanode says that the bytes of a replica of its own are not what they should be. It keeps such a replica aside and
+    /// leaves it out of its full reports, but tells of it again whenever it registers. Whether that was new.
+    pub(crate) fn corrupt_at_home(
+        &mut self,
+        datanodes: &mut DatanodeManager,
+        datanode: DatanodeIndex,
+        block: Block,
+        next_block: BlockId,
+    ) -> bool {
+        let id = block.id;
+        let Some(info) = self.get(id) else {
+            if id < next_block {
+                self.invalidations.add(datanode, block);
+            }
+            return false;
+        };
+        if block.generation > info.generation {
+            return false;
+        }
+        if let Some(building) = self.building.get_mut(&id) {
+            building.damaged.retain(|other| other.datanode != datanode);
+            building.damaged.push(Damaged { datanode, generation: block.generation });
+            let received = building.received.iter().map(|received| received.storage);
+            let place = received.into_iter().find(|storage| datanodes.datanode_of(*storage) == datanode);
+            if let Some(storage) = place {
+                self.replica_lost(datanodes, storage, id);
+            }
+            return true;
+        }
+        if self.place_of(datanodes, id, datanode).is_some() {
+            return self.replica_corrupt(datanodes, datanode, block);
+        }
+        let storage = datanodes.get(datanode).unconfirmed;
+        self.corrupt.add(id, CorruptReplica { storage, generation: block.generation });
+        datanodes.storage_mut(storage).blocks.insert(id.0);
+        self.reconsider(datanodes, id);
+        true
+    }
+
+    /// Whether a storage's replica of a block is known to be corrupt.
+    pub(crate) fn is_corrupt_on(&self, storage: StorageIndex, id: BlockId) -> bool {
+        self.corrupt.of_block(id).iter().any(|replica| replica.storage == storage)
     }
 
     /// A replica's bytes did not verify. Whether that was new.

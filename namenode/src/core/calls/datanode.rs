@@ -213,7 +213,11 @@ impl Namesystem {
     ) {
         let here = self.datanodes.storage(storage).blocks.range(from, to);
         let missing = here.filter(|id| {
-            !progress.recent.contains(*id) && replicas.binary_search_by_key(id, |replica| replica.block.id.0).is_err()
+            // A corrupt one is kept aside and not reported; it is gone when its deletion is reported.
+            let aside = self.blocks.is_corrupt_on(storage, BlockId(*id));
+            !aside
+                && !progress.recent.contains(*id)
+                && replicas.binary_search_by_key(id, |replica| replica.block.id.0).is_err()
         });
         for id in missing.collect::<Vec<_>>() {
             self.blocks.replica_lost(&mut self.datanodes, storage, BlockId(id));
@@ -250,7 +254,8 @@ impl Namesystem {
                 }
                 ReplicaChange::Deleted { block } => self.blocks.replica_deleted(&mut self.datanodes, index, block),
                 ReplicaChange::Corrupt { block } => {
-                    if self.blocks.replica_corrupt(&mut self.datanodes, index, block) {
+                    let next_block = self.meta.next_block;
+                    if self.blocks.corrupt_at_home(&mut self.datanodes, index, block, next_block) {
                         self.warn(format!("{block}: datanode {id} found its replica corrupt"));
                     }
                 }

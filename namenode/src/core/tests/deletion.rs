@@ -171,6 +171,58 @@ fn a_corrupt_replica_goes_when_there_are_enough_others_and_not_before() {
 }
 
 #[test]
+fn a_corrupt_replica_that_is_kept_aside_is_not_forgotten() {
+    let told = |world: &mut World, bad| invalidations(&world.heartbeat(bad)) + invalidations(&world.heartbeat(bad));
+    let mut world = World::cluster(4, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let [bad, _] = world.holders(block)[..] else { panic!() };
+    // Its datanode leaves it out of its reports.
+    world.disks.get_mut(&bad).unwrap().replicas.remove(&block.id);
+    world.change(bad, ReplicaChange::Corrupt { block });
+    world.full_report(bad);
+    let Ok(Response::Report(report)) = world.call(Request::Report) else { panic!() };
+    assert_eq!(report.corrupt, 1, "it is still known");
+    world.live(3000);
+    let Ok(Response::Report(report)) = world.call(Request::Report) else { panic!() };
+    assert_eq!((report.corrupt, report.under_replicated), (0, 0), "it was deleted when there was another copy");
+    world.ns.check();
+    // After a restart the namenode hears of it again, and of one whose file is gone.
+    let mut again = World::cluster(4, 1);
+    let (_, block) = again.write_file("/f", 2, 10);
+    let (_, gone) = again.write_file("/g", 1, 10);
+    let outsider = again.up().into_iter().find(|id| !again.holders(block).contains(id)).unwrap();
+    let operation = again.operation();
+    again.call(Request::Delete { path: path("/g"), recursive: false, operation }).unwrap();
+    again.live(3000);
+    again.change(outsider, ReplicaChange::Corrupt { block });
+    again.change(outsider, ReplicaChange::Corrupt { block: gone });
+    assert_eq!(told(&mut again, outsider), 2);
+    again.ns.check();
+    again.change(outsider, ReplicaChange::Deleted { block });
+    again.change(outsider, ReplicaChange::Deleted { block: gone });
+    assert_eq!(told(&mut again, outsider), 0);
+    again.ns.check();
+}
+
+#[test]
+fn a_replica_that_was_damaged_before_its_block_was_committed_does_not_count() {
+    let mut world = World::cluster(3, 1);
+    let inode = world.create("/f", 2);
+    let located = world.add_block(inode);
+    let committed = world.store(&located, 10);
+    let bad = committed.replicas[0];
+    world.disks.get_mut(&bad).unwrap().replicas.remove(&located.block.id);
+    world.change(bad, ReplicaChange::Corrupt { block: located.block });
+    world.ns.check();
+    world.complete(inode, vec![committed.clone()]).unwrap();
+    assert_eq!(world.readable("/f"), [committed.replicas[1]]);
+    world.ns.check();
+    world.live(3000);
+    assert_eq!(world.readable("/f").len(), 2);
+    world.ns.check();
+}
+
+#[test]
 fn a_corrupt_replica_makes_room_when_nobody_else_can_take_a_copy() {
     let mut world = World::cluster(2, 1);
     let (_, block) = world.write_file("/f", 2, 10);
