@@ -52,7 +52,7 @@ impl<T: DeserializeOwned> RoleFile<T> {
         let invalid = |reason: String| CliError::failed(format!("{}: {reason}", path.display()));
         let mut table: toml::Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         let credentials = match table.remove("credentials") {
-            Some(toml::Value::String(directory)) => path.parent().unwrap_or(Path::new(".")).join(directory),
+            Some(toml::Value::String(directory)) => beside(path, Path::new(&directory))?,
             Some(other) => return Err(invalid(format!("credentials = {other}: expected the path of a directory"))),
             None => {
                 return Err(invalid(
@@ -83,6 +83,23 @@ impl RoleFile<()> {
         table.insert(role.to_owned(), toml::Value::try_from(config)?);
         Ok(toml::to_string_pretty(&table)?)
     }
+}
+
+/// `target` as the configuration file at `file` means it: taken from where that lies, and absolute.
+fn beside(file: &Path, target: &Path) -> CliResult<PathBuf> {
+    let joined = file.parent().unwrap_or(Path::new("")).join(target);
+    std::path::absolute(&joined).local("cannot find", &joined)
+}
+
+/// The file of an executor with absolute paths: the processes of its jobs run in directories of their own, where
+/// relative ones would mean something else.
+fn executor_file(path: &Path) -> CliResult<RoleFile<ExecutorConfig>> {
+    let mut file: RoleFile<ExecutorConfig> = RoleFile::load(path, "executor")?;
+    file.role.directory = std::path::absolute(&file.role.directory).local("cannot find", &file.role.directory)?;
+    if let Some(credentials) = &mut file.role.worker_credentials {
+        *credentials = beside(path, credentials)?;
+    }
+    Ok(file)
 }
 
 /// What every role needs before it starts.
@@ -160,7 +177,7 @@ pub async fn scheduler(args: &RoleArgs) -> CliResult {
 
 /// `situ executor`.
 pub async fn executor(args: &RoleArgs) -> CliResult {
-    let file: RoleFile<ExecutorConfig> = RoleFile::load(&args.config, "executor")?;
+    let file = executor_file(&args.config)?;
     let program = std::env::current_exe()?;
     let Start { runtime, cluster, listener } =
         Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
@@ -226,6 +243,20 @@ async fn terminated() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_paths_of_an_executor_hold_in_the_directories_of_its_jobs_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("executor.toml");
+        let text = "credentials = 'certs/executor'\n[executor]\ndirectory = 'data'\nnode = 'node-1'\n\
+                    namenode = '127.0.0.1:1'\nscheduler = '127.0.0.1:2'\nworker_credentials = 'certs/user'\n";
+        std::fs::write(&path, text).unwrap();
+        let file = executor_file(&path).unwrap();
+        assert_eq!(file.credentials, directory.path().join("certs/executor"));
+        assert_eq!(file.role.worker_credentials, Some(directory.path().join("certs/user")));
+        assert_eq!(file.role.directory, std::env::current_dir().unwrap().join("data"));
+        assert!(beside(Path::new("executor.toml"), Path::new("certs")).unwrap().is_absolute());
+    }
 
     #[test]
     fn a_configuration_is_read_as_it_was_written_and_what_is_wrong_is_named() {

@@ -43,7 +43,7 @@ pub enum DirectoryError {
     /// It was never formatted.
     #[error(
         "{} is not a namenode's directory: it has no VERSION file; make a new, empty namespace there with \
-         `situ namenode format`, or name the directory that holds yours",
+         `situ namenode --format`, or name the directory that holds yours",
         directory.display()
     )]
     NotFormatted {

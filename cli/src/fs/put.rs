@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use situ_client::CreateOptions;
+use situ_wire::error::ErrorCode;
 use situ_wire::messages::datanode::Durability;
 use situ_wire::path::DfsPath;
 use tokio::sync::mpsc;
@@ -225,7 +226,14 @@ async fn copy_to(
     let mut create = CreateOptions { durability: Some(options.durability), parents: false, ..CreateOptions::default() };
     create.replication = options.replication.or(create.replication);
     create.block_len_bytes = options.block_len_bytes.or(create.block_len_bytes);
-    let mut writer = session.client.create(aside, create).await?;
+    let mut writer =
+        session.client.create(aside, create).await.map_err(|error| match (error.code(), aside.parent()) {
+            // The name aside is no business of the user's, the directory is.
+            (Some(ErrorCode::NotFound), Some(directory)) => CliError::failed(format!(
+                "{directory}: there is no such directory; make it with `situ fs mkdir -p {directory}`"
+            )),
+            _ => CliError::from(error),
+        })?;
     let (pieces, mut queue) = mpsc::channel(PIECES_AHEAD);
     // A thread of its own: a read of standard input cannot be given up, and the process must not wait for it to end.
     std::thread::spawn(move || read_pieces(reader, &pieces));

@@ -104,7 +104,15 @@ async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
     if !json {
         screen::note(format!("{job}"));
     }
-    let status = follow(session, job, !json, |_| ()).await?;
+    let status = tokio::select! {
+        status = follow(session, job, !json, |_| ()) => status?,
+        () = crate::fs::interrupted() => {
+            let number = job.0;
+            return Err(CliError::failed(format!(
+                "interrupted; {job} goes on: `situ job status {number}` shows it, `situ job kill {number}` ends it"
+            )));
+        }
+    };
     logs::driver_output(session, job, json).await?;
     show::ending(&status, json)
 }

@@ -72,7 +72,7 @@ fn a_directory_that_is_not_this_clusters_is_refused() {
         let directory = Path::new(DIRECTORY);
         let error = start_on(&runtime, &world, &config()).await.unwrap_err();
         assert!(matches!(error, StartError::Directory(DirectoryError::NotFormatted { .. })), "{error}");
-        assert!(error.to_string().contains("situ namenode format"), "{error}");
+        assert!(error.to_string().contains("situ namenode --format"), "{error}");
 
         let other = ClusterId(99);
         format(runtime.disk(), directory, other).unwrap();
