@@ -1,5 +1,7 @@
 //! Text as programs handle it: bytes that are cheap to cut and to pass on.
 
+mod words;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,6 +11,8 @@ use std::ops::{Deref, Range};
 use bytes::Bytes;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use words::Words;
 
 /// The longest text that needs no memory of its own.
 const INLINE_LEN_BYTES: usize = 23;
@@ -95,17 +99,23 @@ impl Text {
     /// What ASCII white space separates in it, in order; never empty. For `flat_map(Text::into_words)`.
     #[must_use]
     pub fn into_words(self) -> Words {
-        Words { text: self, at: 0 }
+        Words::new(self)
     }
 
     /// The caller has checked that it is at most [`INLINE_LEN_BYTES`].
     #[inline]
     fn inline(slice: &[u8]) -> Self {
-        let [first, second, third] = short_words(slice);
+        Self::from_words(short_words(slice), slice.len())
+    }
+
+    /// The text of `len` bytes, at most [`INLINE_LEN_BYTES`], that stand in three little-endian words with zeros behind
+    /// them.
+    #[inline]
+    fn from_words([first, second, third]: [u64; 3], len: usize) -> Self {
         let mut bytes = [0; INLINE_LEN_BYTES + 1];
         bytes[..8].copy_from_slice(&first.to_le_bytes());
         bytes[8..16].copy_from_slice(&second.to_le_bytes());
-        bytes[16..].copy_from_slice(&(third | (slice.len() as u64) << 56).to_le_bytes());
+        bytes[16..].copy_from_slice(&(third | (len as u64) << 56).to_le_bytes());
         Self(Repr::Inline(bytes))
     }
 }
@@ -126,46 +136,6 @@ fn short_words(bytes: &[u8]) -> [u64; 3] {
         4.. => [half(0) | half(len - 4) << (8 * (len - 4)), 0, 0],
         1.. => [byte(0) | byte(len / 2) << (8 * (len / 2)) | byte(len - 1) << (8 * (len - 1)), 0, 0],
         0 => [0; 3],
-    }
-}
-
-/// The words of a [`Text`].
-#[derive(Clone, Debug)]
-pub struct Words {
-    text: Text,
-    at: usize,
-}
-
-/// Where the next word stands from `at` on.
-#[inline]
-fn next_word(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    let start = at + bytes[at..].iter().position(|byte| !byte.is_ascii_whitespace())?;
-    let len = bytes[start..].iter().position(u8::is_ascii_whitespace).unwrap_or(bytes.len() - start);
-    Some(start..start + len)
-}
-
-impl Iterator for Words {
-    type Item = Text;
-
-    #[inline]
-    fn next(&mut self) -> Option<Text> {
-        let range = next_word(&self.text, self.at)?;
-        self.at = range.end;
-        Some(self.text.slice(range))
-    }
-
-    #[inline]
-    fn fold<B, F: FnMut(B, Text) -> B>(self, init: B, mut f: F) -> B {
-        let mut accumulator = init;
-        let mut at = self.at;
-        let bytes = self.text.as_bytes();
-        while let Some(range) = next_word(bytes, at) {
-            at = range.end;
-            let word = &bytes[range.clone()];
-            let word = if word.len() <= INLINE_LEN_BYTES { Text::inline(word) } else { self.text.slice(range) };
-            accumulator = f(accumulator, word);
-        }
-        accumulator
     }
 }
 
@@ -335,8 +305,6 @@ impl<'de> Visitor<'de> for TextVisitor {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -356,21 +324,5 @@ mod tests {
             assert_eq!(postcard::from_bytes::<Text>(&postcard::to_stdvec(&text).unwrap()).unwrap(), text);
         }
         assert_ne!(Text::from("a"), Text::from("a\0"));
-    }
-
-    proptest! {
-        #[test]
-        fn words_are_what_white_space_separates(bytes in proptest::collection::vec(
-            prop_oneof![Just(b' '), Just(b'\n'), Just(b'\r'), Just(b'\t'), Just(0x0c), Just(b'a'), any::<u8>()], 0..200,
-        )) {
-            let expected: Vec<&[u8]> =
-                bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
-            let text = Text::from(bytes.clone());
-            let pulled: Vec<Text> = text.words().collect();
-            let mut pushed = Vec::new();
-            text.into_words().for_each(|word| pushed.push(word));
-            prop_assert_eq!(&pulled.iter().map(|word| word.as_bytes()).collect::<Vec<_>>(), &expected);
-            prop_assert_eq!(pushed, pulled);
-        }
     }
 }

@@ -123,11 +123,7 @@ impl<R: Runtime> Worker<R> {
             Ok(other) => Some(wrong_answer("Plan", &other).to_string()),
             Err(error) => Some(format!("the driver's plan cannot be had: {error}")),
         };
-        format!(
-            "the program does not do the same in its driver and in its workers; does it depend on the time, on random \
-             numbers, on the machine or on files outside Situ? {}",
-            what.unwrap_or_else(|| "the plans differ".to_owned())
-        )
+        what.unwrap_or_else(|| "the plans differ".to_owned())
     }
 }
 
