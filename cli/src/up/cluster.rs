@@ -16,7 +16,7 @@ use situ_wire::ids::{ClusterId, NodeName, RackName};
 use super::Layout;
 use super::layout::write_atomically;
 use super::process::{Launch, RoleProcess};
-use super::running::Running;
+use super::running::{Running, former_roles_ended};
 use crate::error::{CliError, CliResult};
 use crate::roles::RoleFile;
 use crate::world;
@@ -87,6 +87,7 @@ impl Cluster {
         refuse_strangers(layout.root())?;
         layout.create()?;
         let running = Running::enter(&layout)?;
+        former_roles_ended(&layout).await?;
         let (cluster, datanodes, racks) = shape(&layout, &options)?;
         let credentials = Issuer { layout: &layout, cluster };
         for (name, roles) in [("namenode", Role::Namenode), ("scheduler", Role::Scheduler)] {

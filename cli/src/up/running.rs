@@ -3,8 +3,11 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use situ_runtime::disk::LOCK_NAME;
+use tokio::sync::oneshot;
 
 use super::Layout;
 use crate::error::{CliError, CliResult, LocalContext};
@@ -46,6 +49,54 @@ impl Drop for Running {
     }
 }
 
+/// For how long the roles of an earlier start may take to end: a role ends within 15 s of its supervisor.
+const FORMER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until no role of an earlier start holds its directory any more: when `situ up` is killed, its roles end by
+/// themselves, but a namenode with much to write down takes a moment.
+///
+/// # Errors
+/// When one does not end, or a lock cannot be opened.
+pub async fn former_roles_ended(layout: &Layout) -> CliResult {
+    let mut held = Vec::new();
+    for path in role_locks(layout.root()) {
+        let lock = File::open(&path).local("cannot open", &path)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            held.push((path, lock));
+        }
+    }
+    let Some((first, _)) = held.first() else { return Ok(()) };
+    let first = first.display().to_string();
+    crate::show::note(format!("waiting up to {FORMER_LIMIT:?} for the processes of an earlier start to end"));
+    let (ended, all_ended) = oneshot::channel();
+    // A thread of its own: a wait for a lock cannot be given up, and this process must not wait for it to end.
+    std::thread::spawn(move || {
+        for (_, lock) in held {
+            // A lock that cannot be waited for is seen by the role that takes it.
+            let _ = flock(&lock, FlockOperation::LockExclusive);
+        }
+        // Nobody listens: the wait was given up.
+        let _ = ended.send(());
+    });
+    match tokio::time::timeout(FORMER_LIMIT, all_ended).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(CliError::failed(format!(
+            "{first}: a process of an earlier start has still not ended after {FORMER_LIMIT:?}: end it and try again"
+        ))),
+    }
+}
+
+/// The locks of all roles below a cluster's directory: `namenode/`, `scheduler/`, `node-1/volume-1/`, ...
+fn role_locks(root: &Path) -> Vec<PathBuf> {
+    let children = |directory: &Path| -> Vec<PathBuf> {
+        // What cannot be listed holds no role that could start either: that role names the reason.
+        fs::read_dir(directory).map_or_else(|_| Vec::new(), |all| all.flatten().map(|entry| entry.path()).collect())
+    };
+    let roles = children(root);
+    let nested = roles.iter().flat_map(|role| children(role)).collect::<Vec<_>>();
+    roles.iter().chain(&nested).map(|directory| directory.join(LOCK_NAME)).filter(|lock| lock.is_file()).collect()
+}
+
 /// The directories of all clusters that run now.
 ///
 /// # Errors
@@ -84,5 +135,29 @@ fn state_directory() -> CliResult<PathBuf> {
     match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
         Some(home) => Ok(PathBuf::from(home).join(".local/state/situ/running")),
         None => Err(CliError::failed("neither XDG_STATE_HOME nor HOME is set: name the cluster with --cluster DIR")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_waits_for_the_roles_of_the_start_before() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path()).unwrap();
+        former_roles_ended(&layout).await.unwrap();
+        let volume = root.path().join("node-1/volume-1");
+        fs::create_dir_all(&volume).unwrap();
+        let path = volume.join(LOCK_NAME);
+        let lock = File::create(&path).unwrap();
+        assert_eq!(role_locks(root.path()), [path]);
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let mut waiting = std::pin::pin!(former_roles_ended(&layout));
+        let first_poll =
+            std::future::poll_fn(|context| std::task::Poll::Ready(waiting.as_mut().poll(context).is_pending()));
+        assert!(first_poll.await, "a role holds its directory");
+        drop(lock);
+        waiting.await.unwrap();
     }
 }
