@@ -31,6 +31,8 @@ pub struct ReplicaWriter<D: Disk> {
     file: D::File,
     durability: Durability,
     len_bytes: u64,
+    /// Gathers pieces while they are appended: the disk is given long steps.
+    staged: Vec<u8>,
     /// Up to where the disk was told to write.
     write_back_at: u64,
 }
@@ -61,6 +63,7 @@ impl<D: Disk> ReplicaWriter<D> {
         let older = |generation| Block { id: block.id, generation };
         let file = match prior {
             // A leftover that nobody knows of any more may be in the way.
+            Prior::Nothing if durability == Durability::Durable => disk.open(&data, OpenMode::Stream)?,
             Prior::Nothing => disk.open(&data, OpenMode::Truncate)?,
             Prior::BeingWritten(generation) => {
                 // A failed attempt at becoming final may have left a meta file.
@@ -82,7 +85,7 @@ impl<D: Disk> ReplicaWriter<D> {
             }
             file.set_len(len_bytes)?;
         }
-        Ok(Self { volume, block, file, durability, len_bytes, write_back_at: len_bytes })
+        Ok(Self { volume, block, file, durability, len_bytes, staged: Vec::new(), write_back_at: len_bytes })
     }
 
     /// How many bytes there are.
@@ -96,12 +99,31 @@ impl<D: Disk> ReplicaWriter<D> {
     /// # Errors
     /// When the disk is full or fails: the replica is then of no use.
     pub fn append(&mut self, pieces: &[Bytes]) -> Result<(), DiskError> {
-        for piece in pieces {
-            self.file.write_at(self.len_bytes, piece)?;
+        for mut piece in pieces.iter().map(|piece| &piece[..]) {
             self.len_bytes += piece.len() as u64;
+            while !piece.is_empty() {
+                // Steps end at multiples of their length, also in a replica that is gone on with.
+                let begun = (self.len_bytes - piece.len() as u64) % STEP_LEN_BYTES as u64;
+                let room = STEP_LEN_BYTES - usize::try_from(begun).unwrap_or(0);
+                let (now, later) = piece.split_at(room.min(piece.len()));
+                self.staged.extend_from_slice(now);
+                piece = later;
+                if now.len() == room {
+                    self.write_staged(piece.len() as u64)?;
+                }
+            }
         }
-        // Whole steps only: a page that is written twice is paid twice.
-        let end = self.len_bytes - self.len_bytes % WRITE_BACK_LEN_BYTES;
+        self.write_staged(0)
+    }
+
+    /// Writes what is staged, which ends `behind` bytes before the end of all.
+    fn write_staged(&mut self, behind: u64) -> Result<(), DiskError> {
+        let end = self.len_bytes - behind;
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        self.file.write_at(end - self.staged.len() as u64, &self.staged)?;
+        self.staged.clear();
         if self.durability == Durability::Durable && end > self.write_back_at {
             self.file.start_write_back(self.write_back_at, end - self.write_back_at);
             self.write_back_at = end;
@@ -139,5 +161,5 @@ impl<D: Disk> ReplicaWriter<D> {
     }
 }
 
-/// How much gathers before the disk is told to write.
-const WRITE_BACK_LEN_BYTES: u64 = 4 << 20;
+/// How much is written at once.
+const STEP_LEN_BYTES: usize = 1 << 20;

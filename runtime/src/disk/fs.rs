@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -25,14 +26,15 @@ impl Disk for FsDisk {
             OpenMode::Read => options.read(true),
             OpenMode::Write => options.read(true).write(true),
             OpenMode::CreateNew => options.read(true).write(true).create_new(true),
-            OpenMode::Truncate => options.read(true).write(true).create(true).truncate(true),
+            OpenMode::Truncate | OpenMode::Stream => options.read(true).write(true).create(true).truncate(true),
         };
         let file = options.open(path).map_err(failed(path, "open"))?;
         // Opening a directory for reading succeeds, reading it does not: say so here.
         if file.metadata().map_err(failed(path, "open"))?.is_dir() {
             return Err(DiskError::new(path, "open", DiskErrorKind::Other("it is a directory".to_owned())));
         }
-        Ok(FsFile { file, path: path.to_owned() })
+        let direct = if mode == OpenMode::Stream { Direct::open(path) } else { None };
+        Ok(FsFile { file, path: path.to_owned(), direct })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
@@ -129,6 +131,45 @@ impl Disk for FsDisk {
 pub struct FsFile {
     file: fs::File,
     path: PathBuf,
+    /// The way past the page cache, for a file that is streamed.
+    direct: Option<Direct>,
+}
+
+/// Writes past the page cache (`O_DIRECT`, open(2)): whole pages, from memory that begins at a page.
+#[derive(Debug)]
+struct Direct {
+    file: fs::File,
+    /// Holds a page-aligned copy of what is being written.
+    buffer: Mutex<Vec<u8>>,
+}
+
+impl Direct {
+    /// None where the file system does not offer it.
+    fn open(path: &Path) -> Option<Self> {
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        let file = fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
+        Some(Self { file, buffer: Mutex::default() })
+    }
+
+    /// Writes the whole pages at the front of `bytes`; says how many bytes that is, none if `offset` is within a page.
+    fn write_pages(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let whole = bytes.len() - bytes.len() % PAGE_LEN_BYTES;
+        if whole == 0 || !offset.is_multiple_of(PAGE_LEN_BYTES as u64) {
+            return Ok(0);
+        }
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.len() < whole + PAGE_LEN_BYTES {
+            buffer.resize(whole + PAGE_LEN_BYTES, 0);
+        }
+        let start = buffer.as_ptr().align_offset(PAGE_LEN_BYTES);
+        let Some(aligned) = buffer.get_mut(start..start + whole) else { return Ok(0) };
+        aligned.copy_from_slice(&bytes[..whole]);
+        match self.file.write_all_at(aligned, offset) {
+            // The file system offers it, but not for this.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(0),
+            result => result.map(|()| whole),
+        }
+    }
 }
 
 impl File for FsFile {
@@ -155,7 +196,12 @@ impl File for FsFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file.write_all_at(bytes, offset).map_err(failed(&self.path, "write"))
+        let failed = failed(&self.path, "write");
+        let done = match &self.direct {
+            Some(direct) => direct.write_pages(offset, bytes).map_err(&failed)?,
+            None => 0,
+        };
+        self.file.write_all_at(&bytes[done..], offset + done as u64).map_err(failed)
     }
 
     fn sync(&self) -> Result<(), DiskError> {
@@ -164,6 +210,9 @@ impl File for FsFile {
     }
 
     fn start_write_back(&self, offset: u64, len_bytes: u64) {
+        if self.direct.is_some() {
+            return;
+        }
         // On Linux this advice begins to write the range's dirty pages and does not wait for them; pages that are being
         // written stay cached.
         let len = std::num::NonZeroU64::new(len_bytes);
@@ -205,6 +254,8 @@ fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> DiskErr
     }
 }
 
+/// What direct writes are aligned to: a multiple of every common disk's sector.
+const PAGE_LEN_BYTES: usize = 4096;
 /// Up to this length a read makes room without looking how long the file is.
 const READ_UNMEASURED_LEN_BYTES: usize = 64 << 10;
 
@@ -217,6 +268,23 @@ mod tests {
     fn keeps_the_promises_of_a_disk() {
         let directory = tempfile::tempdir().unwrap();
         suite::check(&FsDisk, directory.path());
+    }
+
+    #[test]
+    fn a_streamed_file_holds_what_was_written_whatever_the_steps() {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("streamed");
+        let expected: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        let file = FsDisk.open(&path, OpenMode::Stream).unwrap();
+        let mut at = 0;
+        for step in [131_072, 65_536, 4096, 1, 4095, 70_000, 8192] {
+            file.write_at(at as u64, &expected[at..at + step]).unwrap();
+            at += step;
+        }
+        file.write_at(at as u64, &expected[at..]).unwrap();
+        file.sync().unwrap();
+        assert!(fs::read(&path).unwrap() == expected);
+        assert!(FsDisk.open(&path, OpenMode::Stream).unwrap().is_empty().unwrap(), "it is emptied");
     }
 
     #[test]

@@ -183,6 +183,9 @@ pub enum OpenMode {
     CreateNew,
     /// For reading and writing; emptied if it is there.
     Truncate,
+    /// As [`OpenMode::Truncate`], for a file that is written once, from its start, in long steps, and synced: a disk may
+    /// keep what is written out of the page cache, which costs less processor time and leaves less for the sync.
+    Stream,
 }
 
 /// One entry of a directory.

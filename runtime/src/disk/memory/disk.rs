@@ -111,7 +111,7 @@ impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> Result<MemoryFile, DiskError> {
         let (stored, found) = self.step(path, "open", |tree| {
             let (directory, name) = tree.place(path)?;
-            let create = matches!(mode, OpenMode::CreateNew | OpenMode::Truncate);
+            let create = matches!(mode, OpenMode::CreateNew | OpenMode::Truncate | OpenMode::Stream);
             match tree.names.get(directory, name) {
                 Some(Node::Directory(_)) => Err(other("it is a directory")),
                 Some(Node::File(_)) if mode == OpenMode::CreateNew => Err(DiskErrorKind::AlreadyExists),
@@ -126,7 +126,7 @@ impl Disk for MemoryDisk {
         })?;
         let file =
             MemoryFile { stored, path: path.to_owned(), usage: self.usage.clone(), writable: mode != OpenMode::Read };
-        if found && mode == OpenMode::Truncate {
+        if found && matches!(mode, OpenMode::Truncate | OpenMode::Stream) {
             file.set_len(0)?;
         }
         Ok(file)
