@@ -10,8 +10,9 @@ use crate::error::{CliError, CliResult};
 use crate::up::{Layout, running};
 use crate::world;
 
-/// For how long a command waits for a namenode or scheduler that is away.
-const PATIENCE_MS: u64 = 20_000;
+/// For how long a command waits for a namenode or scheduler that is away: longer than safe mode lasts when a replica is
+/// missing for good.
+const PATIENCE_MS: u64 = 45_000;
 
 /// The permission bits of new directories.
 pub const DIRECTORY_MODE: u16 = 0o755;
