@@ -1,32 +1,38 @@
-//! The one door through which every change of the namespace goes: it keeps the digest and what the images lack.
+//! The one door through which every change of the namespace goes: it keeps the digest, what the images lack, and what a
+//! snapshot needs.
 
+use super::changes::Changes;
 use super::digest::{NamespaceDigest, RecordRef, RecordSum};
-use super::image::{ImageKey, ImageRecord, ImageSlot, MetaRecord};
+use super::image::{ImageSlot, MetaRecord};
+use super::snapshot::{Snapshot, Source};
+use situ_wire::ids::TxId;
 
-/// How many keys may pile up before the first look for repeated ones.
-const SETTLE_MIN: usize = 1 << 16;
-
-/// The digest over all records, and which of them changed since each image was brought forward.
+/// The digest over all records, which of them changed since each image was brought forward, and the snapshot from which
+/// an image is being brought forward.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     sum: RecordSum,
-    /// What both images lack.
-    both: Pile,
-    /// What one image lacks beside that.
-    only: [Pile; 2],
+    changes: Changes,
+    snapshot: Option<Snapshot>,
 }
 
 impl Ledger {
     /// A record that is there from now on. Before a record changes it is taken out, afterwards it is added.
     pub(super) fn add(&mut self, record: &RecordRef<'_>) {
         self.sum.add(record);
-        self.both.push(key_of(record));
+        self.changes.push(record);
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.comes(record);
+        }
     }
 
     /// A record that is there no longer.
     pub(super) fn subtract(&mut self, record: &RecordRef<'_>) {
         self.sum.subtract(record);
-        self.both.push(key_of(record));
+        self.changes.push(record);
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.goes(record);
+        }
     }
 
     pub(super) fn digest(&self, meta: MetaRecord) -> NamespaceDigest {
@@ -39,61 +45,34 @@ impl Ledger {
 
     /// Forgets what changed: both images stand where the namespace stands.
     pub(super) fn settle_all(&mut self) {
-        self.both.0.clear();
-        self.only.iter_mut().for_each(|pile| pile.0.clear());
+        self.changes = Changes::default();
+        self.snapshot = None;
     }
 
-    /// The keys that changed since `image` was last brought forward, ascending, each once.
-    pub(super) fn take(&mut self, image: ImageSlot) -> Vec<ImageKey> {
-        self.both.settle();
-        let (this, other) = match image {
-            ImageSlot::A => (0, 1),
-            ImageSlot::B => (1, 0),
+    /// Begins a snapshot of the present state, from which `image` is brought forward.
+    pub(super) fn begin(&mut self, image: ImageSlot, meta: MetaRecord, tx: TxId) {
+        let source = match self.changes.take(image) {
+            None => Source::everything(),
+            Some(segments) => Source::Keys { segments, at: 0 },
         };
-        let mut keys = std::mem::take(&mut self.only[this]);
-        keys.0.extend(self.both.0.iter().cloned());
-        keys.settle();
-        self.only[other].0.append(&mut self.both.0);
-        self.only[other].settle();
-        keys.0
+        self.snapshot = Some(Snapshot::new(image, meta, tx, source));
     }
 
-    /// Says that `image` lacks these as well.
-    pub(super) fn lacks(&mut self, image: ImageSlot, keys: Vec<ImageKey>) {
-        let pile = &mut self.only[usize::from(image == ImageSlot::B)];
-        pile.0.extend(keys);
-        pile.settle();
+    /// The snapshot, while it is read.
+    pub(super) fn take_snapshot(&mut self) -> Option<Snapshot> {
+        self.snapshot.take()
     }
-}
 
-/// Keys that changed, now and then rid of repeated ones, so that it grows with the namespace and not with time.
-#[derive(Debug, Default)]
-struct Pile(Vec<ImageKey>, usize);
+    /// Puts the snapshot back when there is more to read.
+    pub(super) fn keep_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshot = Some(snapshot);
+    }
 
-impl Pile {
-    fn push(&mut self, key: ImageKey) {
-        if self.0.last() == Some(&key) {
-            return;
+    /// Says that `image` lacks everything; a snapshot for it ends.
+    pub(super) fn reset(&mut self, image: ImageSlot) {
+        self.changes.reset(image);
+        if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.image() == image) {
+            self.snapshot = None;
         }
-        self.0.push(key);
-        if self.0.len() > SETTLE_MIN.max(self.1.saturating_mul(2)) {
-            self.settle();
-        }
-    }
-
-    fn settle(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup();
-        self.1 = self.0.len();
-    }
-}
-
-fn key_of(record: &RecordRef<'_>) -> ImageKey {
-    match record {
-        ImageRecord::Meta(_) => ImageKey::Meta,
-        ImageRecord::INode(inode) => ImageKey::INode(inode.id),
-        ImageRecord::Edge(edge) => ImageKey::Edge(edge.parent, edge.name.into()),
-        ImageRecord::Block(block) => ImageKey::Block(block.id),
-        ImageRecord::Operation(operation) => ImageKey::Operation(operation.client, operation.sequence),
     }
 }

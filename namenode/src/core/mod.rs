@@ -9,6 +9,8 @@ mod apply;
 mod authorize;
 mod blocks;
 mod calls;
+mod changes;
+mod checkpoint;
 mod config;
 mod datanodes;
 mod digest;
@@ -26,10 +28,12 @@ mod operations;
 mod random;
 mod restore;
 mod safe_mode;
+mod snapshot;
 mod sparse;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::ImageChanges;
 pub use config::CoreConfig;
 pub use digest::NamespaceDigest;
 pub use edit::{Change, Edge, Edit, EditV1, Move, NewDirectory, NewFile};

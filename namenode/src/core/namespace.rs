@@ -55,6 +55,11 @@ impl Namespace {
         self.inodes.iter().map(|(id, inode)| (INodeId(id), inode))
     }
 
+    /// All inodes from an id on, ascending.
+    pub(super) fn iter_from(&self, from: INodeId) -> impl Iterator<Item = (INodeId, &INode)> {
+        self.inodes.iter_from(from.0).map(|(id, inode)| (INodeId(id), inode))
+    }
+
     pub(super) fn child(&self, parent: INodeId, name: &str) -> Option<INodeId> {
         self.get(parent)?.children()?.get(name).copied()
     }

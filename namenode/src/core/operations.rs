@@ -88,7 +88,15 @@ impl Operations {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &OperationRecord> {
-        self.0.values().flat_map(|client| client.operations.values())
+        self.iter_from(ClientId(0), 0)
+    }
+
+    /// All operations from one on, by client and sequence.
+    pub(super) fn iter_from(&self, client: ClientId, sequence: u64) -> impl Iterator<Item = &OperationRecord> {
+        self.0.range(client..).flat_map(move |(id, operations)| {
+            let from = if *id == client { sequence } else { 0 };
+            operations.operations.range(from..).map(|(_, record)| record)
+        })
     }
 }
 

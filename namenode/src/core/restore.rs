@@ -1,13 +1,10 @@
-//! Images: restoring from one, and what one lacks.
+//! Restoring from an image, and a check of everything.
 
 use situ_wire::ids::{BlockId, INodeId, TxId};
 
-use super::image::{
-    BlockRecord, EdgeRecord, INodeKind, INodeRecord, ImageKey, ImageRecord, ImageSlot, MetaRecord, OperationRecord,
-    WriterRecord,
-};
+use super::image::{EdgeRecord, INodeKind, INodeRecord, ImageRecord, MetaRecord, WriterRecord};
 use super::inode::{BlockLen, Content, File, FileBlocks, INode, Writer};
-use super::namespace::{ROOT, edge};
+use super::namespace::ROOT;
 use super::namesystem::{Namesystem, RestoreError};
 use super::operations::reference;
 
@@ -137,49 +134,6 @@ impl Namesystem {
         Ok(())
     }
 
-    /// What changed since `image` was last brought forward, each key once, ascending: its record now, or none if it is
-    /// gone. The image then stands at [`last_tx`](Self::last_tx) with [`digest`](Self::digest). The image that the
-    /// namespace was restored from stands, after the restore, where it stood; for another one call
-    /// [`reset_image`](Self::reset_image) first.
-    pub fn take_changes(&mut self, image: ImageSlot) -> Vec<(ImageKey, Option<ImageRecord>)> {
-        let mut keys = self.ledger.take(image);
-        if keys.first() != Some(&ImageKey::Meta) {
-            keys.insert(0, ImageKey::Meta);
-        }
-        keys.into_iter()
-            .map(|key| {
-                let record = self.image_record(&key);
-                (key, record)
-            })
-            .collect()
-    }
-
-    /// Makes the next [`take_changes`](Self::take_changes) of `image` hold every record, for an image that was emptied
-    /// or whose last batch may not have arrived.
-    pub fn reset_image(&mut self, image: ImageSlot) {
-        let inodes = self.namespace.iter().map(|(id, _)| ImageKey::INode(id));
-        let edges = self.namespace.edges().map(|edge| ImageKey::Edge(edge.parent, edge.name.into()));
-        let blocks = self.blocks.iter().map(|(id, _)| ImageKey::Block(id));
-        let operations = self.operations.iter();
-        let operations = operations.map(|record| ImageKey::Operation(record.client, record.sequence));
-        let keys = inodes.chain(edges).chain(blocks).chain(operations).collect();
-        self.ledger.lacks(image, keys);
-    }
-
-    /// The record of a key, as an image holds it.
-    fn image_record(&self, key: &ImageKey) -> Option<ImageRecord> {
-        Some(match key {
-            ImageKey::Meta => ImageRecord::Meta(self.meta),
-            ImageKey::INode(id) => owned(&self.namespace.record(*id)?),
-            ImageKey::Edge(parent, name) => {
-                let child = self.namespace.child(*parent, name)?;
-                owned(&edge(*parent, name, child))
-            }
-            ImageKey::Block(id) => owned(&self.blocks.record(*id)?),
-            ImageKey::Operation(client, sequence) => ImageRecord::Operation(*self.operations.get(*client, *sequence)?),
-        })
-    }
-
     /// Asserts every invariant over everything. For tests: it is slow.
     pub fn check(&self) {
         self.namespace.check();
@@ -233,45 +187,4 @@ impl Namesystem {
 
 fn wrong(reason: impl Into<String>) -> RestoreError {
     RestoreError { reason: reason.into() }
-}
-
-/// A record that owns what it holds.
-fn owned(record: &super::digest::RecordRef<'_>) -> ImageRecord {
-    match record {
-        ImageRecord::Meta(meta) => ImageRecord::Meta(*meta),
-        ImageRecord::INode(INodeRecord { id, owner, group, mode, modified, kind }) => {
-            let kind = match kind {
-                INodeKind::Directory => INodeKind::Directory,
-                INodeKind::File { replication, block_len_bytes, writer } => INodeKind::File {
-                    replication: *replication,
-                    block_len_bytes: *block_len_bytes,
-                    writer: writer
-                        .as_ref()
-                        .map(|writer| WriterRecord { client: writer.client, user: writer.user.into() }),
-                },
-            };
-            ImageRecord::INode(INodeRecord {
-                id: *id,
-                owner: (*owner).into(),
-                group: (*group).into(),
-                mode: *mode,
-                modified: *modified,
-                kind,
-            })
-        }
-        ImageRecord::Edge(EdgeRecord { parent, name, child }) => {
-            ImageRecord::Edge(EdgeRecord { parent: *parent, name: (*name).into(), child: *child })
-        }
-        ImageRecord::Block(BlockRecord { id, generation, inode, len_bytes, root, pipeline }) => {
-            ImageRecord::Block(BlockRecord {
-                id: *id,
-                generation: *generation,
-                inode: *inode,
-                len_bytes: *len_bytes,
-                root: *root,
-                pipeline: pipeline.to_vec(),
-            })
-        }
-        ImageRecord::Operation(record) => ImageRecord::Operation(OperationRecord { ..*record }),
-    }
 }

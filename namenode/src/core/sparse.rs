@@ -90,7 +90,14 @@ impl<T> IdMap<T> {
 
     /// All entries, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.pages.iter().flat_map(|(page, entries)| bits(*page, entries.present).zip(entries.items.iter()))
+        self.iter_from(0)
+    }
+
+    /// All entries from an id on, ascending.
+    pub(super) fn iter_from(&self, from: u64) -> impl Iterator<Item = (u64, &T)> {
+        let pages = self.pages.range(from / PAGE..);
+        let entries = pages.flat_map(|(page, entries)| bits(*page, entries.present).zip(entries.items.iter()));
+        entries.skip_while(move |(id, _)| *id < from)
     }
 }
 
@@ -208,6 +215,7 @@ mod tests {
         let keys: BTreeSet<u64> = model.keys().copied().collect();
         assert!(set.iter().eq(keys.iter().copied()));
         assert!(set.range(1000, 200_000).eq(keys.range(1000..=200_000).copied()));
+        assert!(map.iter_from(1000).eq(model.range(1000..).map(|(id, value)| (*id, value))));
         assert_eq!(set.range(5, 4).count(), 0);
         assert_eq!(set.range(1000, u64::MAX).count(), keys.range(1000..).count());
     }

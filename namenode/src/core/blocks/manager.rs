@@ -83,6 +83,11 @@ impl BlockManager {
         self.blocks.iter().map(|(id, info)| (BlockId(id), info))
     }
 
+    /// All blocks from an id on, ascending.
+    pub(crate) fn iter_from(&self, from: BlockId) -> impl Iterator<Item = (BlockId, &BlockInfo)> {
+        self.blocks.iter_from(from.0).map(|(id, info)| (BlockId(id), info))
+    }
+
     /// How many blocks there are.
     pub(crate) fn len(&self) -> usize {
         self.blocks.len()

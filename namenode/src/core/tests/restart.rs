@@ -4,7 +4,8 @@ use situ_wire::ids::TxId;
 use situ_wire::messages::namenode::Request;
 
 use super::world::{World, config, path};
-use crate::core::{ImageKey, ImageRecord, ImageSlot, Namesystem};
+use crate::core::random::SplitMix;
+use crate::core::{ImageChanges, ImageKey, ImageRecord, ImageSlot, Namesystem};
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,16 @@ impl Image {
             }
         }
         self.tx = ns.last_tx();
+    }
+
+    /// Takes in a part of a snapshot, in whatever order it comes.
+    pub(super) fn take_in(&mut self, changes: ImageChanges) {
+        for (key, record) in changes {
+            match record {
+                Some(record) => self.records.insert(key, record),
+                None => self.records.remove(&key),
+            };
+        }
     }
 
     pub(super) fn restored(&self, backwards: bool) -> Namesystem {
@@ -145,4 +156,78 @@ fn safe_mode_ends_when_all_have_reported_and_a_block_is_lost() {
     world.live(20_000);
     assert_eq!(world.ns.safe_mode(), None);
     world.ns.check();
+}
+
+/// Does something that changes, makes or removes what an image may be about to read.
+fn stir(world: &mut World, random: &mut SplitMix, step: u64) {
+    let (one, two) = (random.below(12), random.below(12));
+    let operation = world.operation();
+    match random.below(5) {
+        0 => drop(world.write_file(&format!("/d/new{step}"), 1, 5)),
+        1 => {
+            let request = world.create_request(1, &format!("/d/f{one}"), 1);
+            // It may be there already.
+            let _ = world.call(request);
+        }
+        2 => {
+            let request = Request::Delete { path: path(&format!("/d/f{one}")), recursive: true, operation };
+            world.call(request).unwrap();
+        }
+        3 => {
+            let (from, to) = (path(&format!("/d/f{one}")), path(&format!("/d/f{two}")));
+            // Either may be missing, or both be the same.
+            let _ = world.call(Request::Rename { from, to, overwrite: true, operation });
+        }
+        _ => drop(world.mkdir(&format!("/d/dir{step}"))),
+    }
+}
+
+#[test]
+fn a_snapshot_read_in_slices_is_the_state_at_its_beginning() {
+    for seed in 0..40 {
+        let mut random = SplitMix::new(seed);
+        let mut world = World::cluster(2, 1);
+        let mut images = [Image::default(), Image::default()];
+        let slots = [ImageSlot::A, ImageSlot::B];
+        if seed % 2 == 0 {
+            // The first time everything is read, afterwards what changed.
+            slots.into_iter().for_each(|slot| world.ns.reset_image(slot));
+        }
+        for step in 0..8 {
+            world.write_file(&format!("/d/f{step}"), 1, 10);
+        }
+        for round in 0..6 {
+            for step in 0..random.below(20) {
+                stir(&mut world, &mut random, 1000 * round + step);
+            }
+            let at = random.index(2);
+            let (tx, digest) = world.ns.begin_changes(slots[at]);
+            assert_eq!((tx, digest), (world.ns.last_tx(), world.ns.digest()));
+            let mut slices = 0;
+            loop {
+                let limit = 1 + random.index(12);
+                let (changes, more) = world.ns.next_changes(limit);
+                assert!(changes.len() <= limit + 1, "{} of {limit}", changes.len());
+                images[at].take_in(changes);
+                slices += 1;
+                if !more {
+                    break;
+                }
+                stir(&mut world, &mut random, 1000 * round + 100 + slices);
+            }
+            world.ns.check();
+            images[at].tx = tx;
+            let restored = images[at].restored(false);
+            restored.check();
+            assert_eq!(restored.digest(), digest, "seed {seed}, round {round}");
+            if random.below(4) == 0 {
+                // A snapshot that nobody reads to its end: that image is made anew.
+                let other = 1 - at;
+                world.ns.begin_changes(slots[other]);
+                world.ns.next_changes(3);
+                world.ns.reset_image(slots[other]);
+                images[other] = Image::default();
+            }
+        }
+    }
 }
