@@ -238,6 +238,13 @@ impl BlockManager {
                 self.pending.add(id, index, PendingReason::Acknowledged, deadline);
             }
         }
+        // Members of the pipeline that do not have this life may have an older one, which nobody counts.
+        let older = Block { id, generation: GenerationStamp(generation.0.saturating_sub(1)) };
+        for index in building.pipeline.iter().filter_map(|datanode| datanodes.find(*datanode)) {
+            if self.place_of(datanodes, id, index).is_none() {
+                self.invalidations.add(index, older);
+            }
+        }
         self.reconsider(datanodes, id);
     }
 

@@ -223,6 +223,29 @@ fn a_replica_that_was_damaged_before_its_block_was_committed_does_not_count() {
 }
 
 #[test]
+fn a_member_that_missed_the_last_life_of_a_block_loses_its_older_one() {
+    let mut world = World::cluster(3, 1);
+    let inode = world.create("/f", 2);
+    let first = world.add_block(inode);
+    let [one, two] = [first.locations[0].id, first.locations[1].id];
+    world.store(&first, 10);
+    let request =
+        Request::RecoverPipeline { inode, block: first.block, survivors: vec![one, two], operation: world.operation() };
+    let Response::Block(anew) = world.call(request).unwrap() else { panic!() };
+    // Only one of them goes on; the other says what it has before the block is committed.
+    world.full_report(two);
+    world.store_on(one, ReportedReplica { block: anew.block, len_bytes: 10 });
+    let claim = situ_wire::block::CommittedBlock { replicas: vec![one], ..super::world::committed(&anew, 10) };
+    world.complete(inode, vec![claim]).unwrap();
+    world.ns.check();
+    assert_eq!(invalidations(&world.heartbeat(two)), 0, "there are not enough others yet");
+    let other = world.up().into_iter().find(|id| ![one, two].contains(id)).unwrap();
+    world.store_on(other, ReportedReplica { block: anew.block, len_bytes: 10 });
+    assert_eq!(invalidations(&world.heartbeat(two)), 1);
+    world.ns.check();
+}
+
+#[test]
 fn a_corrupt_replica_makes_room_when_nobody_else_can_take_a_copy() {
     let mut world = World::cluster(2, 1);
     let (_, block) = world.write_file("/f", 2, 10);
