@@ -13,6 +13,9 @@ use crate::error::{CliError, CliResult, LocalContext};
 
 /// How long a role may take to listen: a namenode replays its journal before it does.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a role that comes back waits for its old port, and how often it looks.
+const PORT_TIMEOUT: Duration = Duration::from_secs(30);
+const PORT_RETRY: Duration = Duration::from_millis(200);
 /// How long a role may take to end when it is asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -127,8 +130,20 @@ impl RoleProcess {
     /// As [`RoleProcess::start`].
     pub async fn restart(&mut self) -> CliResult {
         let launch = Launch { listen: Some(self.address), ..self.launch.clone() };
-        *self = Self::start(launch).await?;
-        Ok(())
+        let begun = std::time::Instant::now();
+        loop {
+            match Self::start(launch.clone()).await {
+                Ok(started) => {
+                    *self = started;
+                    return Ok(());
+                }
+                // While nobody listened there the system may have lent the port to somebody's outgoing connection.
+                Err(error) if error.message.contains("cannot listen on") && begun.elapsed() < PORT_TIMEOUT => {
+                    tokio::time::sleep(PORT_RETRY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Ends it at once, as a power switch would, and waits until it is gone.
