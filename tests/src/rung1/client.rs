@@ -1,0 +1,315 @@
+//! Clients: they make, write, move, delete and read files, one thing at a time, and ask again until they are answered.
+
+use situ_wire::block::{BlockRoot, CommittedBlock, LocatedBlock};
+use situ_wire::error::{ErrorCode, RemoteError, Retry};
+use situ_wire::ids::{ClientId, DatanodeId, INodeId, NodeName, OperationId, TxId};
+use situ_wire::limits::BLOCK_LEN_MIN_BYTES;
+use situ_wire::messages::namenode::{Request, Response};
+use situ_wire::path::DfsPath;
+
+use super::disk::root_of;
+use super::network::{Party, Pending};
+use super::pipeline::{MemberState, Owner, Pipeline};
+use super::world::{Happening, World};
+use crate::promises::integrity;
+
+/// A file that a client writes.
+#[derive(Debug, Clone)]
+pub(super) struct OpenFile {
+    inode: INodeId,
+    /// How many more blocks it shall have.
+    left: u64,
+    /// Final blocks that the namenode has not been told of.
+    committed: Vec<CommittedBlock>,
+    /// The block that is being written, and how much of it.
+    current: Option<(LocatedBlock, u64)>,
+    exclude: Vec<DatanodeId>,
+}
+
+/// A client's process.
+pub(super) struct ClientHost {
+    pub(super) id: ClientId,
+    pub(super) run: u64,
+    sequence: u64,
+    pub(super) open: Option<OpenFile>,
+    /// What it waits for, if it does.
+    pub(super) waits: Option<Request>,
+}
+
+/// What a client does by time.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    /// The next thing.
+    Next,
+    /// Ask once more.
+    Again(Box<Request>, TxId),
+    /// Say that it is still there.
+    Renew,
+}
+
+const BLOCK_BYTES: u64 = BLOCK_LEN_MIN_BYTES;
+const DIRECTORIES: [&str; 3] = ["/a", "/b", "/b/c"];
+const NAMES: [&str; 3] = ["x", "y", "z"];
+/// How often a client says that it is still there.
+const RENEW_MS: u64 = 5_000;
+
+impl ClientHost {
+    pub(super) fn new() -> Self {
+        Self { id: ClientId(0), run: 0, sequence: 0, open: None, waits: None }
+    }
+}
+
+fn path(text: &str) -> DfsPath {
+    DfsPath::parse(text).expect("the test's own paths are paths")
+}
+
+impl World {
+    /// A client's process starts, under a new name.
+    pub(super) fn client_up(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        client.run += 1;
+        client.id = ClientId(u128::from(client.run) * 1000 + at as u128 + 1);
+        client.sequence = 0;
+        client.open = None;
+        client.waits = None;
+        self.client_later(at, Act::Next);
+        let run = self.clients[at].run;
+        self.schedule.after(RENEW_MS, Happening::Client { at, run, what: Act::Renew });
+    }
+
+    /// A client's process dies in the middle of whatever it does.
+    pub(super) fn client_crash(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        client.run += 1;
+        client.open = None;
+        client.waits = None;
+        let delay_ms = self.chance.between(0, 5_000);
+        self.schedule.after(delay_ms, Happening::ClientUp { at });
+    }
+
+    fn client_later(&mut self, at: usize, what: Act) {
+        let delay_ms = self.chance.between(1, self.settings.think_ms);
+        let run = self.clients[at].run;
+        self.schedule.after(delay_ms, Happening::Client { at, run, what });
+    }
+
+    pub(super) fn client_acts(&mut self, at: usize, run: u64, what: Act) {
+        if self.clients[at].run != run {
+            return;
+        }
+        match what {
+            Act::Next => self.client_next(at),
+            Act::Again(request, floor) => self.call(Party::Client { at, run }, *request, floor),
+            Act::Renew => {
+                if self.clients[at].open.is_some() {
+                    let request = Request::RenewLease { client: self.clients[at].id };
+                    self.call(Party::Client { at, run }, request, TxId(0));
+                }
+                self.schedule.after(RENEW_MS, Happening::Client { at, run, what: Act::Renew });
+            }
+        }
+    }
+
+    fn operation(&mut self, at: usize) -> OperationId {
+        let client = &mut self.clients[at];
+        client.sequence += 1;
+        OperationId { client: client.id, sequence: client.sequence }
+    }
+
+    /// Asks the namenode, for the first time.
+    fn ask_for(&mut self, at: usize, request: Request) {
+        let floor = self.oracle.asked(&request);
+        self.clients[at].waits = Some(request.clone());
+        let run = self.clients[at].run;
+        self.call(Party::Client { at, run }, request, floor);
+    }
+
+    fn draw_path(&mut self) -> DfsPath {
+        let directory = self.chance.pick(&DIRECTORIES).copied().unwrap_or_default();
+        let name = self.chance.pick(&NAMES).copied().unwrap_or_default();
+        path(&format!("{directory}/{name}"))
+    }
+
+    /// Goes on with the open file, or does something new.
+    fn client_next(&mut self, at: usize) {
+        if self.clients[at].open.is_some() {
+            return self.client_writes(at);
+        }
+        if self.is_healed {
+            return;
+        }
+        let operation = self.operation(at);
+        let one = self.draw_path();
+        let other = self.draw_path();
+        let directory = path(self.chance.pick(&DIRECTORIES).copied().unwrap_or_default());
+        let client = self.clients[at].id;
+        let request = match self.chance.between(0, 99) {
+            0..40 => Request::Create {
+                path: one,
+                overwrite: self.chance.permille(500),
+                parents: self.chance.permille(800),
+                replication: u16::try_from(self.chance.between(1, 4)).unwrap_or(1),
+                block_len_bytes: BLOCK_BYTES,
+                mode: 0o644,
+                operation,
+            },
+            40..48 => Request::Mkdir {
+                path: directory,
+                parents: self.chance.permille(500),
+                mode: 0o755,
+                operation,
+            },
+            48..58 => Request::Rename { from: one, to: other, overwrite: self.chance.permille(500), operation },
+            58..61 => Request::Rename { from: directory, to: one, overwrite: false, operation },
+            61..73 => Request::Delete { path: one, recursive: false, operation },
+            73..76 => Request::Delete { path: directory, recursive: self.chance.permille(500), operation },
+            76..80 => Request::Publish {
+                moves: vec![(one, path("/out/part-0"))],
+                success: path("/out/_SUCCESS"),
+                remove: other,
+                operation,
+            },
+            80..82 => Request::Delete { path: path("/out"), recursive: true, operation },
+            82..88 => Request::Stat { path: one },
+            88..92 => Request::List { path: directory, after: None, limit: 2 },
+            _ => Request::Blocks { path: one, offset: 0, len_bytes: 1 << 40, node: None, client },
+        };
+        // A publication is refused for its paths alone if they lie within one another.
+        if let Request::Publish { moves, remove, .. } = &request
+            && moves.iter().any(|(from, _)| remove.starts_with(from))
+        {
+            return self.client_later(at, Act::Next);
+        }
+        self.ask_for(at, request);
+    }
+
+    /// Adds a block to the open file, or closes it.
+    fn client_writes(&mut self, at: usize) {
+        let operation = self.operation(at);
+        let node = self.datanodes.get(at).map(|datanode| datanode.me.node.clone());
+        let Some(open) = &mut self.clients[at].open else { return };
+        let (inode, committed) = (open.inode, open.committed.clone());
+        if open.left == 0 {
+            return self.ask_for(at, Request::Complete { inode, committed, operation });
+        }
+        let exclude = std::mem::take(&mut open.exclude);
+        let node: Option<NodeName> = node.filter(|_| at.is_multiple_of(2));
+        self.ask_for(at, Request::AddBlock { inode, committed, exclude, node, operation });
+    }
+
+    /// A client is answered.
+    pub(super) fn client_answered(&mut self, at: usize, pending: Pending, result: Result<Response, RemoteError>) {
+        let Pending { request, floor, .. } = pending;
+        if matches!(request, Request::RenewLease { .. } | Request::ReportCorrupt { .. }) {
+            return;
+        }
+        let response = match result {
+            Ok(response) => response,
+            Err(error) if error.code == ErrorCode::NoDatanodes && self.clients[at].open.is_some() => {
+                // Those that it wanted to avoid may be all there are.
+                self.clients[at].waits = None;
+                return self.client_later(at, Act::Next);
+            }
+            Err(error) if error.retry() == Retry::Later => {
+                return self.client_later(at, Act::Again(Box::new(request), floor));
+            }
+            Err(_) => {
+                // Whatever it was about, the client turns to something else.
+                self.clients[at].waits = None;
+                self.clients[at].open = None;
+                return self.client_later(at, Act::Next);
+            }
+        };
+        self.clients[at].waits = None;
+        match (&request, response) {
+            (Request::Create { .. }, Response::Created { inode, .. }) => {
+                let left = self.chance.between(0, 3);
+                let open = OpenFile { inode, left, committed: Vec::new(), current: None, exclude: Vec::new() };
+                self.clients[at].open = Some(open);
+            }
+            (Request::AddBlock { committed, .. }, Response::Block(located)) => {
+                if let Some(open) = &mut self.clients[at].open {
+                    open.committed.retain(|block| !committed.contains(block));
+                }
+                return self.client_streams(at, located, None);
+            }
+            (Request::RecoverPipeline { .. }, Response::Block(located)) => {
+                let from = self.clients[at].open.as_ref().and_then(|open| open.current.as_ref());
+                let from = from.map(|(_, len_bytes)| len_bytes / 2);
+                return self.client_streams(at, located, from);
+            }
+            (Request::Complete { .. }, _) => self.clients[at].open = None,
+            (Request::Blocks { .. }, Response::Blocks { blocks, .. }) => self.client_reads(at, &blocks),
+            _ => {}
+        }
+        self.client_later(at, Act::Next);
+    }
+
+    /// Streams a block to its pipeline.
+    fn client_streams(&mut self, at: usize, located: LocatedBlock, from: Option<u64>) {
+        let run = self.clients[at].run;
+        let short_bytes = self.chance.between(1, BLOCK_BYTES);
+        let Some(open) = &mut self.clients[at].open else { return };
+        let len_bytes = match &open.current {
+            Some((before, len_bytes)) if before.block.id == located.block.id => *len_bytes,
+            _ if open.left == 1 => short_bytes,
+            _ => BLOCK_BYTES,
+        };
+        let targets: Vec<DatanodeId> = located.locations.iter().map(|location| location.id).collect();
+        let (block, token) = (located.block, located.token.clone());
+        open.current = Some((located, len_bytes));
+        self.start_pipeline(Owner::Client { at, run }, (block, len_bytes), &targets, token, from);
+    }
+
+    /// A pipeline has come to its end, good or bad.
+    pub(super) fn client_pipeline_ended(&mut self, at: usize, pipeline: &Pipeline) {
+        let lost_ack_permille = self.settings.lost_ack_permille;
+        let mut survivors = Vec::new();
+        let mut lost = Vec::new();
+        for member in &pipeline.members {
+            let id = self.datanodes[member.at].me.id;
+            let heard = !self.chance.permille(lost_ack_permille);
+            if member.state == MemberState::Final && heard { survivors.push(id) } else { lost.push(id) }
+        }
+        let operation = self.operation(at);
+        let Some(open) = &mut self.clients[at].open else { return };
+        let Some((located, len_bytes)) = &open.current else { return };
+        let (inode, block, len_bytes) = (open.inode, located.block, *len_bytes);
+        assert_eq!(block, pipeline.block, "a client writes one block at a time");
+        if lost.is_empty() && !survivors.is_empty() {
+            let root: BlockRoot = root_of(block.id);
+            open.committed.push(CommittedBlock { block, len_bytes, root, replicas: survivors });
+            open.current = None;
+            open.left -= 1;
+            return self.client_later(at, Act::Next);
+        }
+        if survivors.is_empty() {
+            open.exclude = lost;
+            open.current = None;
+            return self.ask_for(at, Request::AbandonBlock { inode, block, operation });
+        }
+        self.ask_for(at, Request::RecoverPipeline { inode, block, survivors, operation });
+    }
+
+    /// Reads blocks: whatever a replica says that it holds, holds; what is damaged is told.
+    fn client_reads(&mut self, at: usize, blocks: &[LocatedBlock]) {
+        let run = self.clients[at].run;
+        for located in blocks {
+            let Some(expected) = located.root else { continue };
+            let Some(location) = self.chance.pick(&located.locations).cloned() else { continue };
+            let found = self.stored(located.block).find(|(id, stored)| {
+                *id == location.id && stored.block == located.block && stored.is_final
+            });
+            let Some((_, stored)) = found else { continue };
+            if stored.root == expected {
+                // Verified: so it must be what was written.
+                if let Err(wrong) = integrity::check(located.block, root_of(located.block.id), stored.root) {
+                    self.violated(wrong);
+                }
+            } else {
+                let request = Request::ReportCorrupt { block: located.block, datanode: location.id };
+                self.call(Party::Client { at, run }, request, TxId(0));
+            }
+        }
+    }
+}
