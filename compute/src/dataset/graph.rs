@@ -168,3 +168,64 @@ pub(crate) fn node_name(operation: &str, place: &Location<'_>) -> String {
     let file = place.file().rsplit(['/', '\\']).next().unwrap_or_default();
     format!("{operation} at {file}:{}", place.line())
 }
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::ids::{NodeName, RackName};
+
+    use super::*;
+
+    fn node(name: &str, parents: &[u32], partitions: u32, kind: NodeKind) -> Node {
+        let parents = parents.iter().copied().map(DatasetId).collect();
+        Node { name: name.to_owned(), parents, partitions, preferred: None, kind }
+    }
+
+    fn map_side(reducers: u32) -> NodeKind {
+        NodeKind::MapSide { reducers, task: Arc::new(|_, _| Vec::new()) }
+    }
+
+    fn place(node: &str) -> TaskLocation {
+        TaskLocation { node: NodeName(node.to_owned()), rack: RackName("/rack".to_owned()) }
+    }
+
+    #[test]
+    fn a_plan_is_cut_at_shuffles_parents_first() {
+        let mut graph = Graph::default();
+        let preferred = Some(Arc::new(vec![vec![place("a")], vec![place("b")]]));
+        graph.add(Node { preferred: preferred.clone(), ..node("text", &[], 2, NodeKind::Narrow) });
+        graph.add(Node { preferred: preferred.clone(), ..node("kept", &[0], 2, NodeKind::Persisted) });
+        graph.add(Node { preferred, ..node("reduce (map side)", &[1], 2, map_side(3)) });
+        graph.add(node("reduce", &[2], 3, NodeKind::ReduceSide));
+        graph.add(node("not needed", &[3], 3, NodeKind::Narrow));
+        graph.add(node("both", &[3, 3], 6, NodeKind::Narrow));
+        let task: ResultTask = Arc::new(|_, _| Bytes::new());
+        let last = graph.add(node("collect", &[5], 6, NodeKind::Action { action: ActionId(7), task }));
+        let plan = graph.plan(last);
+        assert_eq!(plan.name, "collect");
+        assert_eq!(plan.nodes.len(), 7);
+        assert_eq!(plan.nodes[5].parents, [DatasetId(3), DatasetId(3)]);
+        let map = StagePlan {
+            stage: StageId(2),
+            name: "reduce (map side)".to_owned(),
+            partitions: 2,
+            output: StageOutput::Shuffle { shuffle: ShuffleId(3), reducers: 3 },
+            reads: Vec::new(),
+            preferred: vec![vec![place("a")], vec![place("b")]],
+            persisted: vec![DatasetId(1)],
+        };
+        let result = StagePlan {
+            stage: StageId(6),
+            name: "collect".to_owned(),
+            partitions: 6,
+            output: StageOutput::Result { action: ActionId(7) },
+            reads: vec![ShuffleId(3)],
+            preferred: Vec::new(),
+            persisted: Vec::new(),
+        };
+        assert_eq!(plan.stages, [map, result]);
+        let task = |stage| graph.stage_task(StageId(stage));
+        assert!(matches!(task(2), Some(StageTask::Map { shuffle: ShuffleId(3), reducers: 3, .. })));
+        assert!(matches!(task(6), Some(StageTask::Result { action: ActionId(7), .. })));
+        assert!(task(3).is_none() && task(99).is_none());
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_wire::codec;
-use situ_wire::ids::{ActionId, TaskAttemptId};
+use situ_wire::ids::{ActionId, PartitionId, TaskAttemptId};
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::{DfsPath, PathError};
 
@@ -96,16 +96,21 @@ impl<T: TextLine + 'static> Dataset<T> {
         let output = DfsPath::parse(path)?;
         check_output(&self.context, &name, &output)?;
         let backend = self.context.backend();
+        let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
+        if let Some(files) = backend.driver_files() {
+            // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
+            files
+                .make_directory(&attempts)
+                .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
+        }
         let compute = Arc::clone(&self.compute);
-        let (target, job) = (output.clone(), backend.job_name());
         let mut number = None;
         let written =
             self.context.run_action(name.clone(), self.id, self.partitions, self.preferred.clone(), |action| {
                 number = Some(action);
-                let action_name = action.to_string();
                 Arc::new(move |task, partition| {
-                    let path = attempt_path(&target, &job, &action_name, task.attempt());
-                    let path = path.unwrap_or_else(|error| {
+                    let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
+                    let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
                         abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
                     });
                     write_lines(task, &path, compute(task, partition));
@@ -118,8 +123,9 @@ impl<T: TextLine + 'static> Dataset<T> {
             let action = number.expect("the action has run");
             publish(backend, files, &name, &output, action, &written)
         });
-        if published.is_err() {
-            clean_up(files, &output, &backend.job_name());
+        match &published {
+            Ok(()) => take_away(files, output.join(TEMPORARY), true),
+            Err(_) => clean_up(files, &output, &backend.job_name()),
         }
         published
     }
@@ -152,16 +158,6 @@ fn exists(files: &dyn Files, output: &DfsPath) -> Result<bool, StorageError> {
         }
         Some(_) => Ok(true),
     }
-}
-
-/// Where an attempt writes: `OUT/_temporary/<job>/<action>/<partition>-<attempt>/part-NNNNN`.
-fn attempt_path(output: &DfsPath, job: &str, action: &str, attempt: TaskAttemptId) -> Result<DfsPath, PathError> {
-    output
-        .join(TEMPORARY)?
-        .join(job)?
-        .join(action)?
-        .join(&format!("{}-{}", attempt.partition.0, attempt.attempt))?
-        .join(&part_name(attempt.partition.0))
 }
 
 fn part_name(partition: u32) -> String {
@@ -209,19 +205,22 @@ fn publish(
         .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })
 }
 
-/// Takes away what attempts have written, as far as it can.
+/// Takes away what the attempts of a failed action have written, as far as it can.
 fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) {
-    let temporary = output.join(TEMPORARY);
-    let of_job = temporary.as_ref().map_err(Clone::clone).and_then(|temporary| temporary.join(job));
-    // Each only if nothing else is in it: another job may have begun to write to the same directory.
-    for (path, recursive) in [(of_job, true), (temporary, false), (Ok(output.clone()), false)] {
-        let deleted = match path {
-            Ok(path) => files.delete(&path, recursive).map_err(|error| error.message),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(message) = deleted {
-            tracing::warn!(%output, %message, "temporary output stays");
-            return;
-        }
+    take_away(files, output.join(TEMPORARY).and_then(|temporary| temporary.join(job)), true);
+    // These only if nothing else is in them: another job may have begun to write to the same directory.
+    take_away(files, output.join(TEMPORARY), false);
+    take_away(files, Ok(output.clone()), false);
+}
+
+/// Deletes what nobody needs any more. Publishing has taken it away already, unless a driver that was started anew after
+/// it has made it again.
+fn take_away(files: &dyn Files, path: Result<DfsPath, PathError>, recursive: bool) {
+    let deleted = match &path {
+        Ok(path) => files.delete(path, recursive).map_err(|error| error.message),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(message) = deleted {
+        tracing::warn!(?path, %message, "temporary output stays");
     }
 }

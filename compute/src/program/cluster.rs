@@ -34,6 +34,9 @@ const FETCH_BYTES: u64 = 32 << 20;
 /// How much of a piece is taken from the stream at once.
 const RECEIVE_LEN_BYTES: usize = 1 << 20;
 
+/// The permission bits of the directories that a job makes.
+const DIRECTORY_MODE: u16 = 0o755;
+
 /// What a process of a job is connected to.
 pub(super) struct Cluster<R: Runtime> {
     pub(super) runtime: R,
@@ -113,8 +116,13 @@ impl<R: Runtime> Files for ClusterFiles<R> {
         Ok(Box::new(ClusterInput { cluster: Arc::clone(&self.0), reader, stream, pending: Bytes::new() }))
     }
 
+    fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+        Ok(self.0.handle.block_on(self.0.client.mkdir(path, true, DIRECTORY_MODE))?)
+    }
+
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
-        let writer = self.0.handle.block_on(self.0.client.create(path, CreateOptions::default()))?;
+        let options = CreateOptions { parents: false, ..CreateOptions::default() };
+        let writer = self.0.handle.block_on(self.0.client.create(path, options))?;
         Ok(Box::new(ClusterOutput { cluster: Arc::clone(&self.0), writer: Some(writer) }))
     }
 

@@ -279,10 +279,12 @@ impl<D: Disk> Files for LocalFiles<D> {
         Ok(Box::new(LocalInput(self.disk.open(&self.path(path), OpenMode::Read)?)))
     }
 
+    fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+        Ok(self.disk.create_directory(&self.path(path))?)
+    }
+
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
-        let local = self.path(path);
-        self.disk.create_directory(local.parent().unwrap_or(&self.root))?;
-        Ok(Box::new(LocalOutput { file: self.disk.open(&local, OpenMode::CreateNew)?, len_bytes: 0 }))
+        Ok(Box::new(LocalOutput { file: self.disk.open(&self.path(path), OpenMode::CreateNew)?, len_bytes: 0 }))
     }
 
     fn publish(

@@ -81,7 +81,10 @@ pub(crate) trait Files: Send + Sync {
     /// Opens a file for reading; `range` will be read in order.
     fn open(&self, path: &DfsPath, range: Range<u64>) -> Result<Box<dyn Input>, StorageError>;
 
-    /// Makes a file and its missing parents.
+    /// Makes a directory and its missing parents; fine if it is there.
+    fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError>;
+
+    /// Makes a file in a directory that is there.
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError>;
 
     /// Publishes output: all moves happen, `success` is made, `remove` goes; or nothing happens.
