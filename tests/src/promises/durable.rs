@@ -34,10 +34,7 @@ impl Promised {
     /// Whether a replica holds what was promised.
     #[must_use]
     pub fn is_held_by(&self, stored: &Stored) -> bool {
-        stored.is_final
-            && stored.block == self.block
-            && stored.len_bytes == self.len_bytes
-            && stored.root == self.root
+        stored.is_final && stored.block == self.block && stored.len_bytes == self.len_bytes && stored.root == self.root
     }
 }
 

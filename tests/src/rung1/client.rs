@@ -153,12 +153,7 @@ impl World {
                 mode: 0o644,
                 operation,
             },
-            40..48 => Request::Mkdir {
-                path: directory,
-                parents: self.chance.permille(500),
-                mode: 0o755,
-                operation,
-            },
+            40..48 => Request::Mkdir { path: directory, parents: self.chance.permille(500), mode: 0o755, operation },
             48..58 => Request::Rename { from: one, to: other, overwrite: self.chance.permille(500), operation },
             58..61 => Request::Rename { from: directory, to: one, overwrite: false, operation },
             61..73 => Request::Delete { path: one, recursive: false, operation },
@@ -297,9 +292,9 @@ impl World {
         for located in blocks {
             let Some(expected) = located.root else { continue };
             let Some(location) = self.chance.pick(&located.locations).cloned() else { continue };
-            let found = self.stored(located.block).find(|(id, stored)| {
-                *id == location.id && stored.block == located.block && stored.is_final
-            });
+            let found = self
+                .stored(located.block)
+                .find(|(id, stored)| *id == location.id && stored.block == located.block && stored.is_final);
             let Some((_, stored)) = found else { continue };
             if stored.root == expected {
                 // Verified: so it must be what was written.

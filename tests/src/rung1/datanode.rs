@@ -241,12 +241,8 @@ impl World {
         if let Prior::BeingWritten(generation) | Prior::Final(generation) = grant.prior {
             volume.files.remove(&Block { id: block.id, generation });
         }
-        let file = ReplicaFile {
-            len_bytes: grant.len_bytes,
-            root: root_of(block.id),
-            state: FileState::Rbw,
-            rotten: false,
-        };
+        let file =
+            ReplicaFile { len_bytes: grant.len_bytes, root: root_of(block.id), state: FileState::Rbw, rotten: false };
         volume.files.insert(block, file);
         host.writings.insert(grant.writer, Writing { member, block, storage: grant.storage });
         if !self.member_ready(member, grant.writer) {
@@ -357,14 +353,13 @@ impl World {
                 let failed = failed.then(|| "the disk is gone".to_owned());
                 self.datanode_event(at, Event::Probed { storage, failed });
             }
-            Inside::StopWriter { writer } => match self.datanodes[at].writings.get(&writer).copied() {
-                Some(writing) => {
+            Inside::StopWriter { writer } => {
+                // It may have ended meanwhile.
+                if let Some(writing) = self.datanodes[at].writings.get(&writer).copied() {
                     self.abandon_writing(at, writer, 0);
                     self.member_failed(writing.member, "it was told to stop");
                 }
-                // It has ended meanwhile.
-                None => {}
-            },
+            }
             Inside::DiskTrouble { storage } => self.datanode_event(at, Event::DiskTrouble { storage }),
         }
     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use situ_namenode::core::{
-    CallId, CoreConfig, Edit, Effect, Event, ImageKey, ImageRecord, ImageSlot, Namesystem, NamespaceDigest,
+    CallId, CoreConfig, Edit, Effect, Event, ImageKey, ImageRecord, ImageSlot, NamespaceDigest, Namesystem,
 };
 use situ_wire::block::BlockTokenKey;
 use situ_wire::error::RemoteError;
-use situ_wire::ids::{ClusterId, DatanodeId, TxId};
+use situ_wire::ids::{ClusterId, TxId};
 use situ_wire::messages::namenode::{DatanodeCommand, ReportedReplica, Request, Response};
 use situ_wire::time::TimeMs;
 
@@ -59,8 +59,6 @@ pub(super) struct NamenodeHost {
     pub(super) last_command: String,
     /// What each storage reported the time before, for a mutant.
     old_reports: BTreeMap<situ_wire::ids::StorageId, Vec<ReportedReplica>>,
-    /// The last commands to each datanode, for a mutant.
-    old_commands: BTreeMap<DatanodeId, Vec<DatanodeCommand>>,
     pub(super) warnings: u64,
 }
 
@@ -100,7 +98,6 @@ impl NamenodeHost {
             commands: 0,
             last_command: String::new(),
             old_reports: BTreeMap::new(),
-            old_commands: BTreeMap::new(),
             warnings: 0,
         }
     }
@@ -154,9 +151,9 @@ impl World {
             self.violated(Disagreement::Restart { reason });
             return;
         }
-        for slot in 0..2 {
+        for (slot, image) in SLOTS.into_iter().enumerate() {
             if Some(slot) != chosen {
-                core.reset_image(SLOTS[slot]);
+                core.reset_image(image);
                 self.namenode.images[slot].is_detached = true;
             }
         }
@@ -306,8 +303,7 @@ impl World {
                 self.violated(disagreement);
             }
         }
-        if let (Party::Datanode { at, .. }, Ok(Response::Commands { commands, .. })) =
-            (reply.party, &mut reply.result)
+        if let (Party::Datanode { at, .. }, Ok(Response::Commands { commands, .. })) = (reply.party, &mut reply.result)
         {
             self.mutate_commands(at, commands);
             self.note_commands(at, commands);
@@ -465,7 +461,6 @@ impl World {
     }
 
     fn mutate_commands(&mut self, at: usize, commands: &mut Vec<DatanodeCommand>) {
-        let id = self.datanodes[at].me.id;
         match self.mutant {
             Some(Mutant::DropCopies) => {
                 commands.retain(|command| !matches!(command, DatanodeCommand::Replicate { .. }));
@@ -473,25 +468,10 @@ impl World {
             Some(Mutant::DropDeletions) => {
                 commands.retain(|command| !matches!(command, DatanodeCommand::Invalidate { .. }));
             }
-            Some(Mutant::RepeatCommands) => {
-                let before = self.namenode.old_commands.remove(&id).unwrap_or_default();
-                commands.extend(before);
-                self.namenode.old_commands.insert(id, commands.clone());
-            }
             Some(Mutant::DeleteUnasked) if self.chance.permille(100) => {
                 let blocks = self.datanodes[at].volumes.values().flat_map(|volume| volume.files.keys());
                 let blocks: Vec<_> = blocks.copied().take(1).collect();
                 commands.push(DatanodeCommand::Invalidate { blocks });
-            }
-            Some(Mutant::DeleteAnyLife) => {
-                for command in commands {
-                    let DatanodeCommand::Invalidate { blocks } = command else { continue };
-                    for block in blocks {
-                        let held = self.datanodes[at].volumes.values().flat_map(|volume| volume.files.keys());
-                        let newest = held.filter(|held| held.id == block.id).max().copied();
-                        *block = newest.unwrap_or(*block);
-                    }
-                }
             }
             _ => {}
         }

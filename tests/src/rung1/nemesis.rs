@@ -67,11 +67,13 @@ impl World {
     /// A replica rots, unless it is the last good one.
     fn nemesis_rots(&mut self, at: usize) {
         let volumes = self.datanodes[at].volumes.keys().copied().collect::<Vec<_>>();
-        let finals = volumes.iter().flat_map(|storage| self.final_on(at, *storage).into_iter().map(|it| (*storage, it)));
+        let finals =
+            volumes.iter().flat_map(|storage| self.final_on(at, *storage).into_iter().map(|it| (*storage, it)));
         let finals: Vec<(StorageId, Block)> = finals.collect();
         let Some((storage, block)) = self.chance.pick(&finals).copied() else { return };
         if self.may_destroy(at, block)
-            && let Some(file) = self.datanodes[at].volumes.get_mut(&storage).and_then(|volume| volume.files.get_mut(&block))
+            && let Some(file) =
+                self.datanodes[at].volumes.get_mut(&storage).and_then(|volume| volume.files.get_mut(&block))
         {
             file.rotten = true;
         }

@@ -14,16 +14,9 @@ use super::world::{Happening, World};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Party {
     /// A datanode, in one of its runs.
-    Datanode {
-        at: usize,
-        run: u64,
-        call: situ_datanode::core::CallId,
-    },
+    Datanode { at: usize, run: u64, call: situ_datanode::core::CallId },
     /// A client, in one of its runs.
-    Client {
-        at: usize,
-        run: u64,
-    },
+    Client { at: usize, run: u64 },
 }
 
 /// A call that its caller waits for.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use situ_namenode::core::{CallId, Change, Edit, EditV1};
 use situ_wire::block::Block;
-use situ_wire::ids::{DatanodeId, INodeId, TxId};
+use situ_wire::ids::{DatanodeId, TxId};
 use situ_wire::messages::namenode::Request;
 use situ_wire::time::TimeMs;
 
@@ -109,9 +109,8 @@ impl World {
             }
         }
         let files = self.oracle.model().files();
-        let blocks: Vec<(String, Block)> = files
-            .flat_map(|(path, file)| file.blocks.iter().map(|block| (path.to_owned(), block.block())))
-            .collect();
+        let blocks: Vec<(String, Block)> =
+            files.flat_map(|(path, file)| file.blocks.iter().map(|block| (path.to_owned(), block.block()))).collect();
         for (path, block) in blocks {
             if self.oracle.model().is_gone(block.id) {
                 self.violated(fencing::Unfenced::Resurrected { path, block: block.id });
@@ -156,10 +155,5 @@ impl World {
         let Some(volume) = self.datanodes[at].volumes.get(&storage) else { return Vec::new() };
         let files = volume.files.iter().filter(|(_, file)| file.state == FileState::Final && !file.rotten);
         files.map(|(block, _)| *block).collect()
-    }
-
-    /// The path of a file that a client has open.
-    pub(super) fn is_open(&self, inode: INodeId) -> bool {
-        self.oracle.model().file(inode).is_some_and(|(_, file)| file.writer.is_some())
     }
 }

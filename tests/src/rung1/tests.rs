@@ -68,3 +68,33 @@ fn is_caught(mutant: Mutant, fits: impl Fn(&Violation) -> bool) {
     }
     panic!("{mutant:?} is not caught within {MUTANT_SEEDS} seeds");
 }
+
+/// Each mutant and the classes of promises that it breaks.
+macro_rules! mutants {
+    ($($name:ident: $mutant:ident breaks $($class:ident)|+;)+) => {
+        mod mutants_are_caught {
+            use super::{Mutant, Violation, is_caught};
+
+            $(
+                #[test]
+                fn $name() {
+                    is_caught(Mutant::$mutant, |violation| matches!(violation, $(Violation::$class(_))|+));
+                }
+            )+
+        }
+    };
+}
+
+mutants! {
+    an_answer_before_the_sync: ReplyBeforeSync breaks Metadata;
+    a_disk_that_lies_about_syncs: SyncLies breaks Metadata;
+    operations_that_are_forgotten: ForgetOperations breaks Metadata;
+    operations_of_one_name: ReuseOperation breaks Metadata;
+    an_edit_that_is_left_out: SkipEdit breaks Metadata;
+    replicas_reported_in_a_life_they_do_not_have: ReportAnyLife breaks Fencing | Durable | Liveness;
+    deletions_by_reports_of_yesterday: StaleReports breaks Fencing | Durable | Liveness;
+    replicas_acknowledged_before_they_are_final: AckBeforeFinal breaks Durable;
+    copies_that_are_not_made: DropCopies breaks Liveness;
+    deletions_that_are_not_made: DropDeletions breaks Liveness;
+    deletions_that_nobody_asked_for: DeleteUnasked breaks Fencing | Durable;
+}

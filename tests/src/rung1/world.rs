@@ -31,17 +31,41 @@ pub(super) enum Happening {
     /// An answer arrives.
     Reply(Box<Reply>),
     /// A caller has waited long enough.
-    Patience { number: u64 },
+    Patience {
+        number: u64,
+    },
     NamenodeUp,
-    NamenodeTimer { run: u64 },
-    NamenodeWakes { run: u64 },
-    NamenodeSynced { run: u64, tx: TxId },
+    NamenodeTimer {
+        run: u64,
+    },
+    NamenodeWakes {
+        run: u64,
+    },
+    NamenodeSynced {
+        run: u64,
+        tx: TxId,
+    },
     Checkpoint,
-    DatanodeUp { at: usize },
-    Inside { at: usize, run: u64, what: Inside },
-    Flow { pipeline: u64, what: Flow },
-    ClientUp { at: usize },
-    Client { at: usize, run: u64, what: Act },
+    DatanodeUp {
+        at: usize,
+    },
+    Inside {
+        at: usize,
+        run: u64,
+        what: Inside,
+    },
+    Flow {
+        pipeline: u64,
+        what: Flow,
+    },
+    ClientUp {
+        at: usize,
+    },
+    Client {
+        at: usize,
+        run: u64,
+        what: Act,
+    },
     Nemesis,
     /// Everything is checked.
     Check,

@@ -76,9 +76,8 @@ impl Model {
     /// The block of that id and its file's path.
     #[must_use]
     pub fn block(&self, id: BlockId) -> Option<(&str, &FileEntry, &BlockEntry)> {
-        self.files().find_map(|(path, file)| {
-            file.blocks.iter().find(|block| block.id == id).map(|block| (path, file, block))
-        })
+        self.files()
+            .find_map(|(path, file)| file.blocks.iter().find(|block| block.id == id).map(|block| (path, file, block)))
     }
 
     /// Whether a block was there and is gone.
@@ -170,15 +169,14 @@ impl Model {
                 }
                 _ => None,
             },
-            Request::Publish { moves, success, .. } => {
-                moves.iter().find_map(|(from, to)| self.refusal_of_publishing(from, to)).or_else(|| {
-                    match self.find(success) {
-                        Found::Entry(Entry::Directory { .. }) => Some(ErrorCode::IsADirectory),
-                        Found::Blocked => Some(ErrorCode::NotADirectory),
-                        Found::Entry(Entry::File(_)) | Found::Missing(_) => None,
-                    }
-                })
-            }
+            Request::Publish { moves, success, .. } => moves
+                .iter()
+                .find_map(|(from, to)| self.refusal_of_publishing(from, to))
+                .or_else(|| match self.find(success) {
+                    Found::Entry(Entry::Directory { .. }) => Some(ErrorCode::IsADirectory),
+                    Found::Blocked => Some(ErrorCode::NotADirectory),
+                    Found::Entry(Entry::File(_)) | Found::Missing(_) => None,
+                }),
             _ => None,
         }
     }
@@ -226,9 +224,7 @@ impl Model {
             Found::Blocked => Some(ErrorCode::NotADirectory),
             Found::Missing(left) => (left > 1).then_some(ErrorCode::NotFound),
             Found::Entry(Entry::Directory { .. }) => Some(ErrorCode::AlreadyExists),
-            Found::Entry(Entry::File(_)) => {
-                (!overwrite || source.file().is_none()).then_some(ErrorCode::AlreadyExists)
-            }
+            Found::Entry(Entry::File(_)) => (!overwrite || source.file().is_none()).then_some(ErrorCode::AlreadyExists),
         }
     }
 

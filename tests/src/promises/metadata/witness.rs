@@ -236,10 +236,12 @@ fn is_as_expected(response: &Response, expected: &Expected) -> bool {
         (Response::Block(located), Expected::Block(block)) => located.block.id == *block,
         (
             Response::Created { inode, block_len_bytes, replication },
-            Expected::Created { inode: expected, block_len_bytes: expected_len_bytes, replication: expected_replication },
-        ) => {
-            (inode, block_len_bytes, replication) == (expected, expected_len_bytes, expected_replication)
-        }
+            Expected::Created {
+                inode: expected,
+                block_len_bytes: expected_len_bytes,
+                replication: expected_replication,
+            },
+        ) => (inode, block_len_bytes, replication) == (expected, expected_len_bytes, expected_replication),
         _ => false,
     }
 }
