@@ -256,8 +256,14 @@ pub(super) async fn a_listener_that_leaves_closes_what_it_took<T: Transport>(par
     let address = listener.address();
     drop(listener);
     join(here.closed(), there.closed()).await;
-    let refused = parties.connector.connect(address, parties.role).await.map(drop);
-    assert!(matches!(refused, Err(TransportError::Unreachable { .. })), "{refused:?}");
+    // A listener goes a moment after it was dropped; who comes in that moment is closed like the others.
+    for tried in 0.. {
+        match parties.connector.connect(address, parties.role).await.map(drop) {
+            Err(TransportError::Unreachable { .. }) => break,
+            found => assert!(tried < 10_000, "nobody is there any more, but {found:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 pub(super) async fn many_streams_at_once<T: Transport>(parties: Parties<T>) {
