@@ -458,7 +458,14 @@ fn make_job<D: Disk>(
     disk.create_directory(&directories.work(job))?;
     disk.create_directory(&directories.cwd(job))?;
     disk.create_directory(&directories.logs(job))?;
-    disk.write_atomically(&directories.log_owner(job), user.as_bytes())?;
+    let owner = directories.log_owner(job);
+    if !disk.exists(&owner)?
+        && let Err(error) = disk.write_atomically(&owner, user.as_bytes())
+        // The driver and the worker of a job may start at once: then the other has put it in place.
+        && !disk.exists(&owner)?
+    {
+        return Err(error);
+    }
     let mut logs: Vec<JobId> =
         disk.list(&directories.all_logs())?.iter().filter_map(|entry| entry.name.parse().ok()).collect();
     logs.sort_unstable();
