@@ -1,8 +1,9 @@
 //! Checkpoints: which images there are, when the next is due, and the task that brings one forward.
 //!
-//! Two images are brought forward in turn. The owner hands the writer what changed, a chunk at a time, and with the last
-//! chunk the transaction and digest of that very state; the writer marks the image *in progress* first, and *complete*
-//! only when the edit log is on the disk up to that transaction, so that no image knows more than the log. An image that
+//! Two images are brought forward in turn, each to the state in which the namespace was when it was begun. The owner hands
+//! the writer what the image lacks, a chunk at a time and between calls, and with the last chunk the transaction and
+//! digest of that state; the writer marks the image *in progress* first, and *complete* only when the edit log is on the
+//! disk up to that transaction, so that no image knows more than the log. An image that
 //! failed, or that another run left behind, is not mended but made anew in a directory with a new number; what it
 //! replaces stays until both images are good.
 
@@ -22,8 +23,10 @@ use crate::core::{ImageKey, ImageRecord, ImageSlot, NamespaceDigest, Namesystem}
 use crate::error::ImageError;
 use crate::metrics::Metrics;
 
-/// How many records are written in one step.
-const BATCH_RECORDS: usize = 4096;
+/// How many records are read, and written, in one step: calls wait for the reading of so many. Tests have small images.
+const CHUNK_RECORDS: usize = if cfg!(test) { 16 } else { 2048 };
+/// After how many records what was written is synced, so that what waits to reach the disk stays bounded.
+const SYNC_RECORDS: usize = 1 << 16;
 /// Between two checkpoints passes so many times the time that the first of them took, so that a namenode under load does
 /// not spend it all on images.
 const PAUSE_FACTOR: u64 = 2;
@@ -77,6 +80,8 @@ pub(super) struct Images {
 struct Running {
     slot: ImageSlot,
     number: u64,
+    /// The state that the image will hold.
+    target: (TxId, NamespaceDigest),
     /// Until the last chunk is handed over.
     chunks: Option<mpsc::Sender<Chunk>>,
     outcome: oneshot::Receiver<Outcome>,
@@ -140,9 +145,9 @@ impl Images {
     pub(super) fn begin<R: Runtime>(
         &mut self,
         runtime: &R,
+        namesystem: &mut Namesystem,
         log: watch::Receiver<Progress>,
         now: TimeMs,
-        last: TxId,
         least: bool,
     ) {
         assert!(self.running.is_none(), "one checkpoint at a time");
@@ -155,8 +160,9 @@ impl Images {
                 (self.next_number - 1, true)
             }
         };
-        (self.begun, self.begun_tx) = (now, last);
-        tracing::info!(image = number, anew = fresh, %last, "bringing an image forward");
+        let target = namesystem.begin_changes(slot);
+        (self.begun, self.begun_tx) = (now, target.0);
+        tracing::info!(image = number, anew = fresh, to = %target.0, "bringing an image forward");
         let (chunks, queue) = mpsc::channel(1);
         let (report, outcome) = oneshot::channel();
         let path = image_path(&self.directory, number);
@@ -167,7 +173,8 @@ impl Images {
         });
         // While it is under way it is no image to start from.
         self.slots[index(slot)] = None;
-        self.running = Some(Running { slot, number, chunks: Some(chunks), outcome, _task: task.abort_on_drop() });
+        self.running =
+            Some(Running { slot, number, target, chunks: Some(chunks), outcome, _task: task.abort_on_drop() });
     }
 
     /// Waits for something to do. Safe to drop and call again.
@@ -184,14 +191,15 @@ impl Images {
         }
     }
 
-    /// Hands the writer what it lacks.
+    /// Hands the writer more of what it lacks.
     pub(super) fn feed(&mut self, namesystem: &mut Namesystem) {
-        let Some(running) = &mut self.running else { return };
-        let changes = namesystem.take_changes(running.slot);
-        let chunk = Chunk { changes, end: Some((namesystem.last_tx(), namesystem.digest())) };
-        if let Some(chunks) = running.chunks.take() {
-            // There is room, and if the writer is gone then its outcome says why.
-            let _ = chunks.try_send(chunk);
+        let Some(Running { target, chunks, .. }) = &mut self.running else { return };
+        let (changes, more) = namesystem.next_changes(CHUNK_RECORDS);
+        let chunk = Chunk { changes, end: (!more).then_some(*target) };
+        // There is room, and if the writer is gone then its outcome says why.
+        let _ = chunks.as_ref().map(|writer| writer.try_send(chunk));
+        if !more {
+            *chunks = None;
         }
     }
 
@@ -281,6 +289,7 @@ async fn write<R: Runtime>(
         })
         .await?;
     let mut outcome = Ok(None);
+    let mut unsynced = 0;
     while let (Ok(None), Some(chunk)) = (&outcome, chunks.recv().await) {
         metrics.image_records.add(chunk.changes.len() as u64);
         let end = chunk.end.map(|(tx, _)| tx);
@@ -289,9 +298,14 @@ async fn write<R: Runtime>(
         {
             break;
         }
+        unsynced += chunk.changes.len();
+        let sync = unsynced >= SYNC_RECORDS || end.is_some();
+        if sync {
+            unsynced = 0;
+        }
         let written = runtime
             .blocking(move || {
-                let written = write_chunk(&*store, cluster, &chunk);
+                let written = write_chunk(&*store, cluster, &chunk, sync);
                 (store, written)
             })
             .await;
@@ -312,16 +326,11 @@ async fn reached(log: &mut watch::Receiver<Progress>, tx: TxId) -> bool {
     matches!(log.wait_for(at_end).await.as_deref(), Ok(Progress::Synced(_)))
 }
 
-fn write_chunk(store: &dyn Store, cluster: ClusterId, chunk: &Chunk) -> Result<(), ImageError> {
-    let mut pieces = chunk.changes.chunks(BATCH_RECORDS).peekable();
-    while let Some(piece) = pieces.next_if(|piece| piece.len() == BATCH_RECORDS) {
-        store.write(encode_changes(piece)?)?;
-    }
-    let mut rest = encode_changes(pieces.next().unwrap_or_default())?;
+fn write_chunk(store: &dyn Store, cluster: ClusterId, chunk: &Chunk, sync: bool) -> Result<(), ImageError> {
+    let mut batch = encode_changes(&chunk.changes)?;
     if let Some((tx, digest)) = chunk.end {
-        rest.push(Header { complete: true, cluster, tx, digest }.entry());
+        batch.push(Header { complete: true, cluster, tx, digest }.entry());
     }
-    store.write(rest)?;
-    // Also after a part: what waits to reach the disk stays bounded.
-    Ok(store.sync()?)
+    store.write(batch)?;
+    if sync { Ok(store.sync()?) } else { Ok(()) }
 }

@@ -187,7 +187,6 @@ impl<R: Runtime> Owner<R> {
     }
 
     fn begin_image(&mut self, now: TimeMs, least: bool) {
-        let last = self.namesystem.last_tx();
-        self.images.begin(&self.runtime, self.log.watch(), now, last, least);
+        self.images.begin(&self.runtime, &mut self.namesystem, self.log.watch(), now, least);
     }
 }
