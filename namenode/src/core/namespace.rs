@@ -161,21 +161,21 @@ impl Namespace {
     }
 
     /// Ties a child to its parent by an image's edge, when all inodes are there.
-    pub(super) fn restore_edge(&mut self, ledger: &mut Ledger, record: &EdgeRecord) -> Result<(), String> {
+    pub(super) fn restore_edge(&mut self, ledger: &mut Ledger, record: EdgeRecord) -> Result<(), String> {
         let EdgeRecord { parent, name, child } = record;
         let inode = self.inodes.get_mut(child.0).ok_or_else(|| format!("{child}, the child of an edge, is missing"))?;
-        if *child == ROOT || inode.parent != INodeId(0) {
+        if child == ROOT || inode.parent != INodeId(0) {
             return Err(format!("{child} stands in two places"));
         }
-        inode.parent = *parent;
+        inode.parent = parent;
         let directory = self.inodes.get_mut(parent.0);
         let children = directory.and_then(INode::children_mut);
         let children = children.ok_or_else(|| format!("{parent}, the parent of {child}, is not a directory"))?;
-        if children.insert(name.clone(), *child).is_some() {
-            return Err(format!("{parent} holds {name:?} twice"));
+        ledger.add(&edge(parent, &name, child));
+        match children.insert(name, child) {
+            None => Ok(()),
+            Some(other) => Err(format!("{parent} holds {child} and {other} under one name")),
         }
-        ledger.add(&edge(*parent, name, *child));
-        Ok(())
     }
 
     /// All edges, as records.

@@ -79,7 +79,7 @@ impl Namesystem {
         if self.namespace.get(ROOT).is_none_or(|root| !root.is_directory()) {
             return Err(wrong("the root directory is missing"));
         }
-        for edge in &restoring.edges {
+        for edge in restoring.edges {
             self.namespace.restore_edge(&mut self.ledger, edge).map_err(wrong)?;
         }
         if let Some((id, _)) = self.namespace.iter().find(|(_, inode)| inode.parent == INodeId(0)) {
