@@ -16,6 +16,16 @@ pub enum Unfenced {
         /// Where.
         datanode: DatanodeId,
     },
+    /// A good replica was deleted that nobody wanted deleted in that life.
+    #[error("{block}: datanode {datanode} deletes a good replica of a block of {path} that it was not told to delete")]
+    Unordered {
+        /// Of which file.
+        path: String,
+        /// Which block.
+        block: Block,
+        /// Where.
+        datanode: DatanodeId,
+    },
     /// A block of a file that was deleted is in the namespace again.
     #[error("{block} was deleted with its file and is back in {path}")]
     Resurrected {
@@ -35,13 +45,23 @@ pub enum Unfenced {
 }
 
 /// Checks that a datanode may delete a good replica of a block that a file still has: when `others` more good replicas
-/// are there.
+/// are there, and it was `ordered` to delete this one in this life.
 ///
 /// # Errors
-/// When it is the last one.
-pub fn check_deletion(path: &str, block: Block, datanode: DatanodeId, others: usize) -> Result<(), Unfenced> {
-    if others > 0 {
-        return Ok(());
+/// When it is the last one, or nobody wanted it deleted.
+pub fn check_deletion(
+    path: &str,
+    block: Block,
+    datanode: DatanodeId,
+    others: usize,
+    ordered: bool,
+) -> Result<(), Unfenced> {
+    let path = path.to_owned();
+    if others == 0 {
+        Err(Unfenced::LastReplica { path, block, datanode })
+    } else if !ordered {
+        Err(Unfenced::Unordered { path, block, datanode })
+    } else {
+        Ok(())
     }
-    Err(Unfenced::LastReplica { path: path.to_owned(), block, datanode })
 }

@@ -148,7 +148,7 @@ impl World {
                 path: one,
                 overwrite: self.chance.permille(500),
                 parents: self.chance.permille(800),
-                replication: u16::try_from(self.chance.between(1, 4)).unwrap_or(1),
+                replication: u16::try_from(self.chance.between(self.settings.replication_min, 4)).unwrap_or(3),
                 block_len_bytes: BLOCK_BYTES,
                 mode: 0o644,
                 operation,

@@ -11,7 +11,7 @@ use situ_runtime::disk::Space;
 use situ_wire::block::{Block, BlockTokenKey};
 use situ_wire::error::RemoteError;
 use situ_wire::ids::StorageId;
-use situ_wire::messages::namenode::Response;
+use situ_wire::messages::namenode::{DatanodeCommand, Response};
 use situ_wire::time::TimeMs;
 
 use super::disk::{FileState, ReplicaFile, Volume, root_of};
@@ -146,10 +146,27 @@ impl World {
         self.datanode_drain(at);
     }
 
-    pub(super) fn datanode_answered(&mut self, at: usize, run: u64, call: CallId, result: Result<Response, CallError>) {
-        if self.datanodes[at].run == run {
-            self.datanode_event(at, Event::Answered { call, result });
+    pub(super) fn datanode_answered(
+        &mut self,
+        at: usize,
+        run: u64,
+        call: CallId,
+        mut result: Result<Response, CallError>,
+    ) {
+        if self.datanodes[at].run != run {
+            return;
         }
+        if let (Some(Mutant::DeleteAnyLife), Ok(Response::Commands { commands, .. })) = (self.mutant, &mut result) {
+            for command in commands {
+                let DatanodeCommand::Invalidate { blocks } = command else { continue };
+                for block in blocks {
+                    let held = self.datanodes[at].volumes.values().flat_map(|volume| volume.files.keys());
+                    let newest = held.filter(|held| held.id == block.id).max().copied();
+                    *block = newest.unwrap_or(*block);
+                }
+            }
+        }
+        self.datanode_event(at, Event::Answered { call, result });
     }
 
     /// Asks a datanode for a replica to write.
@@ -321,7 +338,7 @@ impl World {
                 self.datanode_drain(at);
             }
             Inside::Delete { storage, block } => {
-                self.check_deletion(at, block);
+                self.check_deletion(at, storage, block);
                 if let Some(volume) = self.datanodes[at].volumes.get_mut(&storage) {
                     volume.files.remove(&block);
                 }

@@ -46,15 +46,19 @@ impl World {
         loop {
             self.run_for(1_000);
             let waited_ms = self.schedule.now().0 - healed_at.0;
-            let is_quiet = std::mem::take(&mut self.namenode.commands) == 0;
+            if self.violation.is_some() {
+                return;
+            }
+            let commands = std::mem::take(&mut self.namenode.commands);
             let unsettled = self.unsettled(waited_ms);
-            calm_s = if is_quiet && unsettled.is_none() { calm_s + 1 } else { 0 };
-            match unsettled {
-                None if calm_s >= CALM_S => break,
-                None => {}
-                Some(_) if self.violation.is_some() => return,
-                Some(stuck) if waited_ms > BOUND_MS => return self.violated(stuck),
-                Some(_) => {}
+            calm_s = if commands == 0 && unsettled.is_none() { calm_s + 1 } else { 0 };
+            if calm_s >= CALM_S {
+                break;
+            }
+            if calm_s == 0 && waited_ms > BOUND_MS {
+                let last = self.namenode.last_command.clone();
+                let storm = Stuck::Storm { window_ms: 1_000, commands, last };
+                return self.violated(unsettled.unwrap_or_else(|| storm.into()));
             }
         }
         self.settled_ms = self.schedule.now().0 - healed_at.0;

@@ -7,8 +7,8 @@ use situ_wire::ids::TxId;
 #[derive(Default)]
 pub(super) struct Journal {
     edits: Vec<Edit>,
-    /// The digest after each edit, when it was first applied.
-    digests: Vec<NamespaceDigest>,
+    /// The digest after each edit when it was first applied; none after one that another followed at once.
+    digests: Vec<Option<NamespaceDigest>>,
     synced: usize,
 }
 
@@ -18,13 +18,20 @@ impl Journal {
         self.edits.push(edit);
     }
 
+    /// Whether edits were appended since the last digest was noted.
+    pub(super) fn lacks_digest(&self) -> bool {
+        self.digests.len() < self.edits.len()
+    }
+
     /// Notes the digest at the end of the journal.
     pub(super) fn note_digest(&mut self, digest: NamespaceDigest) {
-        self.digests.resize(self.edits.len(), digest);
+        assert!(self.lacks_digest(), "a digest is noted once");
+        self.digests.resize(self.edits.len() - 1, None);
+        self.digests.push(Some(digest));
     }
 
     pub(super) fn digest(&self, tx: TxId) -> Option<NamespaceDigest> {
-        self.digests.get(index_of(tx).checked_sub(1)?).copied()
+        self.digests.get(index_of(tx).checked_sub(1)?).copied().flatten()
     }
 
     /// The last transaction.

@@ -14,6 +14,8 @@ pub(super) enum Mutant {
     ReuseOperation,
     /// A restarted namenode leaves an edit of the journal out.
     SkipEdit,
+    /// A datanode deletes its replica whatever life the command was for.
+    DeleteAnyLife,
     /// A datanode says of every replica that it is in the newest life.
     ReportAnyLife,
     /// The namenode hears the reports that a datanode sent the time before, and so deletes while it does not know what
@@ -27,4 +29,6 @@ pub(super) enum Mutant {
     DropDeletions,
     /// A datanode is told to delete what it should keep.
     DeleteUnasked,
+    /// Commands are given again and again.
+    RepeatCommands,
 }

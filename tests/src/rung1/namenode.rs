@@ -8,7 +8,7 @@ use situ_namenode::core::{
 };
 use situ_wire::block::BlockTokenKey;
 use situ_wire::error::RemoteError;
-use situ_wire::ids::{ClusterId, TxId};
+use situ_wire::ids::{ClusterId, DatanodeId, TxId};
 use situ_wire::messages::namenode::{DatanodeCommand, ReportedReplica, Request, Response};
 use situ_wire::time::TimeMs;
 
@@ -26,16 +26,19 @@ struct Image {
     tx: TxId,
     digest: NamespaceDigest,
     records: BTreeMap<ImageKey, ImageRecord>,
-    /// Whether the core must be told to give out all of it.
+    /// Whether it can be restored from: not while it is being brought forward, and not before it ever was.
+    is_whole: bool,
+    /// Whether it must be emptied before it is brought forward.
     is_detached: bool,
 }
 
-/// Changes of an image that wait until what they hold is on disk.
+/// An image that is being brought forward.
 struct Checkpoint {
     slot: usize,
     tx: TxId,
     digest: NamespaceDigest,
-    changes: Vec<(ImageKey, Option<ImageRecord>)>,
+    /// Whether the core has given out all of it; then it waits until that transaction is on disk.
+    is_complete: bool,
 }
 
 /// The namenode's process.
@@ -59,6 +62,8 @@ pub(super) struct NamenodeHost {
     pub(super) last_command: String,
     /// What each storage reported the time before, for a mutant.
     old_reports: BTreeMap<situ_wire::ids::StorageId, Vec<ReportedReplica>>,
+    /// The last commands to each datanode, for a mutant.
+    old_commands: BTreeMap<DatanodeId, Vec<DatanodeCommand>>,
     pub(super) warnings: u64,
 }
 
@@ -98,6 +103,7 @@ impl NamenodeHost {
             commands: 0,
             last_command: String::new(),
             old_reports: BTreeMap::new(),
+            old_commands: BTreeMap::new(),
             warnings: 0,
         }
     }
@@ -112,7 +118,7 @@ impl World {
         let seed = self.chance.seed();
         let mut core = Namesystem::new(config(seed));
         let journal = &self.namenode.journal;
-        let usable: Vec<usize> = (0..2).filter(|slot| !self.namenode.images[*slot].is_detached).collect();
+        let usable: Vec<usize> = (0..2).filter(|slot| self.namenode.images[*slot].is_whole).collect();
         let chosen = if self.chance.permille(300) { None } else { self.chance.pick(&usable).copied() };
         let mut wrong = None;
         if let Some(slot) = chosen {
@@ -147,6 +153,9 @@ impl World {
                 wrong = wrong.or(Some(format!("the digest at {tx} is not what it was")));
             }
         }
+        if core.last_tx() != journal.last() {
+            wrong = wrong.or(Some(format!("it ends at {}, its journal at {}", core.last_tx(), journal.last())));
+        }
         if let Some(reason) = wrong {
             self.violated(Disagreement::Restart { reason });
             return;
@@ -154,7 +163,7 @@ impl World {
         for (slot, image) in SLOTS.into_iter().enumerate() {
             if Some(slot) != chosen {
                 core.reset_image(image);
-                self.namenode.images[slot].is_detached = true;
+                self.namenode.images[slot] = Image { is_detached: true, ..Image::default() };
             }
         }
         core.start(self.schedule.now());
@@ -281,7 +290,9 @@ impl World {
                 }
             }
         }
-        if let Some(core) = &self.namenode.core {
+        if let Some(core) = &self.namenode.core
+            && self.namenode.journal.lacks_digest()
+        {
             let digest = core.digest();
             self.namenode.journal.note_digest(digest);
             self.trace.note_bytes(&digest.0[..8]);
@@ -362,9 +373,7 @@ impl World {
         for reply in ready {
             self.reply(reply);
         }
-        if self.namenode.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.tx <= tx) {
-            self.write_image();
-        }
+        self.finish_image();
         self.namenode_sync();
     }
 
@@ -380,7 +389,7 @@ impl World {
         }
     }
 
-    /// Takes what changed since an image was last brought forward.
+    /// Begins to bring an image forward.
     pub(super) fn namenode_checkpoint(&mut self) {
         let Some(core) = &mut self.namenode.core else { return };
         if self.namenode.checkpoint.is_some() {
@@ -388,19 +397,26 @@ impl World {
         }
         let slot = self.namenode.next_slot;
         self.namenode.next_slot = 1 - slot;
-        let changes = core.take_changes(SLOTS[slot]);
-        self.namenode.checkpoint = Some(Checkpoint { slot, tx: core.last_tx(), digest: core.digest(), changes });
-        if self.namenode.journal.synced() == self.namenode.journal.last() {
-            self.write_image();
-        }
-    }
-
-    fn write_image(&mut self) {
-        let Some(Checkpoint { slot, tx, digest, changes }) = self.namenode.checkpoint.take() else { return };
+        let (tx, digest) = core.begin_changes(SLOTS[slot]);
+        self.namenode.checkpoint = Some(Checkpoint { slot, tx, digest, is_complete: false });
         let image = &mut self.namenode.images[slot];
+        image.is_whole = false;
         if std::mem::replace(&mut image.is_detached, false) {
             image.records.clear();
         }
+        self.schedule.after(0, Happening::ImageSlice { run: self.namenode.run });
+    }
+
+    /// Brings the image forward by a few records; what happens meanwhile is not in it.
+    pub(super) fn namenode_image_slice(&mut self, run: u64) {
+        if run != self.namenode.run {
+            return;
+        }
+        let Some(Checkpoint { slot, .. }) = self.namenode.checkpoint else { return };
+        let limit = usize::try_from(self.chance.between(1, 40)).unwrap_or(1);
+        let Some(core) = &mut self.namenode.core else { return };
+        let (changes, more) = core.next_changes(limit);
+        let image = &mut self.namenode.images[slot];
         for (key, record) in changes {
             match record {
                 Some(record) => {
@@ -410,7 +426,22 @@ impl World {
                 None => _ = image.records.remove(&key),
             }
         }
-        (image.tx, image.digest) = (tx, digest);
+        if more {
+            let delay_ms = self.chance.between(0, 300);
+            return self.schedule.after(delay_ms, Happening::ImageSlice { run });
+        }
+        if let Some(checkpoint) = &mut self.namenode.checkpoint {
+            checkpoint.is_complete = true;
+        }
+        self.finish_image();
+    }
+
+    /// The image is whole when all that it holds is on disk in the journal as well.
+    fn finish_image(&mut self) {
+        let synced = self.namenode.journal.synced();
+        let Some(checkpoint) = self.namenode.checkpoint.take_if(|it| it.is_complete && it.tx <= synced) else { return };
+        let image = &mut self.namenode.images[checkpoint.slot];
+        (image.tx, image.digest, image.is_whole) = (checkpoint.tx, checkpoint.digest, true);
     }
 
     fn namenode_timer(&mut self) {
@@ -467,6 +498,13 @@ impl World {
             }
             Some(Mutant::DropDeletions) => {
                 commands.retain(|command| !matches!(command, DatanodeCommand::Invalidate { .. }));
+            }
+            Some(Mutant::RepeatCommands) => {
+                let id = self.datanodes[at].me.id;
+                let before = self.namenode.old_commands.remove(&id).unwrap_or_default();
+                commands.extend(before);
+                commands.truncate(2);
+                self.namenode.old_commands.insert(id, commands.clone());
             }
             Some(Mutant::DeleteUnasked) if self.chance.permille(100) => {
                 let blocks = self.datanodes[at].volumes.values().flat_map(|volume| volume.files.keys());

@@ -59,7 +59,10 @@ impl World {
         let working = self.datanodes[at].volumes.iter().filter(|(_, volume)| !volume.failed);
         let working: Vec<StorageId> = working.map(|(storage, _)| *storage).collect();
         let Some(storage) = self.chance.pick(&working).copied() else { return };
-        if self.final_on(at, storage).iter().all(|block| self.may_destroy(at, *block)) {
+        let blocks = self.final_on(at, storage);
+        if blocks.iter().all(|block| self.may_destroy(at, *block)) {
+            let now = self.schedule.now();
+            blocks.into_iter().for_each(|block| self.oracle.lost(now, block));
             self.lose_disk(at, storage);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use situ_namenode::core::{CallId, Change, Edit, EditV1};
 use situ_wire::block::Block;
-use situ_wire::ids::{DatanodeId, TxId};
+use situ_wire::ids::{DatanodeId, StorageId, TxId};
 use situ_wire::messages::namenode::Request;
 use situ_wire::time::TimeMs;
 
@@ -18,12 +18,17 @@ use crate::promises::{fencing, integrity};
 /// deletion itself may take.
 const ORDER_MS: u64 = 40_000;
 
+/// For how long the loss of a disk may stay unnoticed: until its datanode has looked, or is dead.
+const UNNOTICED_MS: u64 = 60_000;
+
 /// What was promised and ordered.
 #[derive(Default)]
 pub(super) struct Oracle {
     witness: Witness,
     /// Orders to delete that may still be under way.
     orders: BTreeMap<(DatanodeId, Block), TimeMs>,
+    /// Replicas that went with their disks, and when.
+    lost: Vec<(Block, TimeMs)>,
 }
 
 impl Oracle {
@@ -54,6 +59,15 @@ impl Oracle {
     /// The namenode wants a replica deleted.
     pub(super) fn ordered(&mut self, now: TimeMs, datanode: DatanodeId, block: Block) {
         self.orders.insert((datanode, block), now);
+    }
+
+    /// A fault has taken a replica.
+    pub(super) fn lost(&mut self, now: TimeMs, block: Block) {
+        self.lost.push((block, now));
+    }
+
+    fn lost_lately(&self, now: TimeMs, block: Block) -> usize {
+        self.lost.iter().filter(|(other, at)| *other == block && now.0 < at.0 + UNNOTICED_MS).count()
     }
 
     fn is_ordered(&self, now: TimeMs, datanode: DatanodeId, block: Block) -> bool {
@@ -119,39 +133,43 @@ impl World {
         }
     }
 
-    /// A datanode is about to delete a replica: not the last good one.
-    pub(super) fn check_deletion(&mut self, at: usize, block: Block) {
+    /// A datanode is about to delete a replica: not the last good one, and a good one only if it was told so, or has
+    /// another.
+    pub(super) fn check_deletion(&mut self, at: usize, storage: StorageId, block: Block) {
         let Some((path, promised)) = self.promised(block) else { return };
-        let id = self.datanodes[at].me.id;
-        let (here, others): (Vec<_>, Vec<_>) =
-            self.stored(block).filter(|(_, stored)| promised.is_held_by(stored)).partition(|(other, _)| *other == id);
-        if here.is_empty() || promised.block != block {
+        let datanode = &self.datanodes[at];
+        let file = datanode.volumes.get(&storage).and_then(|volume| volume.files.get(&block));
+        if file.is_none_or(|file| !promised.is_held_by(&file.stored(block))) {
             return;
         }
-        if let Err(unfenced) = fencing::check_deletion(&path, block, id, others.len()) {
+        let id = datanode.me.id;
+        let good: Vec<DatanodeId> =
+            self.stored(block).filter(|(_, stored)| promised.is_held_by(stored)).map(|(id, _)| id).collect();
+        let others = good.len() - 1;
+        let has_another = good.iter().filter(|other| **other == id).count() > 1;
+        let ordered = has_another || self.oracle.is_ordered(self.schedule.now(), id, block);
+        if let Err(unfenced) = fencing::check_deletion(&path, block, id, others, ordered) {
             self.violated(unfenced);
         }
     }
 
-    /// Whether a replica may be destroyed by a fault: when another as good stays that nobody was told to delete. Whatever
-    /// is lost then, is lost by the system.
+    /// Whether a replica may be destroyed by a fault: when another as good stays that nobody was told to delete, and no
+    /// more than r-1 are bad at once without anybody having noticed. Whatever is lost then, is lost by the system.
     pub(super) fn may_destroy(&self, at: usize, block: Block) -> bool {
-        if self.oracle.model().is_gone(block.id) {
-            return true;
-        }
+        let Some((_, file, _)) = self.oracle.model().block(block.id) else {
+            return self.oracle.model().is_gone(block.id);
+        };
         let now = self.schedule.now();
         let id = self.datanodes[at].me.id;
-        self.stored(block).any(|(other, stored)| {
-            other != id
-                && stored.is_final
-                && stored.block == block
-                && stored.root == root_of(block.id)
-                && !self.oracle.is_ordered(now, other, block)
-        })
+        let finals = self.stored(block).filter(|(_, stored)| stored.is_final && stored.block == block);
+        let (good, rotten): (Vec<_>, Vec<_>) = finals.partition(|(_, stored)| stored.root == root_of(block.id));
+        let bad = rotten.len() + self.oracle.lost_lately(now, block);
+        bad + 1 < usize::from(file.replication)
+            && good.iter().any(|(other, _)| *other != id && !self.oracle.is_ordered(now, *other, block))
     }
 
     /// Final replicas on a disk.
-    pub(super) fn final_on(&self, at: usize, storage: situ_wire::ids::StorageId) -> Vec<Block> {
+    pub(super) fn final_on(&self, at: usize, storage: StorageId) -> Vec<Block> {
         let Some(volume) = self.datanodes[at].volumes.get(&storage) else { return Vec::new() };
         let files = volume.files.iter().filter(|(_, file)| file.state == FileState::Final && !file.rotten);
         files.map(|(block, _)| *block).collect()

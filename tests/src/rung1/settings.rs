@@ -9,6 +9,8 @@ pub(super) struct Settings {
     pub(super) racks: u64,
     pub(super) volumes: u64,
     pub(super) clients: u64,
+    /// The fewest replicas that a file asks for. No fault takes a block with one, nor a disk that holds such.
+    pub(super) replication_min: u64,
     /// How long faults go on.
     pub(super) faults_ms: u64,
     /// How long a client waits at most between two things it does.
@@ -64,6 +66,7 @@ impl Settings {
             racks: chance.between(1, 3),
             volumes: chance.between(1, 3),
             clients: chance.between(2, 5),
+            replication_min: chance.between(1, 3),
             faults_ms: chance.between(20_000, 80_000),
             think_ms: *chance.pick(&[50, 300, 1_500]).expect("three"),
             loss_permille: bad(chance, 80),

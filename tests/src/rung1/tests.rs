@@ -97,4 +97,6 @@ mutants! {
     copies_that_are_not_made: DropCopies breaks Liveness;
     deletions_that_are_not_made: DropDeletions breaks Liveness;
     deletions_that_nobody_asked_for: DeleteUnasked breaks Fencing | Durable;
+    deletions_of_any_life: DeleteAnyLife breaks Fencing;
+    commands_given_again_and_again: RepeatCommands breaks Liveness;
 }

@@ -46,6 +46,9 @@ pub(super) enum Happening {
         tx: TxId,
     },
     Checkpoint,
+    ImageSlice {
+        run: u64,
+    },
     DatanodeUp {
         at: usize,
     },
@@ -217,6 +220,7 @@ impl World {
                 let delay_ms = self.chance.between(500, 10_000);
                 self.schedule.after(delay_ms, Happening::Checkpoint);
             }
+            Happening::ImageSlice { run } => self.namenode_image_slice(run),
             Happening::DatanodeUp { at } => self.datanode_up(at),
             Happening::Inside { at, run, what } => self.datanode_inside(at, run, what),
             Happening::Flow { pipeline, what } => self.flow(pipeline, what),
@@ -250,6 +254,7 @@ impl Happening {
             Self::Client { at, run, .. } => ((*at as u64) << 32) | (run << 4) | 11,
             Self::Nemesis => 12,
             Self::Check => 13,
+            Self::ImageSlice { run } => (run << 8) | 0x8e,
             Self::Over => 14,
             Self::NamenodeWakes { run } => (run << 4) | 15,
         }
