@@ -47,6 +47,13 @@ impl Role {
         }
     }
 
+    /// Several roles for people, as in `datanode and executor`.
+    #[must_use]
+    pub fn list(roles: &[Self]) -> String {
+        let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+        names.join(" and ")
+    }
+
     /// The role of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

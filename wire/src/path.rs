@@ -136,11 +136,40 @@ impl DfsPath {
         Self::parse(&if self.is_root() { format!("/{name}") } else { format!("{}/{name}", self.0) })
     }
 
+    /// The name beside this path under which a client writes a file before it is renamed to it, whole; `random` keeps
+    /// clients apart. See [`is_copying`].
+    ///
+    /// # Errors
+    /// When this is the root, or the path becomes too long.
+    pub fn copying(&self, random: u64) -> Result<Self, PathError> {
+        let Some(parent) = self.parent() else {
+            return Err(PathError::Component { path: self.0.clone(), component: String::new() });
+        };
+        parent.join(&format!(".{random:016x}{COPYING_SUFFIX}"))
+    }
+
+    /// The path as one word of a shell's command line.
+    #[must_use]
+    pub fn for_shell(&self) -> String {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=:,@%".contains(letter);
+        if self.0.chars().all(plain) { self.0.clone() } else { format!("'{}'", self.0.replace('\'', r"'\''")) }
+    }
+
     /// Whether this is `other` or lies below it.
     #[must_use]
     pub fn starts_with(&self, other: &Self) -> bool {
         other.is_root() || self.0 == other.0 || self.0.strip_prefix(&other.0).is_some_and(|rest| rest.starts_with('/'))
     }
+}
+
+/// What the names of files end with that are copied to the cluster and not yet whole.
+const COPYING_SUFFIX: &str = "._COPYING_";
+
+/// Whether a name is that of a file that is copied to the cluster and not yet whole: it starts with a dot and ends with
+/// `._COPYING_`. Nobody else can go on with such a file, so that the namenode deletes it when its writer is gone.
+#[must_use]
+pub fn is_copying(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(COPYING_SUFFIX)
 }
 
 fn check_name(name: &str, path: &str) -> Result<(), PathError> {
@@ -212,6 +241,23 @@ mod tests {
         ));
         assert!(matches!(DfsPath::parse(&"/x".repeat(2049)), Err(PathError::TooLong { found_bytes: 4098 })));
         assert!(matches!(DfsPath::parse(&"/x".repeat(513)), Err(PathError::TooDeep { found: 513 })));
+    }
+
+    #[test]
+    fn a_file_that_is_being_copied_has_a_name_of_its_own() {
+        let path = DfsPath::parse("/a/b").unwrap();
+        let aside = path.copying(7).unwrap();
+        assert_eq!(aside.as_str(), "/a/.0000000000000007._COPYING_");
+        assert!(is_copying(aside.name()));
+        assert!(!is_copying(path.name()) && !is_copying("b._COPYING_") && !is_copying("._COPYING_.b"));
+        assert!(DfsPath::root().copying(7).is_err());
+    }
+
+    #[test]
+    fn a_shell_takes_a_path_as_one_word() {
+        for (text, word) in [("/a/b-1.txt", "/a/b-1.txt"), ("/a b", "'/a b'"), ("/it's*", r"'/it'\''s*'")] {
+            assert_eq!(DfsPath::parse(text).unwrap().for_shell(), word);
+        }
     }
 
     #[test]

@@ -14,10 +14,11 @@ pub(super) fn not_found(path: &DfsPath) -> RemoteError {
 }
 
 pub(super) fn parent_not_found(path: &DfsPath) -> RemoteError {
+    let make = path.parent().map(|parent| format!("situ fs mkdir -p {}", parent.for_shell())).unwrap_or_default();
     RemoteError::new(
         ErrorCode::NotFound,
         path,
-        "its parent directory is not there; make it first, or ask for missing parents to be made",
+        format!("the directory that it shall be in is not there; make that first (`{make}`)"),
     )
 }
 

@@ -1,10 +1,13 @@
 //! What is due by time alone.
 
+use std::ops::Bound;
+
 use situ_wire::ids::{BlockId, INodeId};
+use situ_wire::path::is_copying;
 use situ_wire::time::TimeMs;
 
 use crate::core::datanodes::{DatanodeIndex, StorageIndex};
-use crate::core::edit::Change;
+use crate::core::edit::{Change, Edge};
 use crate::core::inode::INode;
 use crate::core::namesystem::Namesystem;
 use crate::core::safe_mode::{Progress, SafeMode};
@@ -30,7 +33,10 @@ impl Namesystem {
         self.look_at_safe_mode(now);
         if !self.safe_mode.is_on() {
             for file in self.leases.hard_expired(now, RECOVER_SLICE) {
-                self.recover_file(now, file);
+                match self.copying(file) {
+                    Some(edge) => self.drop_copy(now, edge),
+                    None => self.recover_file(now, file),
+                }
             }
             self.forget_clients(now);
         }
@@ -115,6 +121,26 @@ impl Namesystem {
             self.blocks.replica_lost(&mut self.datanodes, storage, BlockId(id));
         }
         self.draining.retain(|other| *other != storage);
+    }
+
+    /// Where a file stands if its name is that of one that is being copied and not yet whole.
+    fn copying(&self, inode: INodeId) -> Option<Edge> {
+        let parent = self.namespace.get(inode)?.parent;
+        let children = self.namespace.get(parent)?.children()?;
+        // Only names that start with a dot are looked at, which are few however large the directory is.
+        let mut dotted = children.range::<str, _>((Bound::Included("."), Bound::Excluded("/")));
+        let (name, child) = dotted.find(|(_, child)| **child == inode)?;
+        is_copying(name).then(|| Edge { parent, name: name.to_string(), child: *child })
+    }
+
+    /// Deletes what a client copied that is gone: the name was never to be seen, and nobody can go on with it.
+    fn drop_copy(&mut self, now: TimeMs, edge: Edge) {
+        let message = format!(
+            "{}: its writer is gone before it was whole; what it had copied is deleted",
+            self.subject(edge.child)
+        );
+        self.warn(message);
+        self.commit(now, None, Change::Delete { removed: Some(edge) });
     }
 
     /// Closes a file that its writer has left. Blocks up to the first unfinished one stay; what is behind it goes: it

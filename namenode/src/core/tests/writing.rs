@@ -224,6 +224,29 @@ fn the_hard_limit_closes_a_file_by_itself() {
 }
 
 #[test]
+fn the_hard_limit_deletes_what_was_being_copied() {
+    let mut world = World::cluster(1, 1);
+    let inode = world.create("/d/.1._COPYING_", 1);
+    let whole = world.create("/d/.2._COPYING_", 1);
+    world.create("/d/3._COPYING_", 1);
+    let (block, other) = (world.add_block(inode), world.add_block(whole));
+    let claims = [world.store(&block, BLOCK), world.store(&other, 5)];
+    let [first, last] = claims;
+    world.try_add_block(inode, vec![first]).unwrap();
+    world.complete(whole, vec![last]).unwrap();
+    world.live(299_000);
+    assert_eq!(len_bytes(&mut world, "/d/.1._COPYING_"), (BLOCK, true));
+    world.live(4_000);
+    assert_eq!(world.call(Request::Stat { path: path("/d/.1._COPYING_") }), Ok(Response::Status(None)));
+    assert!(world.holders(block.block).is_empty(), "its blocks are deleted");
+    // What is whole stays, and so does what only looks like it.
+    assert_eq!(len_bytes(&mut world, "/d/.2._COPYING_"), (5, false));
+    assert_eq!(len_bytes(&mut world, "/d/3._COPYING_"), (0, false));
+    world.ns.check();
+    assert_eq!(world.replayed().digest(), world.ns.digest());
+}
+
+#[test]
 fn deleting_or_replacing_an_open_file_ends_its_writer() {
     let mut world = World::cluster(2, 1);
     let inode = world.create("/f", 2);

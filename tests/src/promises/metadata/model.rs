@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use situ_namenode::core::Change;
+use situ_namenode::core::{Change, Edge};
 use situ_wire::block::{Block, CommittedBlock};
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{BlockId, ClientId, INodeId};
 use situ_wire::messages::namenode::Request;
-use situ_wire::path::DfsPath;
+use situ_wire::path::{DfsPath, is_copying};
 
 use super::entry::{BlockEntry, Entry, FileEntry};
 
@@ -342,6 +342,16 @@ impl Model {
                     return Err(format!("{inode}: {dropped:?} were dropped; unfinished were {gone:?}"));
                 }
                 self.gone.extend(gone);
+                Ok(())
+            }
+            // What a client that is gone had been copying.
+            Change::Delete { removed: Some(Edge { name, child, .. }) } if is_copying(name) => {
+                let Some((path, file)) = self.file(*child) else { return Err(format!("{child} is not a file")) };
+                if file.writer.is_none() || !path.ends_with(&format!("/{name}")) {
+                    return Err(format!("{path} is closed, or is not {name}"));
+                }
+                let path = DfsPath::parse(path).map_err(|error| error.to_string())?;
+                self.remove(&path);
                 Ok(())
             }
             other => Err(format!("nobody asked for it: {other:?}")),
