@@ -39,7 +39,10 @@ impl Scheduler {
             Some(role) if caller.role != role => Err(RemoteError::new(
                 ErrorCode::PermissionDenied,
                 format!("{} {}", caller.role, caller.name),
-                format!("only a {role} may make this call"),
+                format!(
+                    "it is no {role}, who alone may ask for this; use a certificate for the role {role}, which `situ ca \
+                     issue --role {role}` makes"
+                ),
             )),
             _ => self.dispatch(asked, request),
         };

@@ -233,10 +233,16 @@ fn check_hello(hello: &Hello, peer: &Peer, identity: &ServerIdentity) -> Result<
     }
     let named = peer.name.as_ref().is_none_or(|name| *name == hello.name);
     if !peer.roles.contains(&hello.role) || !named {
+        let (role, name) = (hello.role, &hello.name);
         return Err(RemoteError::new(
             ErrorCode::WrongIdentity,
             subject,
-            format!("its certificate is for {:?} {}", peer.roles, peer.name.as_deref().unwrap_or_default()),
+            format!(
+                "expected a certificate for {role} {name:?}, found one for {} {:?}; have one issued with `situ ca issue \
+                 --role {role} --name {name:?} --dir CA --out DIR`, and set `credentials` to that DIR",
+                Role::list(&peer.roles),
+                peer.name.as_deref().unwrap_or_default()
+            ),
         ));
     }
     Ok(CallerIdentity { role: hello.role, name: hello.name.clone(), address: peer.address })

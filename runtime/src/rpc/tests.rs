@@ -252,6 +252,20 @@ fn a_wrong_hello_is_refused_with_the_reason() {
 }
 
 #[test]
+fn who_comes_with_a_certificate_for_another_role_hears_which_one_it_has_and_how_to_get_the_right_one() {
+    SimWorld::run(1, async |world| {
+        let (address, _left) = start(&world, "nn").await;
+        let (_, reply) = greet(&world, address, &Hello { role: Role::Datanode, ..hello(&world) }).await;
+        let HelloReply::Refused(error) = reply else { panic!("{reply:?}") };
+        assert_eq!(
+            error.to_string(),
+            "datanode ann: expected a certificate for datanode \"ann\", found one for user \"ann\"; have one issued with \
+             `situ ca issue --role datanode --name \"ann\" --dir CA --out DIR`, and set `credentials` to that DIR"
+        );
+    });
+}
+
+#[test]
 fn silence_and_garbage_instead_of_a_hello_close_the_connection() {
     SimWorld::run(1, async |world| {
         let (address, _left) = start(&world, "nn").await;

@@ -87,7 +87,11 @@ impl Transport for SimTransport {
             return Err(untrusted("the certificates come from different authorities".to_owned()));
         }
         if !identity.roles.contains(&to) {
-            return Err(untrusted(format!("its certificate is for {:?} {}", identity.roles, identity.name)));
+            return Err(untrusted(format!(
+                "its certificate is for {} {:?}",
+                Role::list(&identity.roles),
+                identity.name
+            )));
         }
         let peer = |identity: &SimIdentity, address| Peer {
             roles: identity.roles.clone(),
