@@ -132,7 +132,8 @@ impl fmt::Display for ReplicaFailure {
     }
 }
 
-/// Shows failures one behind the other.
+/// Shows what every datanode failed with last, one behind the other, in the order in which they were first tried: who is
+/// tried again and again mostly fails in the same way.
 struct Failures<'a>(&'a [ReplicaFailure]);
 
 impl fmt::Display for Failures<'_> {
@@ -140,7 +141,14 @@ impl fmt::Display for Failures<'_> {
         if self.0.is_empty() {
             return f.write_str("none, for none is known");
         }
-        for (index, failure) in self.0.iter().enumerate() {
+        let mut last: Vec<&ReplicaFailure> = Vec::new();
+        for failure in self.0 {
+            match last.iter_mut().find(|seen| seen.datanode.id == failure.datanode.id) {
+                Some(seen) => *seen = failure,
+                None => last.push(failure),
+            }
+        }
+        for (index, failure) in last.into_iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{failure}")?;
         }
@@ -168,8 +176,9 @@ pub struct WriteError {
 /// A block that no replica of could be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot read {path}: no replica of {block} at offset {offset} gave its bytes; tried: {}; `situ fsck` shows where its replicas should be",
-    Failures(failures)
+    "cannot read {path}: no replica of {block} at offset {offset} gave its bytes; tried: {}; see what is left of it with `situ fsck {}`, and start the datanodes that hold it",
+    Failures(failures),
+    path.for_shell()
 )]
 pub struct Unreadable {
     /// The file.
@@ -180,4 +189,41 @@ pub struct Unreadable {
     pub offset: u64,
     /// What happened where, in order; empty if the namenode knows no replica.
     pub failures: Vec<ReplicaFailure>,
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::ids::{BlockId, DatanodeId, GenerationStamp, NodeName, RackName};
+
+    use super::*;
+
+    fn failure(id: u128, reason: &str) -> ReplicaFailure {
+        let datanode = DatanodeLocation {
+            id: DatanodeId(id),
+            node: NodeName(format!("node-{id}")),
+            rack: RackName("/rack".into()),
+            address: SocketAddr::from(([127, 0, 0, 1], 9)),
+        };
+        ReplicaFailure { datanode, reason: reason.to_owned() }
+    }
+
+    #[test]
+    fn each_replica_is_blamed_once_and_the_next_step_is_named() {
+        let unreadable = |failures| Unreadable {
+            path: DfsPath::parse("/with space").unwrap(),
+            block: Block { id: BlockId(7), generation: GenerationStamp(1) },
+            offset: 0,
+            failures,
+        };
+        let round = || [failure(1, "it is away"), failure(2, "its bytes are wrong")];
+        let mut failures: Vec<_> = round().into_iter().chain(round()).chain(round()).collect();
+        failures.push(failure(1, "it does not have the block"));
+        assert_eq!(
+            unreadable(failures).to_string(),
+            "cannot read /with space: no replica of blk_7_1 at offset 0 gave its bytes; tried: node-1 at 127.0.0.1:9: \
+             it does not have the block; node-2 at 127.0.0.1:9: its bytes are wrong; see what is left of it with `situ \
+             fsck '/with space'`, and start the datanodes that hold it"
+        );
+        assert!(unreadable(Vec::new()).to_string().contains("tried: none, for none is known"));
+    }
 }

@@ -66,7 +66,10 @@ async fn when_every_replica_is_spoilt_there_is_an_error_and_no_wrong_byte() {
     }
     let said = situ.situ(&["fs", "cat", "/file"], b"");
     assert!(expected.starts_with(&said.out), "only verified bytes come out");
-    said.fails(1, &["/file"]);
+    for node in ["node-1 at", "node-2 at", "node-3 at"] {
+        assert_eq!(said.err.matches(node).count(), 1, "each replica is blamed once: {}", said.err);
+    }
+    said.fails(1, &["/file", "`situ fsck /file`"]);
     let local = situ.directory().join("copy");
     situ.situ(&["fs", "get", "/file", local.to_str().unwrap()], b"").fails(1, &["/file"]);
     assert!(!local.exists(), "a file that could not be fetched whole is not there");
