@@ -1,14 +1,14 @@
 //! `situ admin report` and `situ fsck`.
 
 use serde_json::json;
-use situ_wire::messages::namenode::{ClusterReport, DatanodeStatus, FileHealth, Liveness};
+use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness};
 use situ_wire::time::TimeMs;
 
 use crate::args::FsckArgs;
 use crate::error::{CliError, CliResult};
 use crate::fs::parse_path;
 use crate::session::Session;
-use crate::show::{self, human_size};
+use crate::show::{self, columns, count, escaped, escaped_on_terminal, human_size};
 
 /// `situ admin report`.
 pub async fn report(session: &Session, as_json: bool) -> CliResult {
@@ -30,45 +30,53 @@ pub async fn report(session: &Session, as_json: bool) -> CliResult {
     show::line(format!("  capacity          {}", human_size(capacity)))?;
     show::line(format!("  used              {}", human_size(used)))?;
     show::line(format!("  free              {}", human_size(free)))?;
-    show::line(format!("  files             {} in {} directories", report.files, report.directories))?;
+    show::line(format!("  files             {} in {}", report.files, count(report.directories, "directory")))?;
     show::line(format!("  blocks            {}", report.blocks))?;
-    show::line(format!("  under-replicated  {}", report.under_replicated))?;
+    show::line(format!("  under-replicated  {}{}", report.under_replicated, among(report.missing)))?;
     show::line(format!("  being copied      {}", report.pending))?;
     show::line(format!("  corrupt           {}", report.corrupt))?;
     show::line(format!("  missing           {}", report.missing))?;
     show::line(format!("  transaction       {}", report.tx.0))?;
     show::line(format!("  namespace digest  {}", hex(&report.digest[..8])))?;
-    show::line(format!("datanodes: {} live, {} dead", live.count(), count(&report, Liveness::Dead)))?;
+    let dead = report.datanodes.iter().filter(|node| node.liveness == Liveness::Dead);
+    show::line(format!("datanodes: {} live, {} dead", live.count(), dead.count()))?;
     let now = report.datanodes.iter().map(|node| node.last_heartbeat).max().unwrap_or_default();
-    report.datanodes.iter().try_for_each(|node| show::line(datanode_text(node, now)))
-}
-
-fn count(report: &ClusterReport, liveness: Liveness) -> usize {
-    report.datanodes.iter().filter(|node| node.liveness == liveness).count()
-}
-
-fn datanode_text(node: &DatanodeStatus, newest: TimeMs) -> String {
-    let used: u64 = node.volumes.iter().map(|volume| volume.used_bytes).sum();
-    let free: u64 = node.volumes.iter().map(|volume| volume.free_bytes).sum();
-    let mut text = format!(
-        "  {:10} {:10} {:21} {:7} {:>6} replicas  {:>10} used  {:>10} free",
-        node.location.node.0,
-        node.location.rack.0,
-        node.location.address.to_string(),
-        liveness(node.liveness),
-        node.replicas,
-        human_size(used),
-        human_size(free)
-    );
-    if node.liveness != Liveness::Live {
-        text += &format!("  last heard {:.0} s before the others", newest.since(node.last_heartbeat).as_secs_f64());
-    }
-    for volume in &node.volumes {
-        if let Some(reason) = &volume.failed {
-            text += &format!("\n    volume {} is out of use: {reason}", volume.storage);
+    let rows: Vec<_> = report.datanodes.iter().map(|node| datanode_row(node, now)).collect();
+    let right = [false, false, false, false, true, false, true, true, false];
+    for (node, row) in report.datanodes.iter().zip(columns(&rows, right)) {
+        show::line(format!("  {row}"))?;
+        for volume in &node.volumes {
+            if let Some(reason) = &volume.failed {
+                show::line(format!("    volume {} is out of use: {reason}", volume.storage))?;
+            }
         }
     }
-    text
+    Ok(())
+}
+
+/// How many of the under-replicated blocks have no replica at all.
+fn among(missing: u64) -> String {
+    if missing == 0 { String::new() } else { format!("  (the {missing} missing among them)") }
+}
+
+fn datanode_row(node: &DatanodeStatus, newest: TimeMs) -> [String; 9] {
+    let used: u64 = node.volumes.iter().map(|volume| volume.used_bytes).sum();
+    let free: u64 = node.volumes.iter().map(|volume| volume.free_bytes).sum();
+    let heard = match node.liveness {
+        Liveness::Live => String::new(),
+        _ => format!("last heard {:.0} s before the others", newest.since(node.last_heartbeat).as_secs_f64()),
+    };
+    [
+        escaped(&node.location.node.0).into_owned(),
+        escaped(&node.location.rack.0).into_owned(),
+        node.location.address.to_string(),
+        liveness(node.liveness).to_owned(),
+        node.replicas.to_string(),
+        if node.replicas == 1 { "replica" } else { "replicas" }.to_owned(),
+        format!("{} used", human_size(used)),
+        format!("{} free", human_size(free)),
+        heard,
+    ]
 }
 
 fn liveness(liveness: Liveness) -> &'static str {
@@ -113,8 +121,9 @@ fn report_json(report: &ClusterReport) -> serde_json::Value {
     })
 }
 
-/// What `situ fsck` has seen.
-#[derive(Debug, Default)]
+/// What `situ fsck` has seen. Blocks count as the cluster's report counts them: one that is missing is under-replicated
+/// too.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     files: u64,
     blocks: u64,
@@ -122,6 +131,7 @@ struct Tally {
     open: u64,
     under_replicated: u64,
     corrupt: u64,
+    missing: u64,
     damaged: u64,
 }
 
@@ -148,22 +158,24 @@ pub async fn fsck(session: &Session, args: &FsckArgs, as_json: bool) -> CliResul
     }
     if !as_json {
         show::line(format!(
-            "{}: {} files ({} being written), {} blocks, {}; {} blocks under-replicated, {} with a corrupt replica; {}",
-            path,
-            tally.files,
+            "{}: {} ({} being written), {}, {}; {} under-replicated, {} of them missing, {} with a corrupt replica; {}",
+            escaped_on_terminal(path.as_str()),
+            count(tally.files, "file"),
             tally.open,
-            tally.blocks,
+            count(tally.blocks, "block"),
             human_size(tally.bytes),
-            tally.under_replicated,
+            count(tally.under_replicated, "block"),
+            tally.missing,
             tally.corrupt,
-            if tally.damaged == 0 { "healthy".to_owned() } else { format!("{} FILES DAMAGED", tally.damaged) }
+            if tally.damaged == 0 { "healthy".to_owned() } else { format!("{} DAMAGED", count(tally.damaged, "file")) }
         ))?;
     }
     match tally.damaged {
         0 => Ok(()),
         damaged => Err(CliError::failed(format!(
-            "{path}: {damaged} damaged files: no good replica of some block is known; bring its datanodes back, or \
-             delete the files and store them again"
+            "{path}: {} damaged: no good replica of some block is known; start the datanodes that hold it (`situ admin \
+             report` shows which are away), or delete the files and store them again",
+            count(damaged, "file")
         ))),
     }
 }
@@ -177,11 +189,10 @@ fn add(tally: &mut Tally, file: &FileHealth) -> &'static str {
     for block in &file.blocks {
         tally.blocks += 1;
         tally.corrupt += u64::from(!block.corrupt.is_empty());
-        if block.committed && block.replicas.is_empty() {
-            missing = true;
-        } else if block.committed && block.replicas.len() < usize::from(file.replication) {
+        if block.committed && block.replicas.len() < usize::from(file.replication) {
             tally.under_replicated += 1;
-            short = true;
+            tally.missing += u64::from(block.replicas.is_empty());
+            (missing, short) = (missing || block.replicas.is_empty(), true);
         }
     }
     tally.damaged += u64::from(missing);
@@ -194,26 +205,26 @@ fn add(tally: &mut Tally, file: &FileHealth) -> &'static str {
 }
 
 fn print_file(file: &FileHealth, verdict: &str) -> CliResult {
-    show::line(format!("{}  {}, {} blocks: {verdict}", file.path, human_size(file.len_bytes), file.blocks.len()))?;
-    for block in &file.blocks {
+    show::line(format!(
+        "{}  {}, {}: {verdict}",
+        escaped_on_terminal(file.path.as_str()),
+        human_size(file.len_bytes),
+        count(file.blocks.len() as u64, "block")
+    ))?;
+    let row = |block: &BlockHealth| {
         let places: Vec<String> = block.replicas.iter().map(|place| format!("{}{}", place.node, place.rack)).collect();
-        let mut text = format!(
-            "  {}  {:>10}  {} of {}  ",
-            block.block,
-            human_size(block.len_bytes),
-            places.len(),
-            file.replication
-        );
-        text += &if places.is_empty() { "MISSING".to_owned() } else { places.join(" ") };
+        let mut text = if places.is_empty() { "MISSING".to_owned() } else { escaped(&places.join(" ")).into_owned() };
         if !block.committed {
             text += "  (being written)";
         }
         if !block.corrupt.is_empty() {
             text += &format!("  ({} corrupt)", block.corrupt.len());
         }
-        show::line(text)?;
-    }
-    Ok(())
+        let replicas = format!("{} of {}", places.len(), file.replication);
+        [block.block.to_string(), human_size(block.len_bytes), replicas, text]
+    };
+    let rows: Vec<_> = file.blocks.iter().map(row).collect();
+    columns(&rows, [false, true, false, false]).into_iter().try_for_each(|row| show::line(format!("  {row}")))
 }
 
 fn file_json(file: &FileHealth, verdict: &str) -> serde_json::Value {
@@ -232,6 +243,49 @@ fn file_json(file: &FileHealth, verdict: &str) -> serde_json::Value {
         .collect();
     json!({
         "path": file.path.as_str(), "bytes": file.len_bytes, "replication": file.replication, "open": file.open,
-        "verdict": verdict, "blocks": blocks,
+        "verdict": verdict.to_lowercase(), "blocks": blocks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use situ_wire::block::{Block, DatanodeLocation};
+    use situ_wire::ids::{BlockId, DatanodeId, GenerationStamp, NodeName, RackName};
+    use situ_wire::path::DfsPath;
+
+    use super::*;
+
+    fn block(replicas: u128, corrupt: u128) -> BlockHealth {
+        let place = |id| DatanodeLocation {
+            id: DatanodeId(id),
+            node: NodeName(format!("node-{id}")),
+            rack: RackName("/rack".to_owned()),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+        };
+        BlockHealth {
+            block: Block { id: BlockId(1), generation: GenerationStamp(1) },
+            len_bytes: 5,
+            committed: true,
+            replicas: (0..replicas).map(place).collect(),
+            corrupt: (0..corrupt).map(DatanodeId).collect(),
+        }
+    }
+
+    #[test]
+    fn a_missing_block_is_under_replicated_too_as_in_the_cluster_report() {
+        let mut tally = Tally::default();
+        let blocks = vec![block(3, 0), block(1, 1), block(0, 3), block(0, 0)];
+        let path = DfsPath::parse("/file").unwrap();
+        let file = FileHealth { path, len_bytes: 20, replication: 3, open: false, blocks };
+        assert_eq!(add(&mut tally, &file), "DAMAGED");
+        let short = FileHealth { blocks: vec![block(2, 0)], ..file.clone() };
+        assert_eq!(add(&mut tally, &short), "under-replicated");
+        let whole = FileHealth { blocks: vec![block(3, 1)], ..file };
+        assert_eq!(add(&mut tally, &whole), "healthy");
+        let expected =
+            Tally { files: 3, blocks: 6, bytes: 60, open: 0, under_replicated: 4, corrupt: 3, missing: 2, damaged: 1 };
+        assert_eq!(tally, expected);
+    }
 }

@@ -37,7 +37,7 @@ pub enum Command {
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Show the blocks of files and where their replicas are; ends with 1 if any file is damaged
-    #[command(after_help = "Example:\n  situ fsck /data")]
+    #[command(after_help = FSCK_HELP)]
     Fsck(FsckArgs),
     /// Kill parts of a cluster at random moments and check that nothing acknowledged is lost
     #[command(subcommand)]
@@ -99,7 +99,7 @@ pub enum FsCommand {
     #[command(after_help = "Example:\n  situ fs mkdir -p /data/2026/11")]
     Mkdir(MkdirArgs),
     /// Store local files
-    #[command(after_help = "Examples:\n  situ fs put book.txt /data/\n  zcat log.gz | situ fs put - /data/log")]
+    #[command(after_help = PUT_HELP)]
     Put(PutArgs),
     /// Fetch files, verified end to end
     #[command(after_help = "Example:\n  situ fs get '/data/*.txt' ./here")]
@@ -126,6 +126,31 @@ pub enum FsCommand {
     #[command(disable_help_flag = true, after_help = "Example:\n  situ fs df -h")]
     Df(DfArgs),
 }
+
+const PUT_HELP: &str = "\
+A file is written beside its target as .<digits>._COPYING_ and renamed once it is whole, so that its name never shows a
+part of it. What is written is deleted when the put fails or Ctrl-C ends it; when it is killed, the cluster deletes it 5
+minutes later. Nobody has to wait for that: the same file can be put again at once.
+
+A target that ends in / must be a directory.
+
+Examples:
+  situ fs put book.txt /data/
+  zcat log.gz | situ fs put - /data/log";
+
+const REPORT_HELP: &str = "\
+Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good
+replica is left or its datanodes are away, are among them. `situ fsck` counts in the same way.
+
+Example:
+  situ admin report";
+
+const FSCK_HELP: &str = "\
+Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good
+replica is left or its datanodes are away, are among them. `situ admin report` counts in the same way.
+
+Example:
+  situ fsck /data";
 
 /// Paths in the cluster, globs allowed.
 #[derive(Debug, Args)]
@@ -298,9 +323,9 @@ pub enum RunCommand {
         input: String,
         /// The directory that is made for the result
         output: String,
-        /// How many parts the result has [default: the number of slots]
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        reducers: Option<u32>,
+        /// How many parts the result has [default: 4]
+        #[arg(long, value_name = "N")]
+        reducers: Option<String>,
     },
     /// Keep the lines that match a regular expression
     #[command(after_help = "Example:\n  situ job run grep 'error|panic' /logs /out")]
@@ -311,6 +336,14 @@ pub enum RunCommand {
         input: String,
         /// The directory that is made for the result
         output: String,
+    },
+    /// Estimate pi by points in a square: needs no input, shows that tasks run
+    #[command(after_help = "Example:\n  situ job run pi 8 1000000")]
+    Pi {
+        /// Among how many tasks the points are spread
+        partitions: String,
+        /// How many points each task looks at
+        points: String,
     },
 }
 
@@ -335,7 +368,7 @@ pub struct JobArgs {
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
     /// Show capacity, nodes, and blocks that need care
-    #[command(after_help = "Example:\n  situ admin report")]
+    #[command(after_help = REPORT_HELP)]
     Report,
 }
 

@@ -20,7 +20,7 @@ pub fn run(command: &CaCommand, json: bool) -> CliResult {
             authority.save(dir)?;
             if json {
                 return show::json(
-                    &serde_json::json!({ "cluster": authority.cluster().to_string(), "directory": dir }),
+                    &serde_json::json!({ "cluster": authority.cluster().to_string(), "directory": dir.to_string_lossy() }),
                 );
             }
             show::line(format!("cluster {}", authority.cluster()))?;
@@ -38,7 +38,9 @@ pub fn run(command: &CaCommand, json: bool) -> CliResult {
             std::fs::create_dir_all(out).local("cannot make", out)?;
             credentials.save(out)?;
             if json {
-                return show::json(&serde_json::json!({ "role": role.name(), "name": name, "directory": out }));
+                return show::json(
+                    &serde_json::json!({ "role": role.name(), "name": name, "directory": out.to_string_lossy() }),
+                );
             }
             show::line(format!("certificate of {role} {name} in {}", out.display()))
         }

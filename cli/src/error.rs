@@ -60,7 +60,7 @@ impl<T> LocalContext<T> for std::io::Result<T> {
                 std::io::ErrorKind::StorageFull => "the disk is full; free some space and try again".to_owned(),
                 _ => error.to_string(),
             };
-            CliError::failed(format!("{action} {}: {reason}", path.display()))
+            CliError::failed(format!("{action} {}: {reason}", crate::show::escaped(&path.to_string_lossy())))
         })
     }
 }

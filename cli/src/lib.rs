@@ -84,6 +84,9 @@ async fn run(situ: &Situ) -> CliResult {
         Command::Chaos(ChaosCommand::Kills(args)) => chaos::kills(args, json).await,
         Command::Ca(command) => ca::run(command, json),
         command => {
+            if let Command::Job(command) = command {
+                job::check(command)?;
+            }
             let session = Session::open(situ.cluster.as_deref()).await?;
             match command {
                 Command::Fs(command) => fs::run(&session, command, json).await,

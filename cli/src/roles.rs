@@ -20,10 +20,9 @@ use tokio::sync::oneshot;
 
 use crate::args::{NamenodeArgs, RoleArgs};
 use crate::error::{CliError, CliResult, LocalContext};
-use crate::fs::interrupted;
 use crate::show;
 use crate::up::process::Ready;
-use crate::world;
+use crate::world::{self, interrupted};
 
 /// A role's configuration file: where its certificate is, and a table for the role.
 ///
@@ -206,7 +205,6 @@ async fn run(args: &RoleArgs, address: SocketAddr, stopped: impl Future<Output =
         reason = stopped => Err(CliError::failed(reason)),
         () = supervisor_gone => Ok(()),
         () = interrupted() => Ok(()),
-        () = terminated() => Ok(()),
     }
 }
 
@@ -228,15 +226,6 @@ async fn end_of_input() {
     });
     if end.await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-async fn terminated() {
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            terminate.recv().await;
-        }
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -8,7 +8,7 @@ use situ_runtime::real::RealRuntime;
 
 use crate::error::{CliError, CliResult};
 use crate::up::{Layout, running};
-use crate::world;
+use crate::world::{self, Interrupt};
 
 /// For how long a command waits for a namenode or scheduler that is away: longer than safe mode lasts when a replica is
 /// missing for good.
@@ -21,6 +21,8 @@ pub const DIRECTORY_MODE: u16 = 0o755;
 pub struct Session {
     /// The client.
     pub client: Client<RealRuntime>,
+    /// Whether the command has been asked to end.
+    pub interrupt: Interrupt,
 }
 
 impl Session {
@@ -71,7 +73,8 @@ impl Session {
                 ));
             }
         });
-        Ok(Self { client: Client::with_observer(runtime, config, identity, observer) })
+        let client = Client::with_observer(runtime, config, identity, observer);
+        Ok(Self { client, interrupt: Interrupt::default() })
     }
 }
 

@@ -1,6 +1,8 @@
 //! How things are shown: sizes, times, rates, progress.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -33,6 +35,70 @@ pub fn rate(bytes: u64, took: Duration) -> String {
     format!("{:.0} MB/s", bytes as f64 / 1e6 / took.as_secs_f64().max(1e-6))
 }
 
+/// So many of a thing, in the right number: `1 block`, `2 blocks`, `0 directories`.
+pub fn count(number: u64, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {}", several(one)) }
+}
+
+/// A word in the plural.
+fn several(one: &str) -> String {
+    match one.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{one}s"),
+    }
+}
+
+/// A name that somebody else chose, so that it stays on its line and cannot move the cursor: control characters, and
+/// those that turn the direction of writing, are shown as `ls -b` shows them.
+pub fn escaped(name: &str) -> Cow<'_, str> {
+    escape(name, |_| false)
+}
+
+/// As [`escaped`], where standard output is a terminal; elsewhere as it is.
+pub fn escaped_on_terminal(name: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { escaped(name) } else { Cow::Borrowed(name) }
+}
+
+fn escape(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let odd = |letter: char| {
+        let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        (letter.is_control() || turns) && !stays(letter)
+    };
+    if !text.contains(odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        match letter {
+            _ if !odd(letter) => out.push(letter),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            _ => {
+                let mut bytes = [0; 4];
+                out.extend(letter.encode_utf8(&mut bytes).bytes().map(|byte| format!("\\{byte:03o}")));
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Rows in columns as wide as what stands in them; those for which `right` holds are flush on the right.
+pub fn columns<const N: usize>(rows: &[[String; N]], right: [bool; N]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let cell = |(text, (width, right)): (&String, (usize, bool))| match right {
+        true => format!("{text:>width$}"),
+        false => format!("{text:width$}"),
+    };
+    rows.iter()
+        .map(|row| {
+            let cells: Vec<String> = row.iter().zip(widths.into_iter().zip(right)).map(cell).collect();
+            cells.join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
 /// A time of the local zone, to the minute, as `ls` shows it.
 pub fn local_time(time: TimeMs) -> String {
     jiff::Timestamp::from_millisecond(i64::try_from(time.0).unwrap_or(i64::MAX))
@@ -59,16 +125,22 @@ pub fn json(value: &serde_json::Value) -> CliResult {
     line(value.to_string())
 }
 
-/// Says something to the person, beside the result.
+/// Says something to the person, beside the result. Takes the line of a bar that is shown; the bar comes back below.
 pub fn note(text: impl AsRef<str>) {
-    // If nobody can hear it, there is nobody to tell.
-    let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    let mut stderr = std::io::stderr().lock();
+    let clear = if BARS.load(Ordering::Relaxed) > 0 { "\r\x1b[K" } else { "" };
+    // What a program or a name says must not move the cursor. If nobody can hear it, there is nobody to tell.
+    let _ = writeln!(stderr, "{clear}{}", escape(text.as_ref(), |letter| matches!(letter, '\n' | '\t')));
 }
+
+/// How many bars are on the terminal. Of the process, as its standard error is.
+static BARS: AtomicUsize = AtomicUsize::new(0);
 
 /// A bar on a terminal, nothing in a pipe; counts bytes either way.
 pub struct Progress {
     bar: ProgressBar,
     started: Instant,
+    drawn: bool,
 }
 
 impl Progress {
@@ -90,13 +162,14 @@ impl Progress {
     }
 
     fn start(bar: ProgressBar, label: &str, shown: bool) -> Self {
-        bar.set_draw_target(if shown && std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
+        let drawn = shown && std::io::stderr().is_terminal();
+        bar.set_draw_target(match drawn {
+            true => ProgressDrawTarget::stderr_with_hz(10),
+            false => ProgressDrawTarget::hidden(),
         });
-        bar.set_prefix(label.to_owned());
-        Self { bar, started: Instant::now() }
+        BARS.fetch_add(usize::from(drawn), Ordering::Relaxed);
+        bar.set_prefix(escaped(label).into_owned());
+        Self { bar, started: Instant::now(), drawn }
     }
 
     /// So much more is done.
@@ -129,6 +202,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
+        BARS.fetch_sub(usize::from(self.drawn), Ordering::Relaxed);
     }
 }
 
@@ -139,6 +213,26 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_one_and_all_else_is_several() {
+        assert_eq!(count(1, "block"), "1 block");
+        assert_eq!(count(0, "block"), "0 blocks");
+        assert_eq!(count(2, "directory"), "2 directories");
+    }
+
+    #[test]
+    fn no_name_moves_the_cursor() {
+        assert_eq!(escaped("a b 🦀 ü"), "a b 🦀 ü");
+        assert_eq!(escaped("a\nb\tc\x1b[31m\u{9b}d\u{202e}e"), r"a\nb\tc\033[31m\302\233d\342\200\256e");
+        assert_eq!(escape("one\ntwo\x07", |letter| letter == '\n'), "one\ntwo\\007");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_stands_in_them() {
+        let rows = [["node-1", "7", "live"], ["a longer name", "12", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(columns(&rows, [false, true, false]), ["node-1          7  live", "a longer name  12"]);
+    }
 
     #[test]
     fn sizes_are_rounded_for_people() {

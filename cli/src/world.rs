@@ -1,4 +1,4 @@
-//! The real world, as this process sees it: its user, its credentials, its log.
+//! The real world, as this process sees it: its user, its credentials, its log, and who asks it to end.
 
 use std::path::Path;
 
@@ -18,6 +18,57 @@ pub fn runtime(credentials: Option<&Path>) -> CliResult<RealRuntime> {
     let quic_only = std::env::var_os("SITU_TRANSPORT").is_some_and(|wanted| wanted == "quic");
     let route = if quic_only { Route::QuicOnly } else { Route::Auto };
     Ok(RealRuntime::with_route(credentials.as_ref(), route)?)
+}
+
+/// Waits for Ctrl-C or SIGTERM, from now on.
+pub async fn interrupted() {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            // Without a handler the signal ends the process by itself.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let pressed = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        () = pressed => {}
+    }
+}
+
+/// The exit code of a process that a second Ctrl-C ends, as a shell shows it.
+const INTERRUPTED_TWICE: i32 = 130;
+
+/// Whether this process has been asked to end since somebody first waited for that. Whoever asks twice does not want to
+/// wait until everything is tidied up.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    seen: std::sync::OnceLock<tokio::sync::watch::Receiver<bool>>,
+}
+
+impl Interrupt {
+    /// Waits for Ctrl-C or SIGTERM; comes at once if there was one since the first call.
+    pub async fn wait(&self) {
+        let seen = self.seen.get_or_init(|| {
+            let (tell, seen) = tokio::sync::watch::channel(false);
+            tokio::spawn(async move {
+                interrupted().await;
+                tell.send_replace(true);
+                interrupted().await;
+                std::process::exit(INTERRUPTED_TWICE);
+            });
+            seen
+        });
+        if seen.clone().wait_for(|seen| *seen).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// The name of the user who runs this process.

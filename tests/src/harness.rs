@@ -102,6 +102,11 @@ impl TestCluster {
         run(&self.program, Some(&self.directory.path().join("cluster")), arguments, input)
     }
 
+    /// `situ` with arguments against this cluster, not started yet; all its streams are pipes.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        command(&self.program, Some(&self.directory.path().join("cluster")), arguments)
+    }
+
     /// Waits until the state of the cluster is as wanted, and gives it.
     pub async fn wait_for(&self, what: &str, wanted: impl Fn(&ClusterReport) -> bool) -> ClusterReport {
         let begun = Instant::now();
@@ -165,15 +170,19 @@ impl Said {
     }
 }
 
-/// Runs a command to its end.
-pub fn run(program: &Path, cluster: Option<&Path>, arguments: &[&str], input: &[u8]) -> Said {
+fn command(program: &Path, cluster: Option<&Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env_remove("SITU_CLUSTER");
     if let Some(cluster) = cluster {
         command.env("SITU_CLUSTER", cluster);
     }
-    let mut child = command.spawn().expect("the situ executable");
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(program: &Path, cluster: Option<&Path>, arguments: &[&str], input: &[u8]) -> Said {
+    let mut child = command(program, cluster, arguments).spawn().expect("the situ executable");
     let mut stdin = child.stdin.take().expect("a pipe");
     let input = input.to_vec();
     // A command that fails early does not read all of it.

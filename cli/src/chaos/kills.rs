@@ -11,11 +11,11 @@ use super::ledger::{Ledger, losses};
 use super::work;
 use crate::args::KillsArgs;
 use crate::error::{CliError, CliResult, LocalContext};
-use crate::fs::interrupted;
 use crate::session::Session;
-use crate::show::{self, Progress};
+use crate::show::{self, Progress, count};
 use crate::up::process::RoleProcess;
 use crate::up::{Cluster, ClusterOptions, Timings};
+use crate::world::interrupted;
 
 /// How many nodes, in how many racks.
 const NODES: u16 = 4;
@@ -181,8 +181,10 @@ async fn whole_again(session: &Session) -> CliResult {
         }
         if begun.elapsed() > HEAL_LIMIT {
             return Err(CliError::failed(format!(
-                "after {HEAL_LIMIT:?} of peace {} blocks are still under-replicated, {} missing, {} being copied",
-                report.under_replicated, report.missing, report.pending
+                "after {HEAL_LIMIT:?} of peace there are still {} under-replicated, {} missing, {} being copied",
+                count(report.under_replicated, "block"),
+                report.missing,
+                report.pending
             )));
         }
         // The namenode tells of no change by itself: it is asked again.
@@ -211,7 +213,8 @@ fn verdict(
         }))?;
     } else {
         show::line(format!(
-            "{kills} kills in {:.0} s: namenode {}, scheduler {}, datanodes {}, executors {}",
+            "{} in {:.0} s: namenode {}, scheduler {}, datanodes {}, executors {}",
+            count(kills.into(), "kill"),
             took.as_secs_f64(),
             tally.namenode,
             tally.scheduler,
@@ -219,23 +222,26 @@ fn verdict(
             tally.executor
         ))?;
         show::line(format!(
-            "{} files stored and {} deleted, {} jobs succeeded; {} operations failed, none of them acknowledged",
-            entries.files.len(),
+            "{} stored and {} deleted, {} succeeded; {} failed, none of them acknowledged",
+            count(entries.files.len() as u64, "file"),
             entries.deleted.len(),
-            entries.jobs.len(),
-            entries.failures
+            count(entries.jobs.len() as u64, "job"),
+            count(entries.failures, "operation")
         ))?;
         if let Some(last) = &entries.last_failure {
             show::line(format!("  the last failure: {last}"))?;
         }
-        show::line(format!("{} losses", found.len()))?;
+        show::line(match found.len() {
+            1 => "1 loss".to_owned(),
+            losses => format!("{losses} losses"),
+        })?;
     }
     if found.is_empty() {
         return Ok(());
     }
     Err(CliError::failed(format!(
-        "seed {seed}: {} things that were acknowledged are lost:\n  {}",
-        found.len(),
+        "seed {seed}: of what was acknowledged is lost {}:\n  {}",
+        count(found.len() as u64, "thing"),
         found.join("\n  ")
     )))
 }

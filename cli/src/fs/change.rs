@@ -1,6 +1,9 @@
 //! `mkdir`, `rm` and `mv`.
 
-use super::paths;
+use situ_wire::error::ErrorCode;
+use situ_wire::path::DfsPath;
+
+use super::paths::{self, Target};
 use crate::args::{MkdirArgs, MvArgs, RmArgs};
 use crate::error::{CliError, CliResult};
 use crate::session::{DIRECTORY_MODE, Session};
@@ -10,7 +13,15 @@ use crate::show;
 pub(super) async fn mkdir(session: &Session, args: &MkdirArgs, json: bool) -> CliResult {
     for text in &args.paths {
         let path = paths::parse(text)?;
-        session.client.mkdir(&path, args.parents, DIRECTORY_MODE).await?;
+        if let Err(error) = session.client.mkdir(&path, args.parents, DIRECTORY_MODE).await {
+            return Err(match error.code() {
+                Some(ErrorCode::NotFound) if !args.parents => CliError::failed(format!(
+                    "{path}: the directory that it shall be in is not there; make that too with -p"
+                )),
+                Some(ErrorCode::AlreadyExists) => exists(session, &path).await?,
+                _ => error.into(),
+            });
+        }
         if json {
             show::json(&serde_json::json!({ "made": path.as_str() }))?;
         }
@@ -32,6 +43,11 @@ pub(super) async fn rm(session: &Session, args: &RmArgs, json: bool) -> CliResul
             found => found?,
         };
         for status in found {
+            if status.path.is_root() {
+                return Err(CliError::failed(
+                    "/: the root directory cannot be deleted; delete what it holds with `situ fs rm -r '/*'`",
+                ));
+            }
             if status.is_directory() && !args.recursive {
                 return Err(CliError::failed(format!("{}: is a directory; delete it with -r", status.path)));
             }
@@ -49,15 +65,41 @@ pub(super) async fn mv(session: &Session, args: &MvArgs, json: bool) -> CliResul
     let Some((target, sources)) = args.paths.split_last() else {
         return Err(CliError::usage("mv: expected paths and a target"));
     };
-    let into = target.ends_with('/') && target != "/";
-    let target = paths::parse(target)?;
+    let target = Target::parse(target)?;
     let found = paths::expand_all(session, sources).await?;
     for status in &found {
-        let destination = paths::destination(session, &target, status.path.name(), found.len() > 1 || into).await?;
-        session.client.rename(&status.path, &destination, args.force).await?;
+        let from = &status.path;
+        let to = target.destination(session, from.name(), status.is_directory(), found.len() > 1).await?;
+        if to == *from {
+            return Err(CliError::failed(format!("{from}: is there already; name another target")));
+        }
+        if let Err(error) = session.client.rename(from, &to, args.force).await {
+            return Err(match error.code() {
+                Some(ErrorCode::AlreadyExists) if status.is_directory() || args.force => exists(session, &to).await?,
+                Some(ErrorCode::AlreadyExists) => may_be_replaced(session, &to).await?,
+                _ => error.into(),
+            });
+        }
         if json {
-            show::json(&serde_json::json!({ "from": status.path.as_str(), "to": destination.as_str() }))?;
+            show::json(&serde_json::json!({ "from": from.as_str(), "to": to.as_str() }))?;
         }
     }
     Ok(())
+}
+
+/// Something is in the way that cannot be replaced.
+async fn exists(session: &Session, path: &DfsPath) -> CliResult<CliError> {
+    let what = match session.client.stat(path).await? {
+        Some(status) if status.is_directory() => "a directory",
+        _ => "a file",
+    };
+    Ok(CliError::failed(format!("{path}: is {what} already; choose another name, or delete it first")))
+}
+
+/// Something is in the way of a file that can be replaced if it is a file too.
+async fn may_be_replaced(session: &Session, path: &DfsPath) -> CliResult<CliError> {
+    match session.client.stat(path).await? {
+        Some(status) if status.is_directory() => exists(session, path).await,
+        _ => Ok(CliError::failed(format!("{path}: exists already; replace it with -f or name another target"))),
+    }
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use situ_wire::messages::namenode::FileStatus;
 
 use super::paths;
-use super::put::interrupted;
 use crate::args::{GetArgs, PathsArgs};
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::session::Session;
@@ -22,11 +21,9 @@ pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliRes
         return write_out(session, &found).await;
     }
     let started = std::time::Instant::now();
-    let target = PathBuf::from(target);
-    let into_directory = target.is_dir();
-    if found.len() > 1 && !into_directory {
-        return Err(CliError::failed(format!("{}: expected a directory, for several sources", target.display())));
-    }
+    let several = found.len() > 1;
+    let any_file = found.iter().any(|status| !status.is_directory());
+    let (target, into_directory) = local_target(target, several, any_file)?;
     let (mut files, mut bytes) = (0_u64, 0);
     for status in &found {
         let destination = if into_directory { target.join(status.path.name()) } else { target.clone() };
@@ -52,14 +49,36 @@ pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliRes
     if json {
         return show::json(&serde_json::json!({ "files": files, "bytes": bytes, "seconds": took.as_secs_f64() }));
     }
-    let count = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
     show::note(format!(
-        "fetched {count}, {} in {:.2} s ({})",
+        "fetched {}, {} in {:.2} s ({})",
+        show::count(files, "file"),
         show::human_size(bytes),
         took.as_secs_f64(),
         show::rate(bytes, took)
     ));
     Ok(())
+}
+
+/// The local target, and whether it is a directory that takes what is fetched. A slash at its end says that it is one;
+/// as with `cp`, a directory that is fetched may become what is not there yet.
+fn local_target(text: &str, several: bool, any_file: bool) -> CliResult<(PathBuf, bool)> {
+    let target = PathBuf::from(text);
+    if target.is_dir() {
+        return Ok((target, true));
+    }
+    let slash = text.ends_with('/');
+    let why = if several { "for several sources" } else { "as the slash at its end says" };
+    let shown = show::escaped(text);
+    // With the slash the operating system says of a file only that it is no directory.
+    match Path::new(text.trim_end_matches('/')).symlink_metadata() {
+        Ok(_) if several || slash => {
+            Err(CliError::failed(format!("{shown}: expected a directory, {why}; found a file")))
+        }
+        Err(_) if several || (slash && any_file) => {
+            Err(CliError::failed(format!("{shown}: expected a directory, {why}; found nothing: make it with `mkdir`")))
+        }
+        _ => Ok((target, false)),
+    }
 }
 
 /// Fetches one file: written aside, renamed when it is whole.
@@ -71,10 +90,14 @@ async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: b
     name.push(format!("{:016x}._COPYING_", fastrand::u64(..)));
     let aside = target.with_file_name(name);
     let progress = Progress::bytes(status.path.name(), Some(status.len_bytes()), !json);
-    let mut file = std::fs::File::create_new(&aside).local("cannot write", &aside)?;
+    // The name aside is no business of the user's, the target is.
+    let mut file = std::fs::File::create_new(&aside).local("cannot write", target)?;
     let copied = tokio::select! {
+        biased;
+        () = session.interrupt.wait() => {
+            Err(CliError::failed(format!("interrupted; {} is as it was", target.display())))
+        }
         copied = copy(session, status, &mut file, |more| progress.add(more)) => copied,
-        () = interrupted() => Err(CliError::failed(format!("interrupted; {} is as it was", target.display()))),
     };
     let placed = copied.and_then(|()| std::fs::rename(&aside, target).local("cannot write", target));
     if placed.is_err()

@@ -21,7 +21,7 @@ use crate::session::Session;
 
 pub use get::cat_paths;
 pub use paths::parse as parse_path;
-pub use put::{PutOptions, interrupted, put_reader};
+pub use put::{PutOptions, put_reader};
 
 /// Runs one command.
 pub async fn run(session: &Session, command: &FsCommand, json: bool) -> CliResult {

@@ -33,7 +33,13 @@ pub(super) async fn existing(session: &Session, path: &DfsPath) -> CliResult<Fil
 /// When nothing is there, or the pattern is not one.
 pub(super) async fn expand(session: &Session, pattern: &str) -> CliResult<Vec<FileStatus>> {
     if !glob::is_pattern(pattern) {
-        return Ok(vec![existing(session, &parse(pattern)?).await?]);
+        let status = existing(session, &parse(pattern)?).await?;
+        if names_directory(pattern) && !status.is_directory() {
+            return Err(CliError::failed(format!(
+                "{pattern}: expected a directory, as the slash at its end says; found a file"
+            )));
+        }
+        return Ok(vec![status]);
     }
     if !pattern.starts_with('/') {
         return Err(CliError::usage(format!("path {pattern:?}: expected an absolute path that starts with '/'")));
@@ -60,6 +66,8 @@ pub(super) async fn expand(session: &Session, pattern: &str) -> CliResult<Vec<Fi
         }
         found = next;
     }
+    // As in a shell, a slash at the end matches only directories.
+    found.retain(|status| !names_directory(pattern) || status.is_directory());
     if found.is_empty() {
         return Err(CliError::failed(format!("{pattern}: nothing matches")));
     }
@@ -78,28 +86,66 @@ pub(super) async fn expand_all(session: &Session, patterns: &[String]) -> CliRes
     Ok(found)
 }
 
-/// Where something named `name` goes when the target is `target`: into it if it is a directory, else to it.
-///
-/// # Errors
-/// When several things are to go to what is no directory, or the name does not fit.
-pub(super) async fn destination(session: &Session, target: &DfsPath, name: &str, several: bool) -> CliResult<DfsPath> {
-    match session.client.stat(target).await? {
-        Some(status) if status.is_directory() => target.join(name).map_err(CliError::usage),
-        Some(_) if several => {
-            Err(CliError::failed(format!("{target}: expected a directory, for several sources; found a file")))
+/// Where things go, as a person wrote it.
+#[derive(Debug)]
+pub(super) struct Target {
+    path: DfsPath,
+    /// It was written with a slash at its end: it is meant to be a directory.
+    slash: bool,
+}
+
+impl Target {
+    /// Takes a target as it was written.
+    ///
+    /// # Errors
+    /// When it is not a path: a wrong use.
+    pub(super) fn parse(text: &str) -> CliResult<Self> {
+        Ok(Self { path: parse(text)?, slash: names_directory(text) })
+    }
+
+    /// Where the source named `name` goes: into the target if it is a directory, else to it. As with `cp` and `mv`, a
+    /// directory may become what is not there yet, slash or not; a file may not if there is a slash.
+    ///
+    /// # Errors
+    /// When `several` things are to go to what is no directory, or the slash says that it is one and it is not.
+    pub(super) async fn destination(
+        &self,
+        session: &Session,
+        name: &str,
+        is_directory: bool,
+        several: bool,
+    ) -> CliResult<DfsPath> {
+        let path = &self.path;
+        let why = if several { "for several sources" } else { "as the slash at its end says" };
+        match session.client.stat(path).await? {
+            Some(status) if status.is_directory() => path.join(name).map_err(CliError::usage),
+            Some(_) if several || self.slash => {
+                Err(CliError::failed(format!("{path}: expected a directory, {why}; found a file")))
+            }
+            None if several || (self.slash && !is_directory) => Err(CliError::failed(format!(
+                "{path}: expected a directory, {why}; found nothing: make it with `situ fs mkdir -p {}`",
+                path.for_shell()
+            ))),
+            _ => Ok(path.clone()),
         }
-        None if several => {
-            Err(CliError::failed(format!("{target}: there is no such directory; make it with `situ fs mkdir`")))
-        }
-        _ => Ok(target.clone()),
+    }
+
+    /// The file that standard input becomes.
+    ///
+    /// # Errors
+    /// When it is a directory, or the slash says so: standard input has no name there.
+    pub(super) async fn of_input(&self, session: &Session) -> CliResult<&DfsPath> {
+        let path = &self.path;
+        let found = match session.client.stat(path).await? {
+            Some(status) if status.is_directory() => "is a directory",
+            _ if self.slash => "names a directory, as the slash at its end says",
+            _ => return Ok(path),
+        };
+        Err(CliError::failed(format!("{path}: {found}; name the file that standard input becomes")))
     }
 }
 
-/// A name for a file while it is being written beside `path`, unlike any other.
-///
-/// # Errors
-/// When the directory's path is too long for it.
-pub(super) fn aside(path: &DfsPath) -> CliResult<DfsPath> {
-    let parent = path.parent().ok_or_else(|| CliError::failed("/: expected a file's path"))?;
-    parent.join(&format!(".{:016x}._COPYING_", fastrand::u64(..))).map_err(CliError::usage)
+/// Whether a path or pattern, as it was written, means a directory.
+fn names_directory(text: &str) -> bool {
+    text.len() > 1 && text.ends_with('/')
 }

@@ -1,7 +1,9 @@
 //! `put`: local files to the cluster.
 //!
 //! A file is written aside and renamed when it is whole and durable, so that its name never shows a part of it, and what
-//! stood there before stays until then.
+//! stood there before stays until then. What is written aside goes when the put fails; when this process is killed, the
+//! namenode deletes it once the lease is over. Its name is one of its own, so that nobody who puts the same file again
+//! has to wait for that.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use situ_wire::messages::datanode::Durability;
 use situ_wire::path::DfsPath;
 use tokio::sync::mpsc;
 
-use super::paths;
+use super::paths::Target;
 use crate::args::{DurabilityArg, PutArgs};
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::session::{DIRECTORY_MODE, Session};
@@ -51,7 +53,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
     };
     let target_text =
         target.to_str().ok_or_else(|| CliError::usage(format!("{}: not valid UTF-8", target.to_string_lossy())))?;
-    let target = paths::parse(target_text)?;
+    let target = Target::parse(target_text)?;
     let options = PutOptions {
         force: args.force,
         replication: args.replication,
@@ -64,23 +66,17 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
     let started = std::time::Instant::now();
     let mut stored = Stored::default();
     for source in sources.iter().map(Path::new) {
-        let several = sources.len() > 1 || target_text.ends_with('/');
         if source.as_os_str() == "-" {
-            if session.client.stat(&target).await?.is_some_and(|status| status.is_directory()) {
-                return Err(CliError::failed(format!(
-                    "{target}: is a directory; name the file that standard input becomes"
-                )));
-            }
-            put_one(session, None, &target, &options, json, &mut stored).await?;
+            put_one(session, None, target.of_input(session).await?, &options, json, &mut stored).await?;
             continue;
         }
         let metadata = std::fs::metadata(source).local("cannot read", source)?;
+        if metadata.is_dir() && !args.recursive {
+            return Err(CliError::failed(format!("{}: is a directory; store it with -r", source.display())));
+        }
         let name = local_name(source)?;
-        let destination = paths::destination(session, &target, &name, several).await?;
+        let destination = target.destination(session, &name, metadata.is_dir(), sources.len() > 1).await?;
         if metadata.is_dir() {
-            if !args.recursive {
-                return Err(CliError::failed(format!("{}: is a directory; store it with -r", source.display())));
-            }
             put_tree(session, source, &destination, &options, json, &mut stored).await?;
         } else {
             put_one(session, Some(source), &destination, &options, json, &mut stored).await?;
@@ -97,9 +93,9 @@ fn summary(stored: Stored, took: Duration, json: bool) -> CliResult {
             "seconds": took.as_secs_f64(),
         }));
     }
-    let files = if stored.files == 1 { "1 file".to_owned() } else { format!("{} files", stored.files) };
     show::note(format!(
-        "stored {files}, {} in {:.2} s ({})",
+        "stored {}, {} in {:.2} s ({})",
+        show::count(stored.files, "file"),
         show::human_size(stored.bytes),
         took.as_secs_f64(),
         show::rate(stored.bytes, took)
@@ -197,10 +193,11 @@ pub async fn put_reader(
         }
         _ => {}
     }
-    let aside = paths::aside(target)?;
+    let aside = target.copying(fastrand::u64(..)).map_err(CliError::usage)?;
     let copied = tokio::select! {
+        biased;
+        () = session.interrupt.wait() => Err(CliError::failed(format!("interrupted; {target} is as it was"))),
         copied = copy_to(session, reader, label, &aside, options, progress) => copied,
-        () = interrupted() => Err(CliError::failed(format!("interrupted; {target} is as it was"))),
     };
     let published = match copied {
         Ok(len) => match session.client.rename(&aside, target, options.force).await {
@@ -230,7 +227,8 @@ async fn copy_to(
         session.client.create(aside, create).await.map_err(|error| match (error.code(), aside.parent()) {
             // The name aside is no business of the user's, the directory is.
             (Some(ErrorCode::NotFound), Some(directory)) => CliError::failed(format!(
-                "{directory}: there is no such directory; make it with `situ fs mkdir -p {directory}`"
+                "{directory}: there is no such directory; make it with `situ fs mkdir -p {}`",
+                directory.for_shell()
             )),
             _ => CliError::from(error),
         })?;
@@ -270,13 +268,5 @@ fn read_pieces(mut reader: Box<dyn std::io::Read + Send>, pieces: &mpsc::Sender<
         if filled == 0 || pieces.blocking_send(Ok(piece.freeze())).is_err() {
             return;
         }
-    }
-}
-
-/// Waits for Ctrl-C.
-pub async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without a handler the signal ends the process by itself.
-        std::future::pending::<()>().await;
     }
 }

@@ -7,21 +7,21 @@ use super::paths;
 use crate::args::{DfArgs, DuArgs, LsArgs, PathsArgs};
 use crate::error::CliResult;
 use crate::session::Session;
-use crate::show::{self, local_time, size};
+use crate::show::{self, columns, escaped, escaped_on_terminal, local_time, size};
 
 /// `situ fs ls`.
 pub(super) async fn ls(session: &Session, args: &LsArgs, as_json: bool) -> CliResult {
     let found = paths::expand_all(session, &args.paths).await?;
     let several = found.len() > 1;
-    for status in found {
-        if !status.is_directory() || args.directory {
-            rows(std::slice::from_ref(&status), args.human, as_json)?;
-            continue;
-        }
+    // As elsewhere, what is no directory comes first.
+    let (directories, files): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|status| status.is_directory() && !args.directory);
+    rows(&files, args.human, as_json)?;
+    for status in directories {
         let mut open = vec![status];
         while let Some(directory) = open.pop() {
             if several && !args.recursive && !as_json {
-                show::line(format!("{}:", directory.path))?;
+                show::line(format!("{}:", escaped_on_terminal(directory.path.as_str())))?;
             }
             let entries = session.client.list_all(&directory.path).await?;
             rows(&entries, args.human, as_json)?;
@@ -37,27 +37,25 @@ fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> CliResult {
     if as_json {
         return entries.iter().try_for_each(|status| show::json(&status_json(status)));
     }
-    let sizes: Vec<String> = entries.iter().map(|status| size(status.len_bytes(), human)).collect();
-    let width = |text: &dyn Fn(&FileStatus) -> usize| entries.iter().map(text).max().unwrap_or(0);
-    let (owners, groups) = (width(&|status| status.owner.len()), width(&|status| status.group.len()));
-    let size_width = sizes.iter().map(String::len).max().unwrap_or(0);
-    for (status, size) in entries.iter().zip(sizes) {
+    let row = |status: &FileStatus| {
         let (replicas, mark) = match status.kind {
             FileKind::Directory => ("-".to_owned(), ""),
             FileKind::File { replication, open, .. } => {
                 (replication.to_string(), if open { "  (being written)" } else { "" })
             }
         };
-        show::line(format!(
-            "{} {replicas:>3} {:owners$} {:groups$} {size:>size_width$} {} {}{mark}",
+        [
             mode(status),
-            status.owner,
-            status.group,
+            replicas,
+            escaped(&status.owner).into_owned(),
+            escaped(&status.group).into_owned(),
+            size(status.len_bytes(), human),
             local_time(status.modified),
-            shown(status.path.as_str()),
-        ))?;
-    }
-    Ok(())
+            format!("{}{mark}", escaped_on_terminal(status.path.as_str())),
+        ]
+    };
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    columns(&rows, [false, true, false, false, true, false, false]).into_iter().try_for_each(show::line)
 }
 
 /// `drwxr-xr-x`.
@@ -70,12 +68,6 @@ fn mode(status: &FileStatus) -> String {
         }
     }
     text
-}
-
-/// A path for a terminal: nothing in it can move the cursor (control characters are refused already; what only looks
-/// like another text is shown as it is).
-fn shown(path: &str) -> &str {
-    path
 }
 
 fn status_json(status: &FileStatus) -> serde_json::Value {
@@ -104,17 +96,21 @@ pub(super) async fn stat(session: &Session, args: &PathsArgs, as_json: bool) -> 
             show::json(&status_json(&status))?;
             continue;
         }
-        show::line(format!("{}", status.path))?;
+        show::line(escaped_on_terminal(status.path.as_str()))?;
         match status.kind {
             FileKind::Directory => show::line("  type         directory")?,
             FileKind::File { len_bytes, replication, block_len_bytes, open } => {
                 show::line(format!("  type         file{}", if open { ", being written" } else { "" }))?;
-                show::line(format!("  size         {len_bytes} bytes ({})", show::human_size(len_bytes)))?;
+                show::line(format!(
+                    "  size         {} ({})",
+                    show::count(len_bytes, "byte"),
+                    show::human_size(len_bytes)
+                ))?;
                 show::line(format!("  replication  {replication}"))?;
                 show::line(format!("  block size   {}", show::human_size(block_len_bytes)))?;
             }
         }
-        show::line(format!("  owner        {}:{}", status.owner, status.group))?;
+        show::line(format!("  owner        {}:{}", escaped(&status.owner), escaped(&status.group)))?;
         show::line(format!("  mode         {} ({:04o})", mode(&status), status.mode))?;
         show::line(format!("  modified     {}", local_time(status.modified)))?;
         show::line(format!("  inode        {}", status.inode.0))?;
@@ -141,16 +137,13 @@ pub(super) async fn du(session: &Session, args: &DuArgs, as_json: bool) -> CliRe
                 "files": summary.files, "directories": summary.directories,
             }))?;
         }
-        rows.push((size(summary.len_bytes, args.human), size(summary.space_bytes, args.human), status.path));
+        let (len, space) = (size(summary.len_bytes, args.human), size(summary.space_bytes, args.human));
+        rows.push([len, space, escaped_on_terminal(status.path.as_str()).into_owned()]);
     }
-    let first = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
-    let second = rows.iter().map(|row| row.1.len()).max().unwrap_or(0);
-    if !as_json {
-        for (len, space, path) in rows {
-            show::line(format!("{len:>first$}  {space:>second$}  {path}"))?;
-        }
+    if as_json {
+        return Ok(());
     }
-    Ok(())
+    columns(&rows, [true, true, false]).into_iter().try_for_each(show::line)
 }
 
 /// `situ fs df`.

@@ -10,7 +10,11 @@ use crate::show;
 
 /// `situ job logs`.
 pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult {
-    for location in session.client.scheduler().logs(job).await? {
+    let locations = session.client.scheduler().logs(job).await?;
+    if locations.is_empty() {
+        show::note(format!("{job}: no logs can be read: executors keep them, and none that ran it is live"));
+    }
+    for location in locations {
         let title = match location.log {
             LogName::DriverOut(attempt) => format!("driver, attempt {attempt}, standard output"),
             LogName::DriverErr(attempt) => format!("driver, attempt {attempt}, standard error"),

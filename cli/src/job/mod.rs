@@ -3,9 +3,11 @@
 mod follow;
 mod logs;
 mod show;
+mod waiting;
 
+use situ_compute::builtin;
 use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::Program;
+use situ_wire::messages::scheduler::{JobState, Program};
 use situ_wire::path::DfsPath;
 
 use crate::args::{JobArgs, JobCommand, RunCommand, SubmitArgs};
@@ -34,17 +36,42 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
         }
         JobCommand::List => show::list(session, json).await,
         JobCommand::Status(args) => show::status(session, parse(args)?, json).await,
-        JobCommand::Kill(args) => {
-            let job = parse(args)?;
-            session.client.scheduler().kill(job, "killed by its user").await?;
-            if json {
-                screen::json(&serde_json::json!({ "killed": job.0 }))
-            } else {
-                screen::line(format!("{job} is ended"))
-            }
-        }
+        JobCommand::Kill(args) => kill(session, parse(args)?, json).await,
         JobCommand::Logs(args) => logs::all(session, parse(args)?, json).await,
     }
+}
+
+/// Checks what can be checked without a cluster.
+///
+/// # Errors
+/// When the arguments of a built-in program are wrong.
+pub fn check(command: &JobCommand) -> CliResult {
+    let JobCommand::Run(program) = command else { return Ok(()) };
+    let (name, arguments) = built_in(program);
+    match builtin::find(name) {
+        Some(program) => program.check(&arguments).map_err(CliError::usage),
+        None => Err(CliError::usage(format!("{name}: there is no built-in program of that name"))),
+    }
+}
+
+/// Ends a job. As with `kill` and a process, there must be something to end.
+async fn kill(session: &Session, job: JobId, json: bool) -> CliResult {
+    let scheduler = session.client.scheduler();
+    let before = scheduler.status(job).await?.summary.state;
+    if before.is_final() {
+        return Err(ended_already(job, &before));
+    }
+    scheduler.kill(job, "killed by its user").await?;
+    // It may have come to its end at the same time.
+    match scheduler.status(job).await?.summary.state {
+        JobState::Killed { .. } if json => screen::json(&serde_json::json!({ "killed": job.0 })),
+        JobState::Killed { .. } => screen::line(format!("{job} is killed")),
+        other => Err(ended_already(job, &other)),
+    }
+}
+
+fn ended_already(job: JobId, state: &JobState) -> CliError {
+    CliError::failed(format!("{job} has ended already: {}; there is nothing to kill", show::state_word(state)))
 }
 
 fn parse(args: &JobArgs) -> CliResult<JobId> {
@@ -56,10 +83,11 @@ fn built_in(command: &RunCommand) -> (&'static str, Vec<String>) {
         RunCommand::Wordcount { input, output, reducers } => {
             let mut arguments = vec![input.clone(), output.clone()];
             if let Some(reducers) = reducers {
-                arguments.extend(["--reducers".to_owned(), reducers.to_string()]);
+                arguments.extend(["--reducers".to_owned(), reducers.clone()]);
             }
             ("wordcount", arguments)
         }
+        RunCommand::Pi { partitions, points } => ("pi", vec![partitions.clone(), points.clone()]),
         RunCommand::Grep { pattern, input, output } => ("grep", vec![pattern.clone(), input.clone(), output.clone()]),
     }
 }
@@ -106,7 +134,7 @@ async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
     }
     let status = tokio::select! {
         status = follow(session, job, !json, |_| ()) => status?,
-        () = crate::fs::interrupted() => {
+        () = session.interrupt.wait() => {
             let number = job.0;
             return Err(CliError::failed(format!(
                 "interrupted; {job} goes on: `situ job status {number}` shows it, `situ job kill {number}` ends it"

@@ -4,45 +4,56 @@ use serde_json::{Value, json};
 use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, StageStatus};
 
+use super::waiting;
 use crate::error::{CliError, CliResult};
 use crate::session::Session;
-use crate::show::{self, human_size, local_time};
+use crate::show::{self, columns, count, escaped, human_size, local_time};
 
 /// `situ job list`.
 pub(super) async fn list(session: &Session, as_json: bool) -> CliResult {
     let jobs = session.client.scheduler().list().await?;
-    for job in &jobs {
-        if as_json {
-            show::json(&summary_json(job))?;
-            continue;
-        }
-        show::line(format!(
-            "{:8} {:10} {}  {:>8}  {:10} {} {}",
+    if as_json {
+        return jobs.iter().try_for_each(|job| show::json(&summary_json(job)));
+    }
+    let row = |job: &JobSummary| {
+        [
             job.job.to_string(),
-            state_word(&job.state),
+            state_word(&job.state).to_owned(),
             local_time(job.submitted),
             job.ended.map_or_else(String::new, |ended| format!("{:.1} s", ended.since(job.submitted).as_secs_f64())),
-            job.user,
-            job.program.name(),
-            job.arguments.join(" "),
-        ))?;
-    }
-    if jobs.is_empty() && !as_json {
+            escaped(&job.user).into_owned(),
+            command_line(job),
+        ]
+    };
+    let rows: Vec<_> = jobs.iter().map(row).collect();
+    columns(&rows, [false, false, false, true, false, false]).into_iter().try_for_each(show::line)?;
+    if jobs.is_empty() {
         show::note("no jobs yet; run one with `situ job run wordcount IN OUT`");
     }
     Ok(())
 }
 
+/// What a job runs, as one line.
+fn command_line(job: &JobSummary) -> String {
+    escaped(&format!("{} {}", job.program.name(), job.arguments.join(" "))).trim_end().to_owned()
+}
+
 /// `situ job status`.
 pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliResult {
     let status = session.client.scheduler().status(job).await?;
+    let waits = waiting::why(session, &status).await?;
     if as_json {
-        return show::json(&status_json(&status));
+        let mut value = status_json(&status);
+        value["waits_for"] = waits.into();
+        return show::json(&value);
     }
     let summary = &status.summary;
-    show::line(format!("{}  {} {}", summary.job, summary.program.name(), summary.arguments.join(" ")))?;
+    show::line(format!("{}  {}", summary.job, command_line(summary)))?;
     show::line(format!("  state      {}", state_text(&summary.state)))?;
-    show::line(format!("  user       {}", summary.user))?;
+    if let Some(waits) = waits {
+        show::line(format!("  waits for  {waits}"))?;
+    }
+    show::line(format!("  user       {}", escaped(&summary.user)))?;
     show::line(format!("  submitted  {}", local_time(summary.submitted)))?;
     if let Some(ended) = summary.ended {
         show::line(format!("  took       {:.2} s", ended.since(summary.submitted).as_secs_f64()))?;
@@ -63,7 +74,7 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
         show::line(format!("    {}", recovery_text(recovery)))?;
     }
     if status.recoveries_dropped > 0 {
-        show::line(format!("    and {} earlier ones", status.recoveries_dropped))?;
+        show::line(format!("    and {} before", status.recoveries_dropped))?;
     }
     Ok(())
 }
@@ -92,9 +103,10 @@ pub(super) fn ending(status: &JobStatus, as_json: bool) -> CliResult {
 /// One stage in a line.
 pub(super) fn stage_text(stage: &StageStatus) -> String {
     let [process, node, rack, any, none] = stage.localities;
-    let mut text = format!("{} {}: {} of {} tasks done", stage.stage, stage.name, stage.done, stage.tasks);
+    let tasks = count(stage.tasks.into(), "task");
+    let mut text = format!("{} {}: {} of {tasks} done", stage.stage, escaped(&stage.name), stage.done);
     if stage.failed > 0 {
-        text += &format!(", {} attempts failed", stage.failed);
+        text += &format!(", {} failed", count(stage.failed.into(), "attempt"));
     }
     if process + node + rack + any > 0 {
         text += &format!("; {} node-local, {rack} rack-local, {any} elsewhere", process + node);
@@ -124,7 +136,7 @@ pub fn recovery_text(recovery: &Recovery) -> String {
     }
 }
 
-fn state_word(state: &JobState) -> &'static str {
+pub(super) fn state_word(state: &JobState) -> &'static str {
     match state {
         JobState::Waiting => "waiting",
         JobState::Running => "running",

@@ -7,7 +7,7 @@ use situ_wire::messages::scheduler::{Lost, StageOutput, StageStatus};
 use super::story::Outcome;
 use crate::error::CliResult;
 use crate::job::{recovery_text, status_json};
-use crate::show::{self, human_size};
+use crate::show::{self, count, escaped, human_size};
 
 /// Node-local, rack-local, elsewhere: attempts of the map stage.
 fn localities(stage: Option<&StageStatus>) -> (u32, u32, u32) {
@@ -29,7 +29,7 @@ pub(super) fn print(outcome: &Outcome, as_json: bool) -> CliResult {
     show::line("\ntop words")?;
     let width = outcome.top.first().map_or(1, |(_, count)| count.to_string().len());
     for (word, count) in &outcome.top {
-        show::line(format!("  {count:>width$}  {}", String::from_utf8_lossy(word)))?;
+        show::line(format!("  {count:>width$}  {}", escaped(&String::from_utf8_lossy(word))))?;
     }
     show::line("\nwhere the map tasks ran")?;
     show::line(format!("  {node} node-local, {rack} rack-local, {any} elsewhere"))?;
@@ -45,23 +45,23 @@ pub(super) fn print(outcome: &Outcome, as_json: bool) -> CliResult {
         show::line(format!("  {}", recovery_text(recovery)))?;
     }
     show::line(format!(
-        "  {} replicas: copied from the others, all whole again after {:.1} s",
-        outcome.kill.replicas,
+        "  {}: copied from the others, all whole again after {:.1} s",
+        count(outcome.kill.replicas, "replica"),
         outcome.healed_after.as_secs_f64()
     ))?;
     let live = outcome.report.datanodes.iter().filter(|node| node.liveness == Liveness::Live).count();
     show::line("\nin the end")?;
     show::line(format!(
-        "  {live} of {} datanodes live, {} blocks, {} under-replicated, {} missing, {} corrupt",
-        outcome.report.datanodes.len(),
-        outcome.report.blocks,
+        "  {live} of {} live, {}, {} under-replicated, {} missing, {} corrupt",
+        count(outcome.report.datanodes.len() as u64, "datanode"),
+        count(outcome.report.blocks, "block"),
         outcome.report.under_replicated,
         outcome.report.missing,
         outcome.report.corrupt
     ))?;
     show::line(format!(
-        "  {} words of {} counted; {:.2} s of processor time for the job, {:.2} s for the count in one thread: {ratio:.2} times",
-        outcome.words,
+        "  {} of {} counted; {:.2} s of processor time for the job, {:.2} s for the count in one thread: {ratio:.2} times",
+        count(outcome.words, "word"),
         human_size(outcome.input_len_bytes),
         outcome.job_cpu_s,
         outcome.count_cpu_s

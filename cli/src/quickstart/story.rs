@@ -15,10 +15,11 @@ use super::report;
 use super::text::TextMaker;
 use crate::args::QuickstartArgs;
 use crate::error::{CliError, CliResult, LocalContext};
-use crate::fs::{PutOptions, cat_paths, interrupted, put_reader};
+use crate::fs::{PutOptions, cat_paths, put_reader};
 use crate::session::Session;
 use crate::show::{self, Progress, human_size, rate};
 use crate::up::{Cluster, ClusterOptions, Timings};
+use crate::world::interrupted;
 
 /// How long the text is that is made when nobody brings one.
 const TEXT_LEN_BYTES: u64 = 256 << 20;
@@ -146,8 +147,8 @@ async fn tell(cluster: &mut Cluster, input: &Path, file: File, started: Instant,
     say(
         json,
         &format!(
-            "count     {} words in one thread, to check against: {:.2} s ({:.2} s of processor time)",
-            count.words(),
+            "count     {} in one thread, to check against: {:.2} s ({:.2} s of processor time)",
+            show::count(count.words(), "word"),
             count_wall.as_secs_f64(),
             count_cpu_s
         ),
@@ -273,7 +274,11 @@ async fn kill(
     }
     say(
         json,
-        &format!("kill      {name} ({}): its datanode with {replicas} replicas and its executor, kill -9", node.rack),
+        &format!(
+            "kill      {name} ({}): its datanode with {} and its executor, kill -9",
+            node.rack,
+            show::count(replicas, "replica")
+        ),
     );
     Ok(Some(Kill { node: name, at, replicas, during_job: stage.is_some(), stage }))
 }
@@ -337,8 +342,10 @@ async fn heal(session: &Session, kill: &Kill, json: bool) -> CliResult<(ClusterR
         }
         if begun.elapsed() > HEAL_LIMIT {
             return Err(CliError::failed(format!(
-                "after {HEAL_LIMIT:?} there are still {} blocks under-replicated, {} missing, {} being copied",
-                report.under_replicated, report.missing, report.pending
+                "after {HEAL_LIMIT:?} there are still {} under-replicated, {} missing, {} being copied",
+                show::count(report.under_replicated, "block"),
+                report.missing,
+                report.pending
             )));
         }
         // The namenode tells of no change by itself: it is asked again.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Cluster, ClusterOptions, Timings};
 use crate::args::UpArgs;
 use crate::error::CliResult;
-use crate::fs::interrupted;
 use crate::show;
+use crate::world::interrupted;
 
 /// How long a role that ended is left alone before it is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -24,16 +24,16 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
     };
     let mut cluster = tokio::select! {
         cluster = Cluster::start(options) => cluster?,
-        () = stop_asked() => return Ok(()),
+        () = interrupted() => return Ok(()),
     };
     say_where(&cluster, json)?;
     loop {
         tokio::select! {
-            () = stop_asked() => break,
+            () = interrupted() => break,
             (which, how) = first_end(&mut cluster) => {
                 show::note(format!("{} ended with {how}; starting it again", name(&cluster, which)));
                 tokio::select! {
-                    () = stop_asked() => break,
+                    () = interrupted() => break,
                     () = tokio::time::sleep(RESTART_AFTER) => {}
                 }
                 if let Err(error) = restart(&mut cluster, which).await {
@@ -48,17 +48,6 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
     cluster.stop().await
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn stop_asked() {
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            () = interrupted() => {}
-        },
-        Err(_) => interrupted().await,
-    }
-}
-
 fn say_where(cluster: &Cluster, json: bool) -> CliResult {
     if json {
         let processes: Vec<_> = cluster
@@ -71,7 +60,7 @@ fn say_where(cluster: &Cluster, json: bool) -> CliResult {
             .collect();
         return show::json(&serde_json::json!({
             "cluster": cluster.id().to_string(),
-            "directory": cluster.layout().root(),
+            "directory": cluster.layout().root().to_string_lossy(),
             "processes": processes,
         }));
     }

@@ -59,7 +59,7 @@ async fn grep_gives_the_lines_that_match() {
         .collect();
     assert!(!expected.is_empty());
     assert!(situ.read("/lines/part-*").await.unwrap() == expected);
-    situ.situ(&["job", "run", "grep", "(", "/text", "/none"], b"").fails(1, &["("]);
+    situ.situ(&["job", "run", "grep", "(", "/text", "/none"], b"").fails(2, &["("]);
     assert!(situ.read("/none/part-*").await.is_err());
     situ.stop().await;
 }

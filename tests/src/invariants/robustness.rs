@@ -1,6 +1,9 @@
 //! Bad input gets an error that names the thing, what was expected, what was found and what to do; nothing is lost.
 
+use std::io::{BufRead, BufReader, Write};
+
 use situ_tests::harness::{TestCluster, run};
+use situ_wire::path::DfsPath;
 
 use crate::SITU;
 
@@ -37,14 +40,23 @@ async fn bad_paths_and_targets_are_refused_and_nothing_is_lost() {
     situ.situ(&["fs", "put", "/no/such/local/file", "/x"], b"").fails(1, &["/no/such/local/file"]);
     situ.situ(&["fs", "put", "/proc/self/mem", "/x"], b"").fails(1, &["/proc/self/mem"]);
     situ.situ(&["fs", "put", "/tmp", "/x"], b"").fails(1, &["-r"]);
-    situ.situ(&["fs", "mkdir", "/kept"], b"").fails(1, &["/kept"]);
+    situ.situ(&["fs", "mkdir", "/kept"], b"").fails(1, &["/kept", "a file already"]);
+    situ.situ(&["fs", "mkdir", "/a/b/c"], b"").fails(1, &["/a/b/c", "-p"]);
     situ.situ(&["fs", "rm", "/nothing"], b"").fails(1, &["/nothing"]);
     let _ = situ.situ(&["fs", "rm", "-f", "/nothing"], b"").ok();
-    situ.situ(&["fs", "rm", "-r", "/"], b"").fails(1, &["/"]);
+    for root in [&["fs", "rm", "-r", "/"][..], &["fs", "rm", "/"], &["fs", "rm", "-rf", "/"]] {
+        situ.situ(root, b"").fails(1, &["root directory", "'/*'"]);
+    }
     let _ = situ.situ(&["fs", "mkdir", "-p", "/full/of"], b"").ok();
     situ.situ(&["fs", "rm", "/full"], b"").fails(1, &["/full", "-r"]);
     situ.situ(&["fs", "mv", "/full", "/full/of/itself"], b"").fails(1, &["/full"]);
     situ.situ(&["fs", "cat", "/full"], b"").fails(1, &["/full", "directory"]);
+    let _ = situ.situ(&["fs", "put", "-", "/full/other"], b"other").ok();
+    situ.situ(&["fs", "mv", "/full/other", "/kept"], b"").fails(1, &["/kept", "-f"]);
+    let _ = situ.situ(&["fs", "mv", "-f", "/full/other", "/full/of"], b"").ok();
+    situ.situ(&["fs", "mv", "/full/of", "/kept"], b"").fails(1, &["/kept", "a file already"]);
+    situ.situ(&["fs", "mv", "/kept", "/kept"], b"").fails(1, &["/kept", "there already"]);
+    situ.situ(&["fs", "mv", "/kept", "/no/such"], b"").fails(1, &["situ fs mkdir -p /no"]);
     situ.situ(&["fs", "ls", "/none*"], b"").fails(1, &["/none*"]);
     situ.situ(&["fsck", "/nothing"], b"").fails(1, &["/nothing"]);
     situ.situ(&["fs", "nonsense"], b"").fails(2, &["nonsense"]);
@@ -57,11 +69,150 @@ async fn bad_paths_and_targets_are_refused_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slash_at_the_end_means_a_directory() {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    let _ = situ.situ(&["fs", "put", "-", "/file"], b"one").ok();
+    let _ = situ.situ(&["fs", "mkdir", "/dir/"], b"").ok();
+    let local = situ.directory().join("local");
+    std::fs::write(&local, b"two").unwrap();
+    let local = local.to_str().unwrap();
+    for target in ["/file/", "/new/", "/dir/"] {
+        situ.situ(&["fs", "put", "-f", "-", target], b"x").fails(1, &[target.trim_end_matches('/'), "standard input"]);
+    }
+    for target in ["/file/", "/new/"] {
+        situ.situ(&["fs", "put", "-f", local, target], b"").fails(1, &["expected a directory"]);
+        situ.situ(&["fs", "mv", "-f", "/file", target], b"").fails(1, &["expected a directory"]);
+    }
+    for command in ["cat", "ls", "stat", "rm", "du"] {
+        situ.situ(&["fs", command, "/file/"], b"").fails(1, &["/file/", "expected a directory"]);
+    }
+    for target in [format!("{local}/"), format!("{local}-new/")] {
+        situ.situ(&["fs", "get", "-f", "/file", &target], b"").fails(1, &["expected a directory"]);
+    }
+    assert_eq!(std::fs::read(local).unwrap(), b"two");
+    // What is a directory takes what is put into it; a directory may become what is not there, slash or not.
+    let _ = situ.situ(&["fs", "put", local, "/dir/"], b"").ok();
+    let _ = situ.situ(&["fs", "mv", "/file", "/dir/"], b"").ok();
+    let _ = situ.situ(&["fs", "mv", "/dir", "/moved/"], b"").ok();
+    assert_eq!(situ.situ(&["fs", "cat", "/moved/file", "/moved/local"], b"").ok().out, b"onetwo");
+    let got = format!("{local}-tree/");
+    let _ = situ.situ(&["fs", "get", "-r", "/moved", &got], b"").ok();
+    assert_eq!(std::fs::read(format!("{got}file")).unwrap(), b"one");
+    let listed = situ.situ(&["fs", "ls", "-d", "/*/"], b"").ok().text();
+    assert!(listed.contains("/moved") && listed.lines().count() == 1, "{listed}");
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_put_leaves_is_in_nobodys_way() {
+    let situ = TestCluster::start(SITU, 2, 1).await;
+    let _ = situ.situ(&["fs", "mkdir", "/dir"], b"").ok();
+    let mut put = situ.command(&["fs", "put", "-", "/dir/file"]).spawn().unwrap();
+    let mut input = put.stdin.take().unwrap();
+    input.write_all(&[7; 3_000_000]).unwrap();
+    let directory = DfsPath::parse("/dir").unwrap();
+    while situ.session.client.list_all(&directory).await.unwrap().is_empty() {
+        assert_eq!(put.try_wait().unwrap(), None, "it waits for more");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    put.kill().unwrap();
+    put.wait().unwrap();
+    // The lease of the dead client lasts for minutes.
+    let listed = situ.situ(&["fs", "ls", "/dir"], b"").ok().text();
+    assert!(listed.contains("._COPYING_  (being written)") && !listed.contains("/dir/file"), "{listed}");
+    situ.situ(&["fs", "cat", "/dir/*"], b"").fails(1, &["nothing matches"]);
+    let _ = situ.situ(&["fs", "put", "-", "/dir/file"], b"whole").ok();
+    assert_eq!(situ.situ(&["fs", "cat", "/dir/*"], b"").ok().out, b"whole");
+    let _ = situ.situ(&["fs", "rm", "-r", "/dir"], b"").ok();
+    assert_eq!(situ.situ(&["fs", "ls", "/"], b"").ok().text(), "");
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_name_that_somebody_chose_moves_the_cursor() {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    for arguments in [
+        &["fs", "put", "/no/\x1b[31mlocal", "/x"][..],
+        &["fs", "put", "-", "/a\nb"],
+        &["fs", "ls", "/\x1b[31m*"],
+        &["fs", "get", "/", "/no/\x1b[31mlocal"],
+        &["job", "submit", "/no/\x1b[31mprogram"],
+        &["job", "run", "grep", "\x1b[", "/in", "/out"],
+    ] {
+        let said = situ.situ(arguments, b"");
+        assert!(said.code == Some(1) || said.code == Some(2), "{said:?}");
+        assert!(!said.err.contains('\x1b') && said.err.lines().count() >= 1, "{said:?}");
+    }
+    // The arguments of a job may hold anything; a row stays a row.
+    let grep = ["job", "run", "grep", "\x1b|\n|x", "/nothing", "/out\u{202e}"];
+    assert_eq!(situ.situ(&grep, b"").code, Some(1));
+    let listed = situ.situ(&["job", "list"], b"").ok().text();
+    assert!(listed.lines().count() == 1 && !listed.contains('\x1b') && !listed.contains('\u{202e}'), "{listed:?}");
+    let listed = situ.situ(&["--json", "job", "list"], b"").ok();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.out).unwrap();
+    assert_eq!(listed["arguments"][0], "\x1b|\n|x");
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_count_alike_in_the_report_and_in_fsck() {
+    let mut situ = TestCluster::start(SITU, 2, 1).await;
+    let _ = situ.situ(&["fs", "put", "--replication", "1", "-", "/one"], b"one").ok();
+    let _ = situ.situ(&["fs", "put", "--replication", "2", "-", "/two"], b"two").ok();
+    let _ = situ.situ(&["fs", "put", "--replication", "3", "-", "/three"], b"three").ok();
+    let health = situ.situ(&["--json", "fsck", "/one"], b"").ok();
+    let health: serde_json::Value = serde_json::from_slice(&health.out).unwrap();
+    let holder = health["blocks"][0]["replicas"][0]["node"].as_str().unwrap().to_owned();
+    let away = situ.cluster.nodes.iter().position(|node| node.name == holder).unwrap();
+    situ.cluster.nodes[away].datanode.as_mut().unwrap().kill().await.unwrap();
+    let report = situ.wait_for("the loss is known", |report| report.missing == 1).await;
+    assert_eq!((report.under_replicated, report.missing), (3, 1));
+    let said = situ.situ(&["fsck", "/"], b"");
+    assert!(said.text().contains("3 blocks under-replicated, 1 of them missing"), "{}", said.text());
+    said.fails(1, &["1 file damaged", "situ admin report"]);
+    let said = situ.situ(&["admin", "report"], b"").ok().text();
+    assert!(said.contains("under-replicated  3  (the 1 missing among them)"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_executors_says_what_it_waits_for_and_goes_on_when_there_is_one() {
+    let mut situ = TestCluster::start(SITU, 1, 1).await;
+    situ.put("/text", b"a b\n").await;
+    situ.cluster.nodes[0].executor.as_mut().unwrap().kill().await.unwrap();
+    let mut job = situ.command(&["job", "run", "wordcount", "/text", "/out"]).spawn().unwrap();
+    let mut lines = BufReader::new(job.stderr.take().unwrap()).lines();
+    // It comes by itself; if it does not, the job waits for ever and so does this test.
+    let said = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("waits for"))).unwrap().unwrap();
+    assert!(said.contains("job-1") && said.contains("executor"), "{said}");
+    let status = situ.situ(&["job", "status", "1"], b"").ok().text();
+    assert!(status.contains("waits for  executors"), "{status}");
+    situ.cluster.nodes[0].executor.as_mut().unwrap().restart().await.unwrap();
+    assert!(job.wait().unwrap().success(), "{:?}", lines.collect::<Vec<_>>());
+    assert_eq!(situ.read("/out/part-*").await.unwrap(), b"a\t1\nb\t1\n");
+    let status = situ.situ(&["job", "status", "1"], b"").ok().text();
+    assert!(!status.contains("waits for"), "{status}");
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_cannot_be_run_say_why_and_leave_what_is_there() {
     let situ = TestCluster::start(SITU, 2, 1).await;
     situ.put("/text", b"a b\n").await;
     let wordcount = |input: &str, output: &str| situ.situ(&["job", "run", "wordcount", input, output], b"");
     wordcount("/nothing", "/out").fails(1, &["/nothing"]);
+    // What is wrong with the arguments of a built-in program is said before there is a job.
+    situ.situ(&["job", "run", "wordcount", "in", "/out"], b"").fails(2, &["\"in\"", "absolute", "usage: wordcount"]);
+    situ.situ(&["job", "run", "wordcount", "/text", "/o", "--reducers", "0"], b"").fails(2, &["--reducers"]);
+    situ.situ(&["job", "run", "grep", "(", "/text", "/out"], b"").fails(2, &["regular expression"]);
+    situ.situ(&["job", "run", "pi", "0", "10"], b"").fails(2, &["PARTITIONS", "\"0\""]);
+    assert_eq!(
+        situ.session.client.scheduler().list().await.unwrap().len(),
+        1,
+        "only the one that had an input to miss"
+    );
+    assert!(situ.situ(&["job", "run", "pi", "2", "20000"], b"").ok().text().starts_with("pi is about 3.1"));
+    situ.situ(&["job", "kill", "1"], b"").fails(1, &["job-1", "ended already", "failed"]);
+    situ.situ(&["job", "kill", "2"], b"").fails(1, &["job-2", "ended already", "succeeded"]);
     let _ = wordcount("/text", "/out").ok();
     let before = situ.read("/out/part-*").await.unwrap();
     wordcount("/text", "/out").fails(1, &["/out", "exists"]);
