@@ -6,7 +6,6 @@ use situ_runtime::disk::Space;
 use situ_wire::block::{Block, BlockToken, DatanodeLocation};
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{BlockId, ClusterId, DatanodeId, NodeName, RackName, StorageId};
-use situ_wire::limits::REPORT_SLICE_BLOCKS;
 use situ_wire::messages::namenode::{
     DatanodeCommand, DatanodeRegistration, ReplicaChange, ReportedReplica, Request, Response,
 };
@@ -34,6 +33,8 @@ pub struct CoreConfig {
     pub scrub_rate_bytes: u64,
     /// How many replicas are copied at once.
     pub replications: usize,
+    /// How many replicas one slice of a full report names at most; no more than [`REPORT_SLICE_BLOCKS`](situ_wire::limits::REPORT_SLICE_BLOCKS).
+    pub report_slice_blocks: usize,
 }
 
 /// Who this datanode is.
@@ -331,7 +332,7 @@ impl Core {
             Call::Changes(changes) => Request::DatanodeBlockChanges { id, changes },
             Call::Slice(Slice { storage, number, after }) => {
                 let mut found = self.replicas.final_on(storage, after);
-                let replicas: Vec<ReportedReplica> = found.by_ref().take(REPORT_SLICE_BLOCKS).collect();
+                let replicas: Vec<ReportedReplica> = found.by_ref().take(self.config.report_slice_blocks).collect();
                 let last = found.next().is_none();
                 drop(found);
                 let more_after = replicas.last().filter(|_| !last).map(|replica| replica.block.id);

@@ -43,6 +43,7 @@ fn config() -> CoreConfig {
         scrub_period: Duration::from_secs(1000),
         scrub_rate_bytes: 0,
         replications: 1,
+        report_slice_blocks: 1000,
     }
 }
 

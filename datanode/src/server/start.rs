@@ -11,6 +11,7 @@ use situ_runtime::store::StoreError;
 use situ_runtime::transport::{Listener, Transport};
 use situ_wire::hello::Role;
 use situ_wire::ids::{BlockId, ClusterId, DatanodeId, NodeName, RackName};
+use situ_wire::limits::REPORT_SLICE_BLOCKS;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::files::{do_chores, take_notes};
@@ -122,6 +123,7 @@ fn core_config(config: &DatanodeConfig) -> CoreConfig {
         scrub_period: Duration::from_secs(config.scrub_period_s),
         scrub_rate_bytes: config.scrub_rate_bytes,
         replications: config.replications,
+        report_slice_blocks: REPORT_SLICE_BLOCKS,
     }
 }
 

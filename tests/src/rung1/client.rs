@@ -6,6 +6,7 @@ use situ_wire::ids::{ClientId, DatanodeId, INodeId, NodeName, OperationId, TxId}
 use situ_wire::limits::BLOCK_LEN_MIN_BYTES;
 use situ_wire::messages::namenode::{Request, Response};
 use situ_wire::path::DfsPath;
+use situ_wire::time::TimeMs;
 
 use super::disk::root_of;
 use super::network::{Party, Pending};
@@ -34,6 +35,8 @@ pub(super) struct ClientHost {
     pub(super) open: Option<OpenFile>,
     /// What it waits for, if it does.
     pub(super) waits: Option<Request>,
+    /// Until when it does not hear the namenode.
+    pub(super) cut_until: TimeMs,
 }
 
 /// What a client does by time.
@@ -55,7 +58,7 @@ const RENEW_MS: u64 = 5_000;
 
 impl ClientHost {
     pub(super) fn new() -> Self {
-        Self { id: ClientId(0), run: 0, sequence: 0, open: None, waits: None }
+        Self { id: ClientId(0), run: 0, sequence: 0, open: None, waits: None, cut_until: TimeMs(0) }
     }
 }
 

@@ -39,8 +39,10 @@ pub(super) struct DatanodeHost {
     pub(super) opens: BTreeMap<RequestId, (MemberId, Block)>,
     /// Until when it does not hear the namenode.
     pub(super) cut_until: TimeMs,
-    /// When the last message from the namenode arrives, and the last to it.
-    pub(super) last_arrivals: [TimeMs; 2],
+    /// Until when it stands still.
+    pub(super) stalled_until: TimeMs,
+    /// When the last report to the namenode arrives, the last heartbeat, and the last answer.
+    pub(super) last_arrivals: [TimeMs; 3],
     timer_at: TimeMs,
     next_request: u64,
 }
@@ -49,17 +51,31 @@ pub(super) struct DatanodeHost {
 #[derive(Debug, Clone)]
 pub(super) enum Inside {
     Timer,
-    Delete { storage: StorageId, block: Block },
-    Verify { storage: StorageId, block: Block },
+    /// Something that came while it stood still.
+    Tell(Box<Event>),
+    Delete {
+        storage: StorageId,
+        block: Block,
+    },
+    Verify {
+        storage: StorageId,
+        block: Block,
+    },
     Measure,
-    Probe { storage: StorageId },
-    StopWriter { writer: WriterId },
-    DiskTrouble { storage: StorageId },
+    Probe {
+        storage: StorageId,
+    },
+    StopWriter {
+        writer: WriterId,
+    },
+    DiskTrouble {
+        storage: StorageId,
+    },
 }
 
 const CAPACITY_BYTES: u64 = 1 << 30;
 
-fn config() -> CoreConfig {
+fn config(report_slice_blocks: usize) -> CoreConfig {
     CoreConfig {
         capacity_limit_bytes: None,
         reserved_bytes: 1 << 20,
@@ -67,6 +83,7 @@ fn config() -> CoreConfig {
         scrub_period: Duration::from_secs(20),
         scrub_rate_bytes: 10 << 20,
         replications: 2,
+        report_slice_blocks,
     }
 }
 
@@ -83,7 +100,8 @@ impl DatanodeHost {
             writings: BTreeMap::new(),
             opens: BTreeMap::new(),
             cut_until: TimeMs(0),
-            last_arrivals: [TimeMs(0); 2],
+            stalled_until: TimeMs(0),
+            last_arrivals: [TimeMs(0); 3],
             timer_at: TimeMs::NEVER,
             next_request: 0,
         }
@@ -96,7 +114,7 @@ impl DatanodeHost {
 }
 
 impl World {
-    /// A datanode starts, with a fresh disk for each that has failed.
+    /// A datanode starts, with a fresh disk for each that has failed for good.
     pub(super) fn datanode_up(&mut self, at: usize) {
         let now = self.schedule.now();
         let host = &mut self.datanodes[at];
@@ -106,8 +124,12 @@ impl World {
         let failed: Vec<StorageId> =
             host.volumes.iter().filter(|(_, volume)| volume.failed).map(|(storage, _)| *storage).collect();
         for storage in failed {
-            host.volumes.remove(&storage);
-            host.volumes.insert(StorageId(storage.0 + 100), Volume::default());
+            let Some(volume) = host.volumes.remove(&storage) else { continue };
+            if volume.returns {
+                host.volumes.insert(storage, Volume { failed: false, ..volume });
+            } else {
+                host.volumes.insert(StorageId(storage.0 + 100), Volume::default());
+            }
         }
         let mut volumes = Vec::new();
         for storage in host.volumes.keys().copied().collect::<Vec<_>>() {
@@ -117,7 +139,7 @@ impl World {
         }
         host.run += 1;
         host.timer_at = TimeMs::NEVER;
-        host.core = Some(Core::new(host.me.clone(), config(), volumes, now));
+        host.core = Some(Core::new(host.me.clone(), config(self.settings.report_slice_blocks), volumes, now));
         if let Some(core) = &mut host.core {
             core.handle_timeout(now);
         }
@@ -129,6 +151,7 @@ impl World {
         let host = &mut self.datanodes[at];
         host.core = None;
         host.run += 1;
+        host.stalled_until = TimeMs(0);
         host.key = None;
         host.opens.clear();
         host.writings.clear();
@@ -138,9 +161,12 @@ impl World {
         self.pipelines_lost_datanode(at);
     }
 
-    /// Tells a datanode's core of something.
+    /// Tells a datanode's core of something: when it does not stand still any more.
     pub(super) fn datanode_event(&mut self, at: usize, event: Event) {
         let now = self.schedule.now();
+        if now < self.datanodes[at].stalled_until {
+            return self.when_awake(at, Inside::Tell(Box::new(event)));
+        }
         let Some(core) = &mut self.datanodes[at].core else { return };
         core.handle(now, event);
         self.datanode_drain(at);
@@ -201,6 +227,11 @@ impl World {
         }
     }
 
+    fn when_awake(&mut self, at: usize, what: Inside) {
+        let host = &self.datanodes[at];
+        self.schedule.at(host.stalled_until, Happening::Inside { at, run: host.run, what });
+    }
+
     fn inside(&mut self, at: usize, from_ms: u64, to_ms: u64, what: Inside) {
         let delay_ms = self.chance.between(from_ms, to_ms);
         let run = self.datanodes[at].run;
@@ -222,7 +253,7 @@ impl World {
             }
             Effect::Delete { storage, block } => self.inside(at, 0, 2_000, Inside::Delete { storage, block }),
             Effect::MoveAside { storage, block } => {
-                let volume = self.datanodes[at].volumes.get_mut(&storage);
+                let volume = self.datanodes[at].volumes.get_mut(&storage).filter(|volume| !volume.failed);
                 if let Some(file) = volume.and_then(|volume| volume.files.get_mut(&block)) {
                     file.state = FileState::Aside;
                 }
@@ -255,12 +286,14 @@ impl World {
         let host = &mut self.datanodes[at];
         let Some((member, block)) = host.opens.remove(&request) else { return };
         let volume = host.volumes.entry(grant.storage).or_default();
-        if let Prior::BeingWritten(generation) | Prior::Final(generation) = grant.prior {
-            volume.files.remove(&Block { id: block.id, generation });
+        if !volume.failed {
+            if let Prior::BeingWritten(generation) | Prior::Final(generation) = grant.prior {
+                volume.files.remove(&Block { id: block.id, generation });
+            }
+            let state = FileState::Rbw;
+            let file = ReplicaFile { len_bytes: grant.len_bytes, root: root_of(block.id), state, rotten: false };
+            volume.files.insert(block, file);
         }
-        let file =
-            ReplicaFile { len_bytes: grant.len_bytes, root: root_of(block.id), state: FileState::Rbw, rotten: false };
-        volume.files.insert(block, file);
         host.writings.insert(grant.writer, Writing { member, block, storage: grant.storage });
         if !self.member_ready(member, grant.writer) {
             // Whoever asked does not wait any more.
@@ -325,7 +358,11 @@ impl World {
             return;
         }
         let now = self.schedule.now();
+        if now < self.datanodes[at].stalled_until {
+            return self.when_awake(at, what);
+        }
         match what {
+            Inside::Tell(event) => self.datanode_event(at, *event),
             Inside::Timer => {
                 let host = &mut self.datanodes[at];
                 if now < host.timer_at {
@@ -338,6 +375,10 @@ impl World {
                 self.datanode_drain(at);
             }
             Inside::Delete { storage, block } => {
+                let Some(volume) = self.datanodes[at].volumes.get(&storage) else { return };
+                if volume.failed {
+                    return self.datanode_event(at, Event::DiskTrouble { storage });
+                }
                 self.check_deletion(at, storage, block);
                 if let Some(volume) = self.datanodes[at].volumes.get_mut(&storage) {
                     volume.files.remove(&block);
@@ -347,7 +388,7 @@ impl World {
             Inside::Verify { storage, block } => {
                 let volume = self.datanodes[at].volumes.get(&storage);
                 let verdict = match volume {
-                    Some(Volume { failed: false, files }) => match files.get(&block) {
+                    Some(Volume { failed: false, files, .. }) => match files.get(&block) {
                         Some(file) if file.state == FileState::Final && file.rotten => Verdict::Corrupt("rot".into()),
                         Some(file) if file.state == FileState::Final => Verdict::Good,
                         _ => Verdict::Gone,
@@ -382,10 +423,12 @@ impl World {
     }
 
     /// A disk of a datanode dies; the datanode notices a little later.
-    pub(super) fn lose_disk(&mut self, at: usize, storage: StorageId) {
+    pub(super) fn lose_disk(&mut self, at: usize, storage: StorageId, returns: bool) {
         let Some(volume) = self.datanodes[at].volumes.get_mut(&storage) else { return };
-        volume.failed = true;
-        volume.files.clear();
+        (volume.failed, volume.returns) = (true, returns);
+        if !returns {
+            volume.files.clear();
+        }
         self.inside(at, 1, 3_000, Inside::DiskTrouble { storage });
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct ReplicaFile {
 #[derive(Debug, Default)]
 pub(super) struct Volume {
     pub(super) failed: bool,
+    /// Whether what is on it comes back when its datanode starts again.
+    pub(super) returns: bool,
     pub(super) files: BTreeMap<Block, ReplicaFile>,
 }
 

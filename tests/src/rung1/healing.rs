@@ -25,6 +25,7 @@ impl World {
         self.settings.heal();
         let now = self.schedule.now();
         for at in 0..self.clients.len() {
+            self.clients[at].cut_until = now;
             if self.chance.permille(300) {
                 self.clients[at].run += 1;
                 self.clients[at].open = None;

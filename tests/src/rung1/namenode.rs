@@ -416,6 +416,13 @@ impl World {
         let limit = usize::try_from(self.chance.between(1, 40)).unwrap_or(1);
         let Some(core) = &mut self.namenode.core else { return };
         let (changes, more) = core.next_changes(limit);
+        if self.chance.permille(self.settings.image_failure_permille) {
+            // It cannot be written: it will be made anew.
+            core.reset_image(SLOTS[slot]);
+            self.namenode.images[slot] = Image { is_detached: true, ..Image::default() };
+            self.namenode.checkpoint = None;
+            return;
+        }
         let image = &mut self.namenode.images[slot];
         for (key, record) in changes {
             match record {

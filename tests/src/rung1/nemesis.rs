@@ -34,7 +34,8 @@ impl World {
                 let split = Duration::from_millis(self.chance.between(100, 25_000));
                 self.datanodes[at].cut_until = self.schedule.now() + split;
             }
-            Fault::DiskLoss => self.nemesis_takes_disk(at),
+            Fault::DiskLoss => self.nemesis_takes_disk(at, false),
+            Fault::DiskAway => self.nemesis_takes_disk(at, true),
             Fault::Rot => self.nemesis_rots(at),
             Fault::NamenodeCrash => {
                 if self.namenode.core.is_some() {
@@ -51,11 +52,24 @@ impl World {
                 let client = self.chance.index(self.clients.len());
                 self.client_crash(client);
             }
+            Fault::ClientSplit => {
+                let client = self.chance.index(self.clients.len());
+                let split = Duration::from_millis(self.chance.between(100, 60_000));
+                self.clients[client].cut_until = self.schedule.now() + split;
+            }
+            Fault::DatanodeStall => {
+                let stall = Duration::from_millis(self.chance.between(100, 25_000));
+                let (now, host) = (self.schedule.now(), &mut self.datanodes[at]);
+                if host.stalled_until <= now {
+                    host.stalled_until = now + stall;
+                }
+            }
         }
     }
 
-    /// A disk dies, unless that would take the last good replica of a block.
-    fn nemesis_takes_disk(&mut self, at: usize) {
+    /// A disk fails, unless that would take the last good replica of a block. When its datanode starts again it is another
+    /// one, or it `returns` with all that it held, whatever has become of those blocks meanwhile.
+    fn nemesis_takes_disk(&mut self, at: usize, returns: bool) {
         let working = self.datanodes[at].volumes.iter().filter(|(_, volume)| !volume.failed);
         let working: Vec<StorageId> = working.map(|(storage, _)| *storage).collect();
         let Some(storage) = self.chance.pick(&working).copied() else { return };
@@ -63,7 +77,7 @@ impl World {
         if blocks.iter().all(|block| self.may_destroy(at, *block)) {
             let now = self.schedule.now();
             blocks.into_iter().for_each(|block| self.oracle.lost(now, block));
-            self.lose_disk(at, storage);
+            self.lose_disk(at, storage, returns);
         }
     }
 

@@ -68,8 +68,9 @@ impl World {
         self.deliver(reply.party, Happening::Reply(Box::new(reply)));
     }
 
-    /// Puts a message on its way: once, more often, or never. What a datanode and the namenode say to each other stays in
-    /// order, as on one connection; what clients say does not.
+    /// Puts a message on its way: once, more often, or never. What clients say comes in any order; what a
+    /// datanode and the namenode say to each other stays in order, as on one connection, but for what the settings let be
+    /// [overtaken](super::settings::Settings::overtaking).
     fn deliver(&mut self, party: Party, what: Happening) {
         if self.chance.permille(self.settings.loss_permille) || self.is_cut(party) {
             return;
@@ -79,8 +80,15 @@ impl World {
         let arrives = self.schedule.now() + Duration::from_millis(delay_ms);
         match party {
             Party::Datanode { at, .. } => {
-                let to_namenode = matches!(what, Happening::Request(_));
-                let last = &mut self.datanodes[at].last_arrivals[usize::from(to_namenode)];
+                let lane = match &what {
+                    Happening::Request(envelope) if self.settings.overtaking => {
+                        usize::from(matches!(envelope.request, Request::DatanodeHeartbeat { .. }))
+                    }
+                    Happening::Request(_) => 0,
+                    _ if self.settings.overtaking => return self.schedule.at(arrives, what),
+                    _ => 2,
+                };
+                let last = &mut self.datanodes[at].last_arrivals[lane];
                 *last = arrives.max(*last);
                 self.schedule.at(*last, what);
             }
@@ -97,7 +105,7 @@ impl World {
     fn is_cut(&self, party: Party) -> bool {
         match party {
             Party::Datanode { at, .. } => self.schedule.now() < self.datanodes[at].cut_until,
-            Party::Client { .. } => false,
+            Party::Client { at, .. } => self.schedule.now() < self.clients[at].cut_until,
         }
     }
 

@@ -14,12 +14,12 @@ use crate::promises::durable::{self, Promised, Stored};
 use crate::promises::metadata::{Answer, Disagreement, Model, Witness};
 use crate::promises::{fencing, integrity};
 
-/// For how long an order to delete may still be under way: as long as its message, its hold for a sync, a stall and the
-/// deletion itself may take.
-const ORDER_MS: u64 = 40_000;
+/// For how long an order to delete may still be under way: as long as its message, its hold for a sync, the stalls
+/// of both sides and the deletion itself may take.
+const ORDER_MS: u64 = 70_000;
 
 /// For how long the loss of a disk may stay unnoticed: until its datanode has looked, or is dead.
-const UNNOTICED_MS: u64 = 60_000;
+const UNNOTICED_MS: u64 = 90_000;
 
 /// What was promised and ordered.
 #[derive(Default)]
@@ -161,11 +161,17 @@ impl World {
         };
         let now = self.schedule.now();
         let id = self.datanodes[at].me.id;
-        let finals = self.stored(block).filter(|(_, stored)| stored.is_final && stored.block == block);
-        let (good, rotten): (Vec<_>, Vec<_>) = finals.partition(|(_, stored)| stored.root == root_of(block.id));
-        let bad = rotten.len() + self.oracle.lost_lately(now, block);
-        bad + 1 < usize::from(file.replication)
-            && good.iter().any(|(other, _)| *other != id && !self.oracle.is_ordered(now, *other, block))
+        let is_good = |stored: &Stored| stored.root == root_of(block.id);
+        let stays = |(other, stored): (DatanodeId, Stored)| {
+            let whole = stored.is_final && stored.block == block && is_good(&stored);
+            whole && other != id && !self.oracle.is_ordered(now, other, block)
+        };
+        // One that its datanode keeps aside is good to a namenode that has not been told yet, and one on a disk that is
+        // away is good to its datanode once it is back.
+        let all = self.datanodes.iter().flat_map(|datanode| datanode.volumes.values());
+        let rotten = all.flat_map(|volume| volume.of_block(block.id)).filter(|it| it.block == block && !is_good(it));
+        let bad = rotten.count() + self.oracle.lost_lately(now, block);
+        bad + 1 < usize::from(file.replication) && self.stored(block).any(stays)
     }
 
     /// Final replicas on a disk.

@@ -141,10 +141,20 @@ impl World {
     }
 
     fn finish_member(&mut self, id: MemberId) {
-        let pipeline = &self.pipelines[&id.pipeline];
+        let Some(pipeline) = self.pipelines.get(&id.pipeline) else { return };
         let member = &pipeline.members[id.index];
         let MemberState::Writing(writer) = member.state else { return };
         let (at, block, len_bytes) = (member.at, pipeline.block, pipeline.len_bytes);
+        let now = self.schedule.now();
+        let sender_until = match pipeline.owner {
+            Owner::Client { .. } => now,
+            Owner::Copy { at, .. } => self.datanodes[at].stalled_until,
+        };
+        let awake_at = sender_until.max(self.datanodes[at].stalled_until);
+        if now < awake_at {
+            // Whoever sends or takes the bytes stands still.
+            return self.schedule.at(awake_at, Happening::Flow { pipeline: id.pipeline, what: Flow::Finish(id.index) });
+        }
         let source_is_good = match pipeline.owner {
             Owner::Client { .. } => true,
             Owner::Copy { at, storage, .. } => self.can_be_read(at, storage, block),
@@ -169,7 +179,7 @@ impl World {
     /// What a reader of a whole replica finds.
     fn read_verdict(&self, at: usize, storage: StorageId, block: Block) -> Verdict {
         match self.datanodes[at].volumes.get(&storage) {
-            Some(Volume { failed: false, files }) => match files.get(&block) {
+            Some(Volume { failed: false, files, .. }) => match files.get(&block) {
                 Some(file) if file.rotten => Verdict::Corrupt("rot".to_owned()),
                 Some(file) if file.state == FileState::Final => Verdict::Good,
                 _ => Verdict::Gone,
