@@ -132,7 +132,7 @@ impl Scheduler {
         self.changed.insert(job);
     }
 
-    /// Stages that leave slots unused begin to count how long; those that do not stop counting. When the next of them
+    /// Stages that leave slots unused count how long; those that have nothing to start begin anew. When the next of them
     /// takes what is further away.
     fn hold_back(&mut self, now: TimeMs, free: &Free) -> Option<TimeMs> {
         let mut next = None;
@@ -140,11 +140,15 @@ impl Scheduler {
         for job in self.jobs.values_mut() {
             for key in &job.needed {
                 let Some(stage) = job.stages.get_mut(key) else { continue };
-                if free.is_empty() || !stage.is_open() {
-                    stage.holding_back = None;
+                if !stage.is_open() {
+                    stage.hold_nothing_back();
                     continue;
                 }
-                stage.holding_back.get_or_insert(now);
+                if free.is_empty() {
+                    stage.pause_holding_back(now);
+                    continue;
+                }
+                stage.hold_back(now);
                 let at = stage.next_relaxation(now, places, &self.policy);
                 next = [next, at].into_iter().flatten().min();
             }

@@ -220,7 +220,7 @@ impl Job {
                 && let Some(stage) = self.stages.get_mut(&key)
             {
                 stage.needed_by = None;
-                stage.holding_back = None;
+                stage.hold_nothing_back();
             }
         }
         for (key, action) in needed {

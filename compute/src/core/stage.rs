@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, ExecutorId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
@@ -78,8 +79,10 @@ pub(super) struct Stage {
     pub(super) needed_by: Option<ActionId>,
     /// Whether all shuffles that it reads are complete.
     pub(super) ready: bool,
-    /// Since when it leaves slots unused in the hope of nearer ones.
-    pub(super) holding_back: Option<TimeMs>,
+    /// Since when it leaves slots unused in the hope of nearer ones; none while there are none to be left.
+    holding_back: Option<TimeMs>,
+    /// For how long it has done so before, since it last had nothing to hold back.
+    held_back: Duration,
     /// Lost outputs that nobody has missed yet.
     pub(super) lost: BTreeMap<u32, LostOutput>,
     /// How much its results take.
@@ -100,6 +103,7 @@ impl Stage {
             needed_by: None,
             ready: false,
             holding_back: None,
+            held_back: Duration::ZERO,
             lost: BTreeMap::new(),
             results_len_bytes: 0,
             durations_ms: VecDeque::new(),
@@ -146,7 +150,7 @@ impl Stage {
             self.plan.preferred = preferred;
         }
         self.pending = Pending::default();
-        self.holding_back = None;
+        self.hold_nothing_back();
         for partition in waiting {
             self.wait(partition, cached, places);
         }
@@ -209,9 +213,33 @@ impl Stage {
         self.wait(partition.0, cached, places);
     }
 
+    /// There are slots that it leaves unused.
+    pub(super) fn hold_back(&mut self, now: TimeMs) {
+        self.holding_back = Some(self.held_since(now).unwrap_or(now));
+    }
+
+    /// All slots are taken. What it has waited still counts when the next one is free: a stage whose input lies on few
+    /// nodes would else wait anew for every task that it gives to another node.
+    pub(super) fn pause_holding_back(&mut self, now: TimeMs) {
+        if let Some(since) = self.holding_back.take() {
+            self.held_back = now.since(since);
+        }
+    }
+
+    /// It has nothing to hold back, or its places have changed: the next wait begins anew.
+    pub(super) fn hold_nothing_back(&mut self) {
+        (self.holding_back, self.held_back) = (None, Duration::ZERO);
+    }
+
+    /// Since when it holds back, as if without a pause; none if it never began to.
+    fn held_since(&self, now: TimeMs) -> Option<TimeMs> {
+        let ms = u64::try_from(self.held_back.as_millis()).unwrap_or(u64::MAX);
+        self.holding_back.or((ms > 0).then(|| TimeMs(now.0.saturating_sub(ms))))
+    }
+
     /// How far from its input a task may be started now.
     pub(super) fn allowed(&self, now: TimeMs, places: &Places, policy: &SchedulingPolicy) -> Locality {
-        self.relaxations(places, policy)
+        self.relaxations(now, places, policy)
             .into_iter()
             .filter(|(at, _)| *at <= now)
             .map(|(_, level)| level)
@@ -225,12 +253,13 @@ impl Stage {
     /// When the next level is allowed, if it holds back.
     pub(super) fn next_relaxation(&self, now: TimeMs, places: &Places, policy: &SchedulingPolicy) -> Option<TimeMs> {
         self.holding_back?;
-        self.relaxations(places, policy).into_iter().map(|(at, _)| at).filter(|at| *at > now).min()
+        self.relaxations(now, places, policy).into_iter().map(|(at, _)| at).filter(|at| *at > now).min()
     }
 
     /// From when on which level is allowed. Levels at which no task has a place are passed at once.
-    fn relaxations(&self, places: &Places, policy: &SchedulingPolicy) -> Vec<(TimeMs, Locality)> {
-        let mut at = self.holding_back.unwrap_or_default();
+    fn relaxations(&self, now: TimeMs, places: &Places, policy: &SchedulingPolicy) -> Vec<(TimeMs, Locality)> {
+        let since = self.held_since(now);
+        let mut at = since.unwrap_or_default();
         let levels = self.pending.levels(places);
         let waits = [policy.wait_process_ms, policy.wait_node_ms, policy.wait_rack_ms];
         let mut allowed = Vec::new();
@@ -239,7 +268,7 @@ impl Stage {
         {
             if has {
                 allowed.push((at, level));
-                at = if self.holding_back.is_some() { at + ms(wait) } else { TimeMs::NEVER };
+                at = if since.is_some() { at + ms(wait) } else { TimeMs::NEVER };
             }
         }
         allowed.push((at, Locality::Any));

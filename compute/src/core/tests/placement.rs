@@ -23,9 +23,36 @@ fn tasks_that_waited_long_enough_go_further_away() {
     // 300 ms for a node, then 150 ms for a rack.
     assert_eq!(world.live(&[1, 2, 3, 4], 300), ["n2 <- run 0/1/0 Rack"]);
     assert_eq!(world.live(&[1, 2, 3, 4], 150), ["n3 <- run 0/2/0 Any", "n4 <- run 0/3/0 Any"]);
-    // All slots are taken: it holds nothing back any more and begins anew.
-    assert_eq!(world.ended(3, &["0/2/0"], &result("a")), [""; 0]);
-    assert_eq!(world.live(&[1, 2, 3, 4], 500), ["n3 <- run 0/4/0 Any"]);
+    // All slots are taken meanwhile. It has waited long enough all the same.
+    assert_eq!(world.ended(3, &["0/2/0"], &result("a")), ["n3 <- run 0/4/0 Any"]);
+}
+
+#[test]
+fn slots_of_other_nodes_are_all_used_when_the_input_lies_on_one() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    world.run(job, 0, flat(0, vec![vec![place(1)]; 40]));
+    world.poll(1, Vec::new());
+    // Each task takes 100 ms: what n1 can do alone in the time that the others wait, and a fourth of the rest.
+    let begun = world.now;
+    let mut running: Vec<(u32, String)> = vec![(1, "0/0/0".to_owned())];
+    let mut counts = [0; 5];
+    while !running.is_empty() {
+        let mut started = world.live(&[1, 2, 3, 4], 100);
+        for (number, attempt) in std::mem::take(&mut running) {
+            counts[usize::try_from(number).unwrap()] += 1;
+            started.extend(world.ended(number, &[&attempt], &result("x")));
+        }
+        for line in started {
+            if let Some((number, task)) = line[1..].split_once(" <- run ") {
+                running.push((number.parse().unwrap(), task.split(' ').next().unwrap().to_owned()));
+            }
+        }
+    }
+    let took = world.now.since(begun).as_millis();
+    assert_eq!(counts.iter().sum::<u32>(), 40);
+    assert!(counts[2..].iter().all(|count| *count >= 8), "{counts:?}");
+    assert!(took <= 1_500, "{took} ms, and 4000 on n1 alone: {counts:?}");
 }
 
 #[test]
