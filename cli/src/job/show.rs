@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, StageStatus};
+use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus};
 
 use super::waiting;
 use crate::error::{CliError, CliResult};
@@ -125,15 +125,16 @@ pub fn recovery_text(recovery: &Recovery) -> String {
         Lost::CachedPartition => ("cached partition", "computed again from its lineage"),
     };
     let task = format!("{} {}", recovery.task.stage, recovery.task.partition);
-    match (&recovery.recovered_by, recovery.recovered_at) {
-        (Some((attempt, node)), Some(at)) => format!(
-            "{what} of {task} on {}: {from} as attempt {} on {node}, {:.1} s later",
-            recovery.node,
-            attempt.attempt,
-            at.since(recovery.lost_at).as_secs_f64()
-        ),
-        _ => format!("{what} of {task} on {}: not needed again so far", recovery.node),
-    }
+    let became = match &recovery.outcome {
+        RecoveryOutcome::Recovered { by, node, at } => {
+            let later = at.since(recovery.lost_at).as_secs_f64();
+            format!("{from} as attempt {} on {node}, {later:.1} s later", by.attempt)
+        }
+        RecoveryOutcome::NotNeeded { .. } => "not needed any more".to_owned(),
+        RecoveryOutcome::Open if recovery.lost == Lost::CachedPartition => "not needed again so far".to_owned(),
+        RecoveryOutcome::Open => "not back yet".to_owned(),
+    };
+    format!("{what} of {task} on {}: {became}", recovery.node)
 }
 
 pub(super) fn state_word(state: &JobState) -> &'static str {
@@ -188,6 +189,11 @@ pub fn status_json(status: &JobStatus) -> Value {
         .recoveries
         .iter()
         .map(|recovery| {
+            let (back, not_needed) = match &recovery.outcome {
+                RecoveryOutcome::Recovered { node, at, .. } => (Some((node, at)), None),
+                RecoveryOutcome::NotNeeded { at } => (None, Some(at)),
+                RecoveryOutcome::Open => (None, None),
+            };
             json!({
                 "lost": match recovery.lost {
                     Lost::RunningTask => "running task",
@@ -198,8 +204,9 @@ pub fn status_json(status: &JobStatus) -> Value {
                 "partition": recovery.task.partition.0,
                 "node": recovery.node.0,
                 "lost_ms": recovery.lost_at.0,
-                "recovered_on": recovery.recovered_by.as_ref().map(|(_, node)| node.0.as_str()),
-                "recovered_ms": recovery.recovered_at.map(|at| at.0),
+                "recovered_on": back.map(|(node, _)| node.0.as_str()),
+                "recovered_ms": back.map(|(_, at)| at.0),
+                "not_needed_ms": not_needed.map(|at| at.0),
             })
         })
         .collect();

@@ -100,7 +100,7 @@ impl Scheduler {
             }
         }
         found.actions.insert(action, Action::Running { digest, plan });
-        found.find_needed(self.executors.places());
+        found.find_needed(at, self.executors.places());
         self.changed.insert(job);
         self.finish_action(at, job, action);
         Ok(())
@@ -115,7 +115,7 @@ impl Scheduler {
         let Some(Action::Running { digest, plan }) = found.actions.remove(&action) else { return };
         found.actions.insert(action, Action::Done { digest, plan, results: results.clone() });
         found.forget_closed(key);
-        found.find_needed(self.executors.places());
+        found.find_needed(at, self.executors.places());
         let kept = found.kept_len_bytes;
         self.changed.insert(job);
         if let Err(reason) = ensure(kept as u64, self.policy.results_len_bytes as u64, "bytes of plans and results") {

@@ -203,7 +203,7 @@ impl Job {
 
     /// Finds out which stages the actions under way need, from their results back to what is complete. A stage that is
     /// newly needed indexes its tasks anew, and outputs that it lost unnoticed are missed now.
-    pub(super) fn find_needed(&mut self, places: &Places) {
+    pub(super) fn find_needed(&mut self, at: TimeMs, places: &Places) {
         let mut needed: BTreeMap<StageKey, ActionId> = BTreeMap::new();
         for (action, _) in self.actions.iter().filter(|(_, action)| matches!(action, Action::Running { .. })) {
             let mut open = vec![StageKey::Result(*action)];
@@ -221,6 +221,7 @@ impl Job {
             {
                 stage.needed_by = None;
                 stage.hold_nothing_back();
+                self.recoveries.give_up_stage(key, at);
             }
         }
         for (key, action) in needed {

@@ -203,6 +203,7 @@ impl Scheduler {
         }
         found.state = state.clone();
         found.revision += 1;
+        found.recoveries.end(at);
         let mut status = Box::new(found.status());
         status.summary.ended = Some(at);
         for stage in &mut status.stages {

@@ -124,7 +124,7 @@ impl Scheduler {
             found.touched.remove(&id);
             found.failures.remove(&id);
             let drove = found.driver.place == Some(id);
-            found.find_needed(self.executors.places());
+            found.find_needed(now, self.executors.places());
             self.changed.insert(job);
             if drove {
                 self.lose_driver(now, job, &format!("the executor on {node} is lost: {why}"));

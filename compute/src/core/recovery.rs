@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use situ_wire::ids::{DatasetId, NodeName, PartitionId, TaskAttemptId};
-use situ_wire::messages::scheduler::{Lost, Recovery};
+use situ_wire::messages::scheduler::{Lost, Recovery, RecoveryOutcome};
 use situ_wire::time::TimeMs;
 
 use super::stage::StageKey;
@@ -31,7 +31,7 @@ impl Recoveries {
     /// Notes a loss.
     pub(super) fn lose(&mut self, lost: Lost, task: TaskAttemptId, node: NodeName, at: TimeMs, by: RecoveredBy) {
         let position = self.dropped + self.listed.len() as u64;
-        self.listed.push_back(Recovery { lost_at: at, lost, task, node, recovered_by: None, recovered_at: None });
+        self.listed.push_back(Recovery { lost_at: at, lost, task, node, outcome: RecoveryOutcome::Open });
         self.open.entry(by).or_default().push(position);
         if self.listed.len() > LISTED {
             self.listed.pop_front();
@@ -42,12 +42,24 @@ impl Recoveries {
     /// Notes that whatever `by` brings back is back.
     pub(super) fn recover(&mut self, by: RecoveredBy, attempt: TaskAttemptId, node: &NodeName, at: TimeMs) {
         for position in self.open.remove(&by).unwrap_or_default() {
-            let index = position.checked_sub(self.dropped).and_then(|index| usize::try_from(index).ok());
-            if let Some(recovery) = index.and_then(|index| self.listed.get_mut(index)) {
-                recovery.recovered_by = Some((attempt, node.clone()));
-                recovery.recovered_at = Some(at);
+            if let Some(recovery) = find(&mut self.listed, self.dropped, position) {
+                recovery.outcome = RecoveryOutcome::Recovered { by: attempt, node: node.clone(), at };
             }
         }
+    }
+
+    /// Notes that nobody needs a stage any more, and so nothing of it that is not back. A later action may.
+    pub(super) fn give_up_stage(&mut self, key: StageKey, at: TimeMs) {
+        let all = RecoveredBy::Task(key, PartitionId(0))..=RecoveredBy::Task(key, PartitionId(u32::MAX));
+        for position in self.open.range(all).flat_map(|(_, positions)| positions) {
+            give_up(find(&mut self.listed, self.dropped, *position), at);
+        }
+    }
+
+    /// Notes that the job has ended: nothing is needed any more.
+    pub(super) fn end(&mut self, at: TimeMs) {
+        self.open.clear();
+        self.listed.iter_mut().for_each(|recovery| give_up(Some(recovery), at));
     }
 
     pub(super) fn listed(&self) -> Vec<Recovery> {
@@ -56,5 +68,17 @@ impl Recoveries {
 
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+/// The one at a position from the very beginning, if it is still listed.
+fn find(listed: &mut VecDeque<Recovery>, dropped: u64, position: u64) -> Option<&mut Recovery> {
+    let index = position.checked_sub(dropped).and_then(|index| usize::try_from(index).ok())?;
+    listed.get_mut(index)
+}
+
+fn give_up(recovery: Option<&mut Recovery>, at: TimeMs) {
+    if let Some(recovery) = recovery.filter(|recovery| recovery.outcome == RecoveryOutcome::Open) {
+        recovery.outcome = RecoveryOutcome::NotNeeded { at };
     }
 }

@@ -93,7 +93,7 @@ impl Scheduler {
             StageKey::Result(action) => self.finish_action(now, job, action),
             StageKey::Shuffle(shuffle) => {
                 if let Some(job) = self.jobs.get_mut(&job) {
-                    job.find_needed(self.executors.places());
+                    job.find_needed(now, self.executors.places());
                 }
                 for wait in self.waits.take(Topic::Outputs(job, shuffle)) {
                     match self.map_outputs_now(job, shuffle, wait.reduce) {
@@ -190,7 +190,7 @@ impl Scheduler {
             }
         }
         if let Some(found) = self.jobs.get_mut(&job) {
-            found.find_needed(self.executors.places());
+            found.find_needed(now, self.executors.places());
         }
     }
 

@@ -662,10 +662,29 @@ pub struct Recovery {
     pub task: TaskAttemptId,
     /// On which node it was.
     pub node: NodeName,
-    /// The attempt that brought it back, and on which node; none yet if it is not back.
-    pub recovered_by: Option<(TaskAttemptId, NodeName)>,
-    /// When it was back.
-    pub recovered_at: Option<TimeMs>,
+    /// What became of it.
+    pub outcome: RecoveryOutcome,
+}
+
+/// What became of something that was lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RecoveryOutcome {
+    /// It is not back yet.
+    Open,
+    /// It is back.
+    Recovered {
+        /// The attempt that brought it back.
+        by: TaskAttemptId,
+        /// On which node.
+        node: NodeName,
+        /// When.
+        at: TimeMs,
+    },
+    /// What needed it ended without it. It is back after all if something later needs it again.
+    NotNeeded {
+        /// When.
+        at: TimeMs,
+    },
 }
 
 /// What was lost.

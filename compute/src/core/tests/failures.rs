@@ -1,6 +1,8 @@
 use situ_wire::ids::ExecutorId;
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request, Response, TaskFailure, TaskOutcome};
+use situ_wire::messages::scheduler::{
+    ExecutorEvent, JobState, RecoveryOutcome, Request, Response, TaskFailure, TaskOutcome,
+};
 
 use super::world::{JOB, World, failed, fetch_failed, flat, mapped, place, result, told_to_register, word_count};
 use crate::core::Event;
@@ -93,7 +95,15 @@ fn an_executor_that_dies_while_reducing_takes_outputs_and_reducers() {
     assert!(shown.iter().any(|line| line.contains("run 2/1/1")), "{shown:?}");
     let number = shown.iter().find(|line| line.contains("2/1/1")).and_then(|line| line[1..2].parse().ok()).unwrap();
     assert_eq!(world.ended(number, &["2/1/1"], &result("one")), [r#"driver <- results [b"zero", b"one"]"#]);
-    assert_eq!(world.status(JOB).recoveries.iter().filter(|recovery| recovery.recovered_by.is_some()).count(), 2);
+    assert_eq!(
+        world
+            .status(JOB)
+            .recoveries
+            .iter()
+            .filter(|recovery| matches!(recovery.outcome, RecoveryOutcome::Recovered { .. }))
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -112,6 +122,32 @@ fn outputs_that_nobody_needs_are_not_computed_again() {
     plan.stages[1].output = situ_wire::messages::scheduler::StageOutput::Result { action: situ_wire::ids::ActionId(1) };
     assert_eq!(world.run(JOB, 0, plan), ["n4 <- run 1/1/1 Rack"]);
     assert_eq!(world.recoveries(JOB), ["MapOutput 1/1/0 on n3 by nothing yet"]);
+}
+
+#[test]
+fn what_was_lost_and_is_not_needed_any_more_says_so_until_something_needs_it() {
+    let mut world = counting();
+    for (number, attempt) in [(2, "1/0/0"), (3, "1/1/0"), (4, "1/2/0")] {
+        world.ended(number, &[attempt], &mapped(2));
+    }
+    // The reducers on n1 and n2 have fetched all that they need when n4 dies.
+    assert_eq!(kill(&mut world, 4, &[1, 2, 3]), ["n3 <- run 1/2/1 Rack"]);
+    assert_eq!(world.recoveries(JOB), ["MapOutput 1/2/0 on n4 by nothing yet"]);
+    world.ended(1, &["2/0/0"], &result("zero"));
+    world.ended(2, &["2/1/0"], &result("one"));
+    assert_eq!(world.recoveries(JOB), ["MapOutput 1/2/0 on n4 not needed any more"]);
+    // The task that computes it again was under way, and ends.
+    world.ended(3, &["1/2/1"], &mapped(2));
+    assert_eq!(world.recoveries(JOB), ["MapOutput 1/2/0 on n4 by 1/2/1 on n3"]);
+}
+
+#[test]
+fn what_is_not_back_when_the_job_ends_is_not_needed_any_more() {
+    let mut world = counting();
+    kill(&mut world, 3, &[1, 2, 4]);
+    assert_eq!(world.recoveries(JOB), ["RunningTask 1/1/0 on n3 by nothing yet"]);
+    world.user(Request::Kill { job: JOB, reason: "enough".to_owned() });
+    assert_eq!(world.recoveries(JOB), ["RunningTask 1/1/0 on n3 not needed any more"]);
 }
 
 #[test]

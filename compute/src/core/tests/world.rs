@@ -11,7 +11,7 @@ use situ_wire::ids::{
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobStatus, Plan, PlanNode, Program, Recovery,
-    Request, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome,
+    RecoveryOutcome, Request, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
@@ -219,14 +219,15 @@ impl World {
         }
     }
 
-    /// The recoveries of a job: `what task on node by attempt on node`.
+    /// The recoveries of a job: `what task on node by attempt on node`, or that it is not needed any more.
     pub(super) fn recoveries(&mut self, job: JobId) -> Vec<String> {
         let show = |recovery: &Recovery| {
-            let by = recovery
-                .recovered_by
-                .as_ref()
-                .map_or("nothing yet".to_owned(), |(attempt, node)| format!("{} on {node}", show_attempt(*attempt)));
-            format!("{:?} {} on {} by {by}", recovery.lost, show_attempt(recovery.task), recovery.node)
+            let by = match &recovery.outcome {
+                RecoveryOutcome::Open => "by nothing yet".to_owned(),
+                RecoveryOutcome::Recovered { by, node, .. } => format!("by {} on {node}", show_attempt(*by)),
+                RecoveryOutcome::NotNeeded { .. } => "not needed any more".to_owned(),
+            };
+            format!("{:?} {} on {} {by}", recovery.lost, show_attempt(recovery.task), recovery.node)
         };
         self.status(job).recoveries.iter().map(show).collect()
     }

@@ -7,8 +7,9 @@ use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobState, JobStatus,
-    JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, Request, Response,
-    StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskSpec,
+    JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request,
+    Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
+    TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -213,8 +214,7 @@ fn recovery() -> Recovery {
         lost: Lost::MapOutput,
         task: ATTEMPT,
         node: node(),
-        recovered_by: Some((ATTEMPT, node())),
-        recovered_at: Some(NOW),
+        outcome: RecoveryOutcome::Recovered { by: ATTEMPT, node: node(), at: NOW },
     }
 }
 
@@ -259,6 +259,11 @@ pub(super) fn add_answers(book: &mut Book) {
         RunningTask => Lost::RunningTask,
         MapOutput => Lost::MapOutput,
         CachedPartition => Lost::CachedPartition,
+    });
+    variants!(book, "scheduler", RecoveryOutcome {
+        Open => RecoveryOutcome::Open,
+        Recovered => RecoveryOutcome::Recovered { by: ATTEMPT, node: node(), at: NOW },
+        NotNeeded => RecoveryOutcome::NotNeeded { at: NOW },
     });
     sample!(book, "scheduler", MapOutput, output());
     sample!(book, "scheduler", JobSummary, summary());
