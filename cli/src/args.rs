@@ -60,6 +60,9 @@ pub enum Command {
     /// Run a built-in program as a driver or worker; executors do this
     #[command(hide = true)]
     Program(ProgramArgs),
+    /// Hold a process of a job; executors do this, and say on standard input which
+    #[command(hide = true)]
+    Shim,
 }
 
 /// `situ quickstart`.

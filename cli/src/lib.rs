@@ -41,6 +41,10 @@ pub fn main() -> ExitCode {
     if let Command::Program(args) = &situ.command {
         return situ_compute::builtin::run(&args.name, &args.arguments);
     }
+    // Nor has what holds one, which waits for ends on threads of its own.
+    if matches!(situ.command, Command::Shim) {
+        return situ_compute::executor::shim();
+    }
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().worker_threads(threads(&situ.command)).enable_all().build() {
             Ok(runtime) => runtime,

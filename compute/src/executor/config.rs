@@ -37,6 +37,10 @@ pub struct ExecutorConfig {
     /// only what runs on this host. No default.
     #[serde(default)]
     pub worker_credentials: Option<PathBuf>,
+    /// How long each log of a process of a job may become, in bytes: of a longer one the middle is taken out, and a line
+    /// there says how much. Default: 67108864 (64 MiB).
+    #[serde(default = "defaults::log_len_bytes")]
+    pub log_len_bytes: u64,
     /// Of how many ended jobs the logs are kept. Default: 1000.
     #[serde(default = "defaults::logs_kept")]
     pub logs_kept: usize,
@@ -57,6 +61,7 @@ impl ExecutorConfig {
             slots: defaults::slots(),
             worker_memory_bytes: defaults::worker_memory_bytes(),
             worker_credentials: None,
+            log_len_bytes: defaults::log_len_bytes(),
             logs_kept: defaults::logs_kept(),
         }
     }
@@ -75,6 +80,9 @@ impl ExecutorConfig {
         }
         if self.worker_memory_bytes < 16 << 20 {
             return invalid("worker_memory_bytes", self.worker_memory_bytes.to_string(), "at least 16777216 (16 MiB)");
+        }
+        if self.log_len_bytes < 4 << 10 {
+            return invalid("log_len_bytes", self.log_len_bytes.to_string(), "at least 4096 (4 KiB)");
         }
         Ok(())
     }
@@ -99,6 +107,10 @@ mod defaults {
 
     pub(super) fn worker_memory_bytes() -> u64 {
         2 << 30
+    }
+
+    pub(super) fn log_len_bytes() -> u64 {
+        64 << 20
     }
 
     pub(super) fn logs_kept() -> usize {

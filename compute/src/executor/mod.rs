@@ -1,8 +1,8 @@
 //! The executor: runs the processes of jobs beside a datanode.
 //!
 //! User code never runs in the executor itself: each job has one worker process here, which pulls its tasks, and perhaps
-//! its driver. The executor holds the other end of their standard inputs, so that they end when it does, and serves
-//! their shuffle output and logs.
+//! its driver. Between the executor and each of them stands a *shim*, with which they and all that they start end when the
+//! executor does. The executor serves their shuffle output and logs.
 //!
 //! ```text
 //!  scheduler <-- poll: events up, commands down --> link --+
@@ -15,19 +15,26 @@
 //! | `table` | which job has which processes and tasks here; pure |
 //! | `server` | the owner task |
 //! | `link` | the conversation with the scheduler |
-//! | `process` | starting, watching and ending processes |
+//! | `process` | starting and ending processes, each by its shim |
+//! | `shim` | the process that holds one process of a job and all that it starts |
+//! | `descendants` | what a process has started, as the operating system shows it |
+//! | `bounded_log` | what keeps a log from filling a disk |
 //! | `programs` | executables, fetched from the file system and checked |
 //! | `service` | calls and streams from workers, other executors and people |
 
+mod bounded_log;
 mod config;
+mod descendants;
 mod error;
 mod link;
 mod process;
 mod programs;
 mod server;
 mod service;
+mod shim;
 mod table;
 
 pub use config::ExecutorConfig;
 pub use error::StartError;
 pub use server::{Executor, ExecutorHandle};
+pub use shim::shim;

@@ -1,10 +1,8 @@
-//! Starting, watching and ending the processes of jobs.
-//!
-//! A process has a group of its own, so that what it starts ends with it, and a standard input that it watches, so that
-//! it ends when the executor does.
+//! Starting and ending the processes of jobs, each by its [shim](super::shim).
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -12,11 +10,18 @@ use std::time::Duration;
 
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
+use situ_wire::codec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
-/// How often a process's memory is looked at.
-const MEMORY_CHECK: Duration = Duration::from_millis(100);
+use super::descendants::kill_marked;
+use super::shim::{ShimReport, ShimSpec, frame};
+use crate::program::environment::PROCESS;
+
+/// How long a shim may take to end once it was told to: longer than it gives what it kills.
+const SHIM_LIMIT: Duration = Duration::from_secs(15);
 /// How much of the end of a standard error is looked at for the reason of a failure.
 const TAIL_LEN_BYTES: u64 = 4 << 10;
 /// How many lines of it are told.
@@ -24,6 +29,15 @@ const TAIL_LINES: usize = 6;
 /// What is passed on of the executor's own environment: what programs need to find their way, and no secrets.
 const INHERITED: [&str; 9] =
     ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "RUST_BACKTRACE", "SITU_LOG", "SITU_TRANSPORT"];
+
+/// How a shim is started.
+#[derive(Clone, Debug)]
+pub(super) struct ShimCommand {
+    /// An executable that becomes one.
+    pub(super) program: PathBuf,
+    /// With these arguments.
+    pub(super) arguments: Vec<String>,
+}
 
 /// How to start a process.
 #[derive(Debug)]
@@ -40,8 +54,10 @@ pub(super) struct ProcessSpec {
     pub(super) stdout: PathBuf,
     /// Where its standard error goes.
     pub(super) stderr: PathBuf,
-    /// How much memory it may use.
+    /// How much memory it may use, and each process that it starts.
     pub(super) memory_bytes: u64,
+    /// How long each of its logs may become.
+    pub(super) log_len_bytes: u64,
 }
 
 /// How a process ended.
@@ -53,87 +69,125 @@ pub(super) struct Ending {
     pub(super) retry: bool,
 }
 
-/// Runs a process to its end, or until `stop` is sent or dropped; then it and all that it started are killed.
-pub(super) async fn run<R: Runtime>(runtime: R, spec: ProcessSpec, mut stop: oneshot::Receiver<()>) -> Ending {
-    let stderr = spec.stderr.clone();
-    let from = std::fs::metadata(&stderr).map_or(0, |metadata| metadata.len());
-    let mut child = match start(&spec) {
-        Ok(child) => child,
+/// Runs a process to its end, or until `stop` is sent or dropped; then it and all that it started are killed. They are
+/// killed too when this future is dropped.
+pub(super) async fn run<R: Runtime>(
+    runtime: R,
+    shim: &ShimCommand,
+    spec: ProcessSpec,
+    mut stop: oneshot::Receiver<()>,
+) -> Ending {
+    let from = std::fs::metadata(&spec.stderr).map_or(0, |metadata| metadata.len());
+    let marker = format!("{:032x}", runtime.random_u128());
+    let (child, mut hearing, mut telling) = match start(shim, &spec, &marker) {
+        Ok((child, control)) => {
+            let (hearing, telling) = control.into_split();
+            (child, hearing, telling)
+        }
         Err(error) => {
-            let retry = matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock);
-            return Ending { error: Some(format!("{} cannot be started: {error}", spec.program.display())), retry };
+            return Ending {
+                error: Some(format!("{} cannot be started: {error}", shim.program.display())),
+                retry: true,
+            };
         }
     };
-    let pid = child.id();
-    // Held to the end: waiting for a child closes what it still has of its standard input.
-    let _stdin = child.stdin.take();
-    loop {
-        tokio::select! {
-            status = child.wait() => {
-                // What the process has started and left behind ends with it.
-                kill_group(pid);
-                return ending(status, || tail(&stderr, from));
+    let mut heard = Vec::new();
+    let conversation = async {
+        telling.write_all(&told(&spec)?).await?;
+        hearing.read_to_end(&mut heard).await
+    };
+    let report = tokio::select! {
+        result = conversation => result.and_then(|_| report_in(&heard)),
+        _ = &mut stop => Ok(ShimReport::Killed),
+    };
+    // Closed in both directions: what is left to do the shim does now.
+    drop((hearing, telling));
+    let status = wait(&runtime, child).await;
+    match report {
+        Ok(ShimReport::NotStarted { error, retry }) => {
+            Ending { error: Some(format!("{} cannot be started: {error}", spec.program.display())), retry }
+        }
+        Ok(ShimReport::Ended { status }) => ending(ExitStatus::from_raw(status), || tail(&spec.stderr, from)),
+        Ok(ShimReport::TooMuchMemory { used_bytes }) => {
+            let error = format!(
+                "it used {} MiB of memory; {} MiB are allowed for one process of a job on this executor: use more and \
+                 smaller partitions, or raise worker_memory_bytes",
+                used_bytes >> 20,
+                spec.memory_bytes >> 20
+            );
+            Ending { error: Some(error), retry: false }
+        }
+        Ok(ShimReport::Killed) => {
+            if !matches!(&status, Ok(status) if status.signal().is_none()) {
+                kill_marked(PROCESS, &marker);
             }
-            _ = &mut stop => {
-                kill(&mut child, pid).await;
-                return Ending { error: Some("it was ended".to_owned()), retry: false };
-            }
-            () = runtime.clock().sleep(MEMORY_CHECK) => {
-                let used_bytes = pid.and_then(resident_bytes).unwrap_or(0);
-                if used_bytes > spec.memory_bytes {
-                    kill(&mut child, pid).await;
-                    let error = format!(
-                        "it used {} MiB of memory; {} MiB are allowed for one process of a job on this executor: use \
-                         more and smaller partitions, or raise worker_memory_bytes",
-                        used_bytes >> 20,
-                        spec.memory_bytes >> 20
-                    );
-                    return Ending { error: Some(error), retry: false };
-                }
+            Ending { error: Some("it was ended".to_owned()), retry: false }
+        }
+        Err(error) => {
+            // Somebody has killed the shim: what it held is killed here.
+            kill_marked(PROCESS, &marker);
+            let status = status.map_or_else(|error| error, |status| status.to_string());
+            Ending {
+                error: Some(format!("the shim that held it did not say how it ended ({error}): {status}")),
+                retry: true,
             }
         }
     }
 }
 
-fn start(spec: &ProcessSpec) -> io::Result<Child> {
+/// Starts the shim of a process, and the socket to talk with it.
+fn start(shim: &ShimCommand, spec: &ProcessSpec, marker: &str) -> io::Result<(Child, UnixStream)> {
     let log = |path: &Path| std::fs::File::options().create(true).append(true).open(path);
-    let (stdout, stderr) = (log(&spec.stdout)?, log(&spec.stderr)?);
-    let mut command = Command::new(&spec.program);
-    command.args(&spec.arguments).current_dir(&spec.directory).env_clear();
+    let (_, stderr) = (log(&spec.stdout)?, log(&spec.stderr)?);
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(&shim.program);
+    command.args(&shim.arguments).env_clear();
     command.envs(INHERITED.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
-    command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
-    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
-    command.process_group(0).kill_on_drop(true).spawn()
+    command.envs(spec.variables.iter().map(|(name, value)| (name, value))).env(PROCESS, marker);
+    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(stderr);
+    // It is not killed with its handle: it ends when the socket is closed, and everything below it first.
+    Ok((command.process_group(0).spawn()?, UnixStream::from_std(ours)?))
 }
 
-async fn kill(child: &mut Child, pid: Option<u32>) {
-    kill_group(pid);
-    if let Err(error) = child.kill().await {
-        tracing::error!(?pid, %error, "a process of a job could not be killed");
+/// What a shim is told.
+fn told(spec: &ProcessSpec) -> io::Result<Vec<u8>> {
+    let path = |path: &Path| path.as_os_str().to_owned();
+    let spec = ShimSpec {
+        program: path(&spec.program),
+        arguments: spec.arguments.clone(),
+        directory: path(&spec.directory),
+        stdout: path(&spec.stdout),
+        stderr: path(&spec.stderr),
+        memory_bytes: spec.memory_bytes,
+        log_len_bytes: spec.log_len_bytes,
+    };
+    frame(&codec::encode(&spec).map_err(io::Error::other)?)
+}
+
+/// What a shim has said.
+fn report_in(heard: &[u8]) -> io::Result<ShimReport> {
+    let (_, report) = heard.split_first_chunk::<4>().ok_or(io::ErrorKind::UnexpectedEof)?;
+    codec::decode(report).map_err(io::Error::other)
+}
+
+/// Waits until a shim is gone.
+async fn wait<R: Runtime>(runtime: &R, mut shim: Child) -> Result<ExitStatus, String> {
+    match runtime.clock().timeout(SHIM_LIMIT, shim.wait()).await {
+        Some(Ok(status)) => Ok(status),
+        Some(Err(error)) => Err(error.to_string()),
+        None => {
+            let killed = shim.start_kill();
+            tracing::error!(pid = shim.id(), ?killed, "a process of a job does not end within {SHIM_LIMIT:?}");
+            Err(format!("it did not end within {SHIM_LIMIT:?}"))
+        }
     }
 }
 
-fn kill_group(pid: Option<u32>) {
-    let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) else {
-        return;
-    };
-    // Usually the group is gone with its only member: that is no error.
-    let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-}
-
-/// How much memory a process has in use; none if it is gone.
-fn resident_bytes(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
-}
-
-fn ending(status: io::Result<ExitStatus>, tail: impl FnOnce() -> String) -> Ending {
-    let status = match status {
-        Ok(status) if status.success() => return Ending { error: None, retry: false },
-        Ok(status) => status,
-        Err(error) => return Ending { error: Some(format!("its end was not seen: {error}")), retry: true },
-    };
+fn ending(status: ExitStatus, tail: impl FnOnce() -> String) -> Ending {
+    if status.success() {
+        return Ending { error: None, retry: false };
+    }
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("it ended with exit code {code}"),
         (None, Some(signal)) => format!("it was ended by signal {signal}"),
@@ -150,7 +204,8 @@ fn tail(path: &Path, from: u64) -> String {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::open(path)?;
         let len = file.metadata()?.len();
-        let start = from.max(len.saturating_sub(TAIL_LEN_BYTES));
+        // A log that was cut may be shorter now than it was at first.
+        let start = from.min(len).max(len.saturating_sub(TAIL_LEN_BYTES));
         let mut text = vec![0; usize::try_from(len.saturating_sub(start)).unwrap_or(0)];
         file.read_exact_at(&mut text, start)?;
         Ok(text)
@@ -180,13 +235,35 @@ mod tests {
             stdout: directory.join("out"),
             stderr: directory.join("err"),
             memory_bytes: 64 << 20,
+            log_len_bytes: 100_000,
         }
+    }
+
+    /// A shim that is this very test's executable.
+    fn shim() -> ShimCommand {
+        let body = "executor::process::tests::a_shim";
+        ShimCommand {
+            program: std::env::current_exe().unwrap(),
+            arguments: ["--exact", body, "--ignored", "--nocapture"].map(str::to_owned).to_vec(),
+        }
+    }
+
+    #[test]
+    #[ignore = "run as a process of its own by the next tests"]
+    fn a_shim() {
+        let code = super::super::shim::shim();
+        // Else the executable would go on as one that runs tests.
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
+
+    fn runtime() -> RealRuntime {
+        RealRuntime::new(None).unwrap()
     }
 
     async fn ending_of(script: &str) -> Ending {
         let directory = tempfile::tempdir().unwrap();
         let (_keep, stop) = oneshot::channel();
-        run(RealRuntime::new(None).unwrap(), spec(directory.path(), script), stop).await
+        run(runtime(), &shim(), spec(directory.path(), script), stop).await
     }
 
     #[tokio::test]
@@ -202,7 +279,7 @@ mod tests {
         );
         let missing = ProcessSpec { program: "/nowhere".into(), ..spec(&std::env::temp_dir(), "") };
         let (_keep, stop) = oneshot::channel();
-        let ending = run(RealRuntime::new(None).unwrap(), missing, stop).await;
+        let ending = run(runtime(), &shim(), missing, stop).await;
         assert!(ending.error.unwrap().contains("/nowhere cannot be started"));
     }
 
@@ -214,31 +291,101 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_eats_its_memory_is_ended() {
-        let ending = ending_of("x=0123456789abcdef; while :; do x=$x$x; done").await;
-        assert!(ending.error.unwrap().contains("64 MiB are allowed"));
+        let eat = "x=0123456789abcdef; i=0; while [ $i -lt 23 ]; do x=$x$x; i=$((i+1)); done; sleep 1000";
+        for script in [eat.to_owned(), format!("setsid sh -c '{eat}' & wait")] {
+            let ending = ending_of(&script).await;
+            assert!(ending.error.as_ref().unwrap().contains("64 MiB are allowed"), "{ending:?}");
+        }
     }
 
     #[tokio::test]
-    async fn a_process_and_its_children_are_ended_when_told() {
+    async fn a_process_that_writes_for_ever_does_not_fill_the_disk() {
         let directory = tempfile::tempdir().unwrap();
-        let pid_file = directory.path().join("pid");
+        let (_keep, stop) = oneshot::channel();
+        let script = "head -c 30000000 /dev/zero | tr '\\0' x; echo; echo the end; echo oh no >&2; exit 7";
+        let ending = run(runtime(), &shim(), spec(directory.path(), script), stop).await;
+        assert_eq!(ending.error.as_deref(), Some("it ended with exit code 7: oh no"));
+        let log = std::fs::read_to_string(directory.path().join("out")).unwrap();
+        assert!(log.len() <= 100_000 && log.starts_with("xxx") && log.ends_with("x\nthe end\n"), "{}", log.len());
+        assert!(log.contains("bytes are missing here"), "{}", log.len());
+    }
+
+    /// A script that leaves a process behind in a session of its own, whose parent ends at once; both say who they are.
+    const DETACHING: &str = "sh -c 'setsid sleep 1000 & echo $! > inner.new; mv inner.new inner'; \
+                             echo $$ > outer.new; mv outer.new outer; while :; do sleep 1000; done";
+
+    /// Waits until the script has said who its processes are.
+    async fn pids(directory: &Path) -> [String; 2] {
+        let mut found = Vec::new();
+        for name in ["inner", "outer"] {
+            found.push(loop {
+                if let Ok(text) = std::fs::read_to_string(directory.join(name)) {
+                    break text.trim().to_owned();
+                }
+                tokio::task::yield_now().await;
+            });
+        }
+        found.try_into().unwrap()
+    }
+
+    fn is_gone(pid: &str) -> bool {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Whoever must reap it does so when it likes: until then it is a zombie.
+        state.is_empty() || state.contains(") Z") || state.contains(") X")
+    }
+
+    #[tokio::test]
+    async fn a_process_and_all_that_it_started_is_gone_when_its_end_is_told() {
+        let directory = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let script = "sleep 1000 & echo $! > pid.new; mv pid.new pid; wait";
-        let running = tokio::spawn(run(RealRuntime::new(None).unwrap(), spec(directory.path(), script), stopped));
-        let pid = loop {
-            if let Ok(text) = std::fs::read_to_string(&pid_file) {
-                break text.trim().to_owned();
-            }
-            tokio::task::yield_now().await;
-        };
+        let spec = spec(directory.path(), DETACHING);
+        let running = tokio::spawn(async move { run(runtime(), &shim(), spec, stopped).await });
+        let pids = pids(directory.path()).await;
+        assert!(pids.iter().all(|pid| !is_gone(pid)));
         stop.send(()).unwrap();
         assert_eq!(running.await.unwrap().error.as_deref(), Some("it was ended"));
-        // The kernel takes its time, and then init reaps the orphan whenever it likes: until then it is a zombie.
-        loop {
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if state.is_empty() || state.contains(") Z") || state.contains(") X") {
-                break;
-            }
+        assert!(pids.iter().all(|pid| is_gone(pid)));
+    }
+
+    #[tokio::test]
+    async fn what_a_process_left_behind_is_gone_when_its_end_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_keep, stop) = oneshot::channel();
+        let script = "sh -c 'setsid sleep 1000 & echo $! > inner'; exit 4";
+        let ending = run(runtime(), &shim(), spec(directory.path(), script), stop).await;
+        assert_eq!(ending.error.as_deref(), Some("it ended with exit code 4"));
+        let pid = std::fs::read_to_string(directory.path().join("inner")).unwrap();
+        assert!(is_gone(pid.trim()));
+    }
+
+    #[tokio::test]
+    async fn all_of_it_ends_with_whoever_runs_it_and_when_the_shim_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_keep, stop) = oneshot::channel();
+        let spec_of = |name: &str| {
+            let directory = directory.path().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            (spec(&directory, DETACHING), directory)
+        };
+        let (spec, at) = spec_of("dropped");
+        let running = tokio::spawn(async move { run(runtime(), &shim(), spec, stop).await });
+        let left = pids(&at).await;
+        running.abort();
+        while !left.iter().all(|pid| is_gone(pid)) {
+            tokio::task::yield_now().await;
+        }
+
+        let (_keep, stop) = oneshot::channel();
+        let (spec, at) = spec_of("killed");
+        let running = tokio::spawn(async move { run(runtime(), &shim(), spec, stop).await });
+        let left = pids(&at).await;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", left[1])).unwrap();
+        let shim = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+        let shim = rustix::process::Pid::from_raw(shim).unwrap();
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+        let ending = running.await.unwrap();
+        assert!(ending.retry && ending.error.as_ref().unwrap().contains("signal: 9"), "{ending:?}");
+        while !left.iter().all(|pid| is_gone(pid)) {
             tokio::task::yield_now().await;
         }
     }

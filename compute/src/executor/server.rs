@@ -20,7 +20,7 @@ use situ_wire::time::TimeMs;
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::{FromScheduler, Link};
-use super::process::{self, Ending, ProcessSpec};
+use super::process::{self, Ending, ProcessSpec, ShimCommand};
 use super::table::{Action, JobTable, WaiterId, WorkerLife};
 use super::{ExecutorConfig, StartError, programs};
 use crate::program::environment::{Environment, ProcessRole};
@@ -131,7 +131,7 @@ impl ExecutorHandle {
 
 impl Executor {
     /// Starts an executor that listens with `listener`. `program` is the path of this very program, which is started
-    /// anew for built-in programs.
+    /// anew for built-in programs (`program NAME ...`) and to hold every process of a job (`shim`).
     ///
     /// # Errors
     /// When its configuration or directory cannot be used.
@@ -378,6 +378,7 @@ impl<R: Runtime> Owner<R> {
             directories: Arc::clone(&self.directories),
             own_program: self.program.clone(),
             memory_bytes: self.config.worker_memory_bytes,
+            log_len_bytes: self.config.log_len_bytes,
             logs_kept: self.config.logs_kept,
         };
         let owner = self.inbox_sender.clone();
@@ -405,6 +406,7 @@ struct Starting<R: Runtime> {
     directories: Arc<Directories>,
     own_program: PathBuf,
     memory_bytes: u64,
+    log_len_bytes: u64,
     logs_kept: usize,
 }
 
@@ -442,8 +444,10 @@ impl<R: Runtime> Starting<R> {
             stdout,
             stderr,
             memory_bytes: self.memory_bytes,
+            log_len_bytes: self.log_len_bytes,
         };
-        process::run(self.runtime, spec, stopped).await
+        let shim = ShimCommand { program: self.own_program, arguments: vec!["shim".to_owned()] };
+        process::run(self.runtime, &shim, spec, stopped).await
     }
 }
 

@@ -39,6 +39,9 @@ pub const SLOTS: &str = "SITU_SLOTS";
 /// How much memory the process may use, in bytes. Workers only.
 pub const WORKER_MEMORY_BYTES: &str = "SITU_WORKER_MEMORY_BYTES";
 
+/// Which process this is, 32 hexadecimal digits: what it starts has it too, so that an executor can find all of it.
+pub const PROCESS: &str = "SITU_PROCESS";
+
 /// Everything that the variables say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Environment {

@@ -1,8 +1,13 @@
-//! A job's output equals what one machine would compute, and is published once or not at all.
+//! A job's output equals what one machine would compute, and is published once or not at all; and nothing else of a job
+//! outlives it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use situ::quickstart::count::WordCount;
 use situ::quickstart::text::TextMaker;
 use situ_tests::harness::TestCluster;
+use situ_wire::messages::scheduler::{JobState, Program};
 
 use crate::SITU;
 
@@ -107,4 +112,72 @@ async fn finished_jobs_are_remembered_through_the_death_of_everything() {
     situ.wait_for("safe mode ends", |report| report.safe_mode.is_none()).await;
     assert_eq!(situ.read("/out/part-00000").await.unwrap(), b"a\t2\nb\t1\n");
     situ.stop().await;
+}
+
+/// How long anything that must come about may take on a loaded machine. Reaching it is a failure, never a pass.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Looks again and again until `look` finds something.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Stores a program by running it once, with arguments with which it fails.
+async fn stored(situ: &TestCluster, program: &str, arguments: &[&str]) -> Program {
+    let said = situ.situ(&[&["job", "submit", program], arguments].concat(), b"");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    situ.session.client.scheduler().list().await.unwrap()[0].program.clone()
+}
+
+/// Whether a process is gone. Whoever must reap it does so when it likes: until then it is a zombie.
+fn is_gone(pid: &str) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.is_empty() || state.contains(") Z") || state.contains(") X")
+}
+
+/// Waits until a script has written a process's number to a file.
+async fn pid_in(path: &Path) -> String {
+    until("a process says who it is", async || {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.ends_with('\n').then(|| text.trim().to_owned())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_job_started_ends_with_it_and_with_its_executor() {
+    let mut situ = TestCluster::start(SITU, 2, 1).await;
+    // Neither the shell nor what it starts in a session of its own knows of any cluster.
+    let program = stored(&situ, "/bin/sh", &["-c", "exit 3"]).await;
+    let scheduler = situ.session.client.scheduler();
+    let start = async |name: &str| {
+        let directory = situ.directory().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let script = format!(
+            "cd '{}'; sh -c 'setsid sleep 1000 & echo $! > inner'; echo $$ > outer; while :; do sleep 1000; done",
+            directory.display()
+        );
+        let job = scheduler.submit(program.clone(), vec!["-c".to_owned(), script]).await.unwrap();
+        (job, [pid_in(&directory.join("inner")).await, pid_in(&directory.join("outer")).await])
+    };
+    let (job, pids) = start("killed job").await;
+    assert!(!pids.iter().any(|pid| is_gone(pid)));
+    let _ = situ.situ(&["job", "kill", &job.to_string()], b"").ok();
+    until("its processes are gone", async || pids.iter().all(|pid| is_gone(pid)).then_some(())).await;
+    let status = scheduler.status(job).await.unwrap();
+    assert!(matches!(status.summary.state, JobState::Killed { .. }), "{status:?}");
+
+    let (_, pids) = start("killed executor").await;
+    assert!(!pids.iter().any(|pid| is_gone(pid)));
+    for node in &mut situ.cluster.nodes {
+        node.executor.take().unwrap().kill().await.unwrap();
+    }
+    until("its processes are gone", async || pids.iter().all(|pid| is_gone(pid)).then_some(())).await;
 }

@@ -1,0 +1,228 @@
+//! The shim: the process between an executor and one process of a job.
+//!
+//! An executor does not start a job's program by itself: it starts its own executable as a shim, which starts the program
+//! and holds it. The shim ends when the program does, when the executor says so, and when the executor dies, however it
+//! dies; and all that the program has started ends with it. As a *child subreaper* (prctl(2)) it is the parent of whatever
+//! outlives its own parent below it, in however new a session: nothing gets away by detaching itself.
+//!
+//! ```text
+//! executor ==socket as its standard input==> shim ==pipe==> program --> whatever it starts
+//!          <==== how it ended ==============      \_ looks at their memory and the length of their logs
+//! ```
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, WaitOptions};
+use serde::{Deserialize, Serialize};
+use situ_wire::codec;
+
+use super::bounded_log::BoundedLog;
+use super::descendants::{descendants, kill_descendants, resident_bytes};
+
+/// How often the program's memory and its logs are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// At every so manieth look, the memory of all that it has started is looked at too: that means to read much of `/proc`.
+const LOOK_AT_ALL: u32 = 20;
+/// How long a killed process may take to be gone: one that waits for a broken disk takes for ever.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait before what is still there is killed again.
+const KILL_AGAIN: Duration = Duration::from_millis(10);
+/// The exit code of a shim that nobody has told what to do.
+const USAGE: u8 = 2;
+
+/// What an executor tells its shim. Paths as the operating system has them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ShimSpec {
+    pub(super) program: OsString,
+    pub(super) arguments: Vec<String>,
+    pub(super) directory: OsString,
+    pub(super) stdout: OsString,
+    pub(super) stderr: OsString,
+    pub(super) memory_bytes: u64,
+    pub(super) log_len_bytes: u64,
+}
+
+/// What a shim says of the program's end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum ShimReport {
+    /// It could not be started.
+    NotStarted { error: String, retry: bool },
+    /// It ended, with this wait status.
+    Ended { status: i32 },
+    /// It, or something that it started, used too much memory and was killed.
+    TooMuchMemory { used_bytes: u64 },
+    /// It was killed because the executor said so, or is gone.
+    Killed,
+}
+
+/// Runs this process as a shim: what the executable that holds it calls.
+#[must_use]
+pub fn shim() -> ExitCode {
+    let told = || -> io::Result<(UnixStream, ShimSpec)> {
+        let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let spec = read_frame(&mut control)?;
+        Ok((control, codec::decode(&spec).map_err(io::Error::other)?))
+    };
+    let (mut control, spec) = match told() {
+        Ok(told) => told,
+        Err(error) => {
+            return complain(&format!("a shim is started by an executor, which tells it what to run: {error}"));
+        }
+    };
+    let report = match control.try_clone() {
+        Ok(watched) => hold(watched, &spec).unwrap_or_else(not_started),
+        Err(error) => not_started(error),
+    };
+    let told = codec::encode(&report).map_err(io::Error::other).and_then(|report| write_frame(&mut control, &report));
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        // The executor is gone, which is why.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "nobody else would say why")]
+fn complain(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(USAGE)
+}
+
+fn not_started(error: io::Error) -> ShimReport {
+    let retry = matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock);
+    ShimReport::NotStarted { error: error.to_string(), retry }
+}
+
+/// Reads a message behind its length.
+fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut len = [0; 4];
+    from.read_exact(&mut len)?;
+    let mut bytes = Vec::new();
+    let len = u64::from(u32::from_le_bytes(len));
+    if from.take(len).read_to_end(&mut bytes)? as u64 == len {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn write_frame(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(&frame(bytes)?)
+}
+
+/// A message behind its length.
+pub(super) fn frame(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    Ok([&len.to_le_bytes(), bytes].concat())
+}
+
+/// What a shim waits for.
+enum Event {
+    /// The executor has closed its end.
+    Abandoned,
+    /// The program has ended.
+    Ended(i32),
+    /// It has no children any more.
+    Alone,
+}
+
+/// Starts the program and holds it to its end and that of all that it has started.
+fn hold(control: UnixStream, spec: &ShimSpec) -> io::Result<ShimReport> {
+    let this = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(this))?;
+    let logs = [&spec.stdout, &spec.stderr].map(|path| BoundedLog::open(Path::new(path), spec.log_len_bytes));
+    let [stdout, stderr] = logs;
+    let logs = [stdout?, stderr?];
+    let mut child = start(spec)?;
+    // Held to the end: by its standard input a program of ours notices that its shim is gone.
+    let _stdin = child.stdin.take();
+    let program = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    let (sender, events) = mpsc::channel();
+    let abandoned = sender.clone();
+    std::thread::spawn(move || watch(control, &abandoned));
+    std::thread::spawn(move || reap(program, &sender));
+    let report = watch_over(program, spec, &logs, &events);
+    kill_all(this, &events);
+    bound(&logs);
+    Ok(report)
+}
+
+fn start(spec: &ShimSpec) -> io::Result<std::process::Child> {
+    let append = |path: &OsString| std::fs::File::options().append(true).open(path);
+    let (stdout, stderr) = (append(&spec.stdout)?, append(&spec.stderr)?);
+    let mut command = Command::new(PathBuf::from(&spec.program));
+    command.args(&spec.arguments).current_dir(&spec.directory);
+    // A group of its own: a program that signals its group means itself, not its shim.
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0).spawn()
+}
+
+/// Waits until the executor closes its end, by its will or by its death.
+fn watch(mut control: UnixStream, events: &mpsc::Sender<Event>) {
+    let mut byte = [0];
+    // An executor says nothing more; an error means that it is gone.
+    while matches!(control.read(&mut byte), Ok(1)) {}
+    // The shim may be ending already.
+    let _ = events.send(Event::Abandoned);
+}
+
+/// Waits for the ends of all children: the program, and what it has left behind.
+fn reap(program: Pid, events: &mpsc::Sender<Event>) {
+    loop {
+        let event = match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == program => Event::Ended(status.as_raw()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => continue,
+            // There are none.
+            Err(_) => Event::Alone,
+        };
+        let last = matches!(event, Event::Alone);
+        if events.send(event).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Watches over the program until it must end or has.
+fn watch_over(program: Pid, spec: &ShimSpec, logs: &[BoundedLog; 2], events: &mpsc::Receiver<Event>) -> ShimReport {
+    for look in (1..=LOOK_AT_ALL).cycle() {
+        match events.recv_timeout(LOOK) {
+            Ok(Event::Ended(status)) => return ShimReport::Ended { status },
+            Ok(Event::Abandoned | Event::Alone) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        bound(logs);
+        let mut used = resident_bytes(program);
+        if look == LOOK_AT_ALL {
+            used = used.max(descendants(rustix::process::getpid()).into_iter().filter_map(resident_bytes).max());
+        }
+        if let Some(used_bytes) = used.filter(|used| *used > spec.memory_bytes) {
+            return ShimReport::TooMuchMemory { used_bytes };
+        }
+    }
+    ShimReport::Killed
+}
+
+/// Kills all that is below this process, again and again: what a dying process starts in its last moment too.
+fn kill_all(this: Pid, events: &mpsc::Receiver<Event>) {
+    let begun = Instant::now();
+    while begun.elapsed() < KILL_LIMIT {
+        kill_descendants(this);
+        let event = events.recv_timeout(KILL_AGAIN);
+        if matches!(event, Ok(Event::Alone) | Err(mpsc::RecvTimeoutError::Disconnected)) {
+            return;
+        }
+    }
+}
+
+fn bound(logs: &[BoundedLog; 2]) {
+    for log in logs {
+        // A disk that fails here fails elsewhere too, where somebody can be told.
+        let _ = log.bound();
+    }
+}
