@@ -20,7 +20,7 @@ type Free = BTreeSet<(u64, ExecutorId)>;
 impl Scheduler {
     /// Starts what can be started: drivers, then tasks of the job with the fewest that run, then second attempts.
     pub(super) fn assign(&mut self, now: TimeMs) {
-        self.place_drivers();
+        self.place_drivers(now);
         let free = |(id, executor): (ExecutorId, &Executor)| (executor.free() > 0).then(|| (executor.load(), id));
         let mut free: Free = self.executors.live().filter_map(free).collect();
         let mut open: BTreeSet<(usize, JobId)> =

@@ -43,6 +43,12 @@ impl Scheduler {
         let waits = self.driverless.contains(&job.id());
         let durable = job.record.is_none_or(|record| record <= self.synced);
         assert_eq!(waits, durable && job.driver.place.is_none(), "a durable job has a driver or waits for one");
+        let begins_by = job.driver.begins_by;
+        assert!(
+            begins_by.is_none_or(|by| self.beginning.contains(&(by, job.id()))),
+            "a driver that must begin is watched"
+        );
+        assert!(begins_by.is_none() || job.driver.place.is_some(), "what must begin has a place");
         if let Some(place) = job.driver.place {
             assert!(self.executors.is_there(place), "a driver is not on a dead executor");
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use situ_wire::ids::{ExecutorId, JobId, NodeName};
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
@@ -5,13 +7,14 @@ use situ_wire::time::TimeMs;
 
 use super::JobRecord;
 use super::calls::{Asked, Outcome, now};
-use super::job::Job;
+use super::job::{Driver, Job};
 use super::jobs::cut;
+use super::policy::ms;
 use super::scheduler::Scheduler;
 
 impl Scheduler {
     /// Places drivers that wait on the least busy executors.
-    pub(super) fn place_drivers(&mut self) {
+    pub(super) fn place_drivers(&mut self, now: TimeMs) {
         for id in std::mem::take(&mut self.driverless) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             // Where an attempt was lost comes last.
@@ -24,7 +27,9 @@ impl Scheduler {
             };
             let node = self.executors.node(executor);
             let attempt = job.driver.attempt;
-            job.driver.place = Some(executor);
+            let begins_by = now + ms(self.policy.driver_begin_ms);
+            (job.driver.place, job.driver.begins_by) = (Some(executor), Some(begins_by));
+            self.beginning.insert((begins_by, id));
             job.touched.insert(executor);
             job.add_driver_logs(attempt, node.clone());
             let launch = job.launch.clone();
@@ -39,13 +44,42 @@ impl Scheduler {
 
     pub(super) fn driver_begin(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Outcome {
         self.driver_of(job, secret, attempt)?;
-        if let Some(found) = self.jobs.get_mut(&job)
-            && found.state == JobState::Waiting
-        {
+        let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
+        if let Some(by) = found.driver.begins_by.take() {
+            self.beginning.remove(&(by, job));
+        }
+        if found.state == JobState::Waiting {
             found.state = JobState::Running;
             self.changed.insert(job);
         }
         now(Response::Done)
+    }
+
+    /// Gives up attempts at drivers that should have begun by now: their programs hang, or are none of a job.
+    pub(super) fn judge_drivers(&mut self, now: TimeMs) {
+        while let Some((_, job)) = self.beginning.first().copied().filter(|(by, _)| *by <= now) {
+            let Some(Driver { attempt, place: Some(executor), .. }) = self.jobs.get(&job).map(|job| &job.driver) else {
+                unreachable!("a driver that must begin has a place");
+            };
+            let (attempt, executor) = (*attempt, *executor);
+            let why = format!(
+                "it did not begin within {} s: its main must call situ_compute::run soon after its start; its logs may say                  what it did instead",
+                f64::from(self.policy.driver_begin_ms) / 1e3
+            );
+            self.executors.command(executor, ExecutorCommand::EndDriver { job, attempt });
+            self.lose_driver(now, job, &why);
+        }
+    }
+
+    /// The scheduler stood still for `rest`: drivers could not begin meanwhile.
+    pub(super) fn excuse_drivers(&mut self, rest: Duration) {
+        for (by, job) in std::mem::take(&mut self.beginning) {
+            let by = by + rest;
+            self.beginning.insert((by, job));
+            if let Some(found) = self.jobs.get_mut(&job) {
+                found.driver.begins_by = Some(by);
+            }
+        }
     }
 
     pub(super) fn driver_end(
@@ -95,6 +129,9 @@ impl Scheduler {
     pub(super) fn lose_driver(&mut self, at: TimeMs, job: JobId, why: &str) {
         let Some(found) = self.jobs.get_mut(&job) else { return };
         let Some(executor) = found.driver.place.take() else { return };
+        if let Some(by) = found.driver.begins_by.take() {
+            self.beginning.remove(&(by, job));
+        }
         let attempt = found.driver.attempt;
         found.driver.attempt += 1;
         found.driver.lost += 1;

@@ -64,6 +64,8 @@ pub(super) struct Driver {
     pub(super) attempt: u32,
     /// Where; none while it waits for an executor.
     pub(super) place: Option<ExecutorId>,
+    /// Until when that attempt must have begun; none when it has, or has no place.
+    pub(super) begins_by: Option<TimeMs>,
     /// Where attempts were lost.
     pub(super) lost_on: BTreeSet<ExecutorId>,
     /// How many attempts were lost in this life of the scheduler.

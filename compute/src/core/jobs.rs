@@ -190,6 +190,9 @@ impl Scheduler {
         let mut found = self.jobs.remove(&job)?;
         self.driverless.remove(&job);
         self.changed.remove(&job);
+        if let Some(by) = found.driver.begins_by {
+            self.beginning.remove(&(by, job));
+        }
         for (id, attempt) in &found.attempts {
             if let Some(executor) = self.executors.get_mut(attempt.executor) {
                 executor.running.remove(id);

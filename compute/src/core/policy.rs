@@ -30,6 +30,9 @@ pub struct SchedulingPolicy {
     pub fetch_attempts: u32,
     /// How many attempts at a driver may be lost; then the job fails.
     pub driver_attempts: u32,
+    /// An attempt at a driver that has not begun so long after it was placed is lost, in ms. Fetching its executable is
+    /// part of that.
+    pub driver_begin_ms: u32,
     /// An executor on which so many of a job's tasks failed is avoided for that job.
     pub exclude_failures: u32,
     /// When so many pieces of one executor could not be fetched by a job, all its map outputs there count as lost.
@@ -79,6 +82,7 @@ impl Default for SchedulingPolicy {
             task_attempts: 4,
             fetch_attempts: 32,
             driver_attempts: 4,
+            driver_begin_ms: 60_000,
             exclude_failures: 3,
             exclude_fetch_failures: 3,
             speculation: true,
@@ -112,6 +116,7 @@ impl SchedulingPolicy {
             (self.task_attempts > 0, "task_attempts must be at least 1"),
             (self.fetch_attempts > 0, "fetch_attempts must be at least 1"),
             (self.driver_attempts > 0, "driver_attempts must be at least 1"),
+            (self.driver_begin_ms > 0, "driver_begin_ms must be at least 1"),
             (self.speculation_percent <= 100, "speculation_percent must be at most 100"),
             (self.finished_jobs > 0, "finished_jobs must be at least 1"),
             (self.jobs > 0 && self.executors > 0, "jobs and executors must be at least 1"),

@@ -47,6 +47,8 @@ pub struct Scheduler {
     pub(super) life: u32,
     /// Jobs whose submission is on the disk and whose driver waits for an executor.
     pub(super) driverless: BTreeSet<JobId>,
+    /// Drivers that have a place and have not begun, by when they must have.
+    pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
     pub(super) executors: Executors,
     pub(super) waits: Waits,
     /// Jobs that the event at hand has changed.
@@ -74,6 +76,7 @@ impl Scheduler {
             next_job: JobId(1),
             life: 0,
             driverless: BTreeSet::new(),
+            beginning: BTreeSet::new(),
             executors: Executors::default(),
             waits: Waits::default(),
             changed: BTreeSet::new(),
@@ -107,6 +110,7 @@ impl Scheduler {
     pub fn handle_timeout(&mut self, now: TimeMs) {
         self.excuse(now);
         self.judge_executors(now);
+        self.judge_drivers(now);
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
         }
@@ -121,7 +125,11 @@ impl Scheduler {
     /// When to call [`Scheduler::handle_timeout`], if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<TimeMs> {
-        [self.executors.next_due(&self.policy), self.waits.next_due(), self.assign_at].into_iter().flatten().min()
+        let beginning = self.beginning.first().map(|(by, _)| *by);
+        [self.executors.next_due(&self.policy), self.waits.next_due(), self.assign_at, beginning]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The records that bring a scheduler to what this one remembers: a journal may be replaced by them.
@@ -153,6 +161,7 @@ impl Scheduler {
         let late = self.expected.map(|expected| now.since(expected)).unwrap_or_default();
         if late > STALL {
             self.executors.iter_mut().for_each(|executor| executor.excuse(late));
+            self.excuse_drivers(late);
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::link::{FromScheduler, Link};
 use super::process::{self, Ending, ProcessSpec, ShimCommand};
-use super::table::{Action, JobTable, WaiterId, WorkerLife};
+use super::table::{Action, JobTable, ProcessId, WaiterId, WorkerLife};
 use super::{ExecutorConfig, StartError, programs};
 use crate::program::environment::{Environment, ProcessRole};
 
@@ -237,7 +237,7 @@ struct Owner<R: Runtime> {
     waiters: HashMap<WaiterId, Reply>,
     next_waiter: u64,
     /// For each job, what ends its processes when dropped.
-    processes: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
+    processes: BTreeMap<JobId, BTreeMap<ProcessId, oneshot::Sender<()>>>,
     inbox_sender: mpsc::Sender<ToOwner>,
     events: mpsc::UnboundedSender<ExecutorEvent>,
     _lock: <R::Disk as Disk>::Lock,
@@ -258,7 +258,7 @@ impl<R: Runtime> Owner<R> {
                 Some(message) = inbox.recv() => self.hear(message),
                 Some(message) = commands.recv() => match message {
                     FromScheduler::Registered => self.table.end_all(),
-                    FromScheduler::Command(command) => self.table.command(command),
+                    FromScheduler::Command(command) => self.table.command(clock.now(), command),
                 },
                 () = clock.sleep_until(deadline) => self.table.handle_timeout(clock.now()),
             }
@@ -298,7 +298,7 @@ impl<R: Runtime> Owner<R> {
                 reply.send(noted.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
             }
             Request::WorkerReady { job, secret } => {
-                let known = self.table.check(job, secret).map(|_| ());
+                let known = self.table.worker_ready(job, secret);
                 reply.send(known.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
             }
             // The service answers it without the owner.
@@ -318,6 +318,10 @@ impl<R: Runtime> Owner<R> {
                 Action::StartDriver { launch, attempt } => self.start_driver(launch, attempt),
                 Action::StartWorker { launch, life } => self.start_worker(launch, life),
                 Action::EndJob { job } => self.end_job(job).await,
+                // Dropping what stops it ends it.
+                Action::EndProcess { job, process } => {
+                    drop(self.processes.get_mut(&job).and_then(|processes| processes.remove(&process)));
+                }
             }
         }
     }
@@ -334,7 +338,11 @@ impl<R: Runtime> Owner<R> {
             self.directories.log(job, LogName::DriverOut(attempt)),
             self.directories.log(job, LogName::DriverErr(attempt)),
         ];
-        self.start(launch, role, logs, move |ending| ToOwner::DriverEnded { job, attempt, ending });
+        self.start(launch, ProcessId::Driver(attempt), role, logs, move |ending| ToOwner::DriverEnded {
+            job,
+            attempt,
+            ending,
+        });
     }
 
     fn start_worker(&mut self, launch: JobLaunch, life: WorkerLife) {
@@ -345,21 +353,27 @@ impl<R: Runtime> Owner<R> {
             memory_bytes: self.config.worker_memory_bytes,
         };
         let log = self.directories.log(job, LogName::Worker);
-        self.start(launch, role, [log.clone(), log], move |ending| ToOwner::WorkerEnded { job, life, ending });
+        let logs = [log.clone(), log];
+        self.start(launch, ProcessId::Worker(life), role, logs, move |ending| ToOwner::WorkerEnded {
+            job,
+            life,
+            ending,
+        });
     }
 
     /// Starts a process and tells the owner when it ends.
     fn start(
         &mut self,
         launch: JobLaunch,
+        process: ProcessId,
         role: ProcessRole,
         logs: [PathBuf; 2],
         ended: impl FnOnce(Ending) -> ToOwner + Send + 'static,
     ) {
         let (stop, stopped) = oneshot::channel();
         let stops = self.processes.entry(launch.job).or_default();
-        stops.retain(|stop| !stop.is_closed());
-        stops.push(stop);
+        stops.retain(|_, stop| !stop.is_closed());
+        stops.insert(process, stop);
         let environment = Environment {
             role,
             job: launch.job,

@@ -3,10 +3,12 @@
 //! ```text
 //! task:  queued --NextTask--> handed --TaskEnded--> reported
 //!           \                    \-- worker gone --> reported as WorkerLost
-//!            \-- cancelled --> reported as Cancelled
+//!            \                    \-- cancelled, and still there after a while: its worker is ended
+//!             \-- cancelled --> reported as Cancelled
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{JobId, TaskAttemptId};
@@ -22,6 +24,15 @@ pub(super) struct WaiterId(pub(super) u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct WorkerLife(pub(super) u64);
 
+/// One process of a job.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum ProcessId {
+    /// This attempt at its driver.
+    Driver(u32),
+    /// Its worker, in this life.
+    Worker(WorkerLife),
+}
+
 /// What is to be done, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action {
@@ -31,6 +42,8 @@ pub(super) enum Action {
     StartWorker { launch: JobLaunch, life: WorkerLife },
     /// End all processes of a job and drop its shuffle output.
     EndJob { job: JobId },
+    /// End one process of a job; it counts as gone already.
+    EndProcess { job: JobId, process: ProcessId },
     /// Answer a worker that asks for work.
     Answer { waiter: WaiterId, task: Result<Option<Box<TaskSpec>>, RemoteError> },
     /// Tell the scheduler.
@@ -39,14 +52,22 @@ pub(super) enum Action {
 
 /// How long before the end of a worker's patience no task is handed to it any more: it would not hear of it.
 const HAND_OVER_MARGIN_MS: u64 = 1_000;
+/// How long a worker may take from its start until it is ready. Fetching its executable is part of that.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a worker may go on with a task that was cancelled: what it computes is for nothing, and takes a slot.
+const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Job {
     launch: JobLaunch,
     drivers: BTreeSet<u32>,
     worker: Option<WorkerLife>,
+    /// Until when the worker must be ready; none when it is, or when there is none.
+    ready_by: Option<TimeMs>,
     queued: VecDeque<Box<TaskSpec>>,
     handed: BTreeSet<TaskAttemptId>,
+    /// Of those that are handed, which were cancelled, and until when they must have ended.
+    cancelled: BTreeMap<TaskAttemptId, TimeMs>,
     waiting: BTreeMap<WaiterId, TimeMs>,
 }
 
@@ -64,13 +85,14 @@ impl JobTable {
         self.actions.pop_front()
     }
 
-    /// When a waiting worker must be answered.
+    /// When a waiting worker must be answered, or one that is not as it should be must be ended.
     pub(super) fn poll_timeout(&self) -> Option<TimeMs> {
-        self.jobs.values().flat_map(|job| job.waiting.values()).min().copied()
+        let times = |job: &Job| job.waiting.values().chain(job.cancelled.values()).chain(&job.ready_by).min().copied();
+        self.jobs.values().filter_map(times).min()
     }
 
     /// Carries out a command of the scheduler. Each comes once.
-    pub(super) fn command(&mut self, command: ExecutorCommand) {
+    pub(super) fn command(&mut self, now: TimeMs, command: ExecutorCommand) {
         match command {
             ExecutorCommand::StartDriver { job: launch, attempt } => {
                 let job = self.job(&launch);
@@ -78,9 +100,14 @@ impl JobTable {
                     self.actions.push_back(Action::StartDriver { launch, attempt });
                 }
             }
-            ExecutorCommand::RunTask { job: launch, task } => self.run_task(&launch, task),
-            ExecutorCommand::CancelTask { attempt } => self.cancel(attempt),
+            ExecutorCommand::RunTask { job: launch, task } => self.run_task(now, &launch, task),
+            ExecutorCommand::CancelTask { attempt } => self.cancel(now, attempt),
             ExecutorCommand::EndJob { job } => self.end_job(job),
+            ExecutorCommand::EndDriver { job, attempt } => {
+                if self.jobs.get_mut(&job).is_some_and(|job| job.drivers.remove(&attempt)) {
+                    self.actions.push_back(Action::EndProcess { job, process: ProcessId::Driver(attempt) });
+                }
+            }
         }
     }
 
@@ -95,19 +122,16 @@ impl JobTable {
             launch: launch.clone(),
             drivers: BTreeSet::new(),
             worker: None,
+            ready_by: None,
             queued: VecDeque::new(),
             handed: BTreeSet::new(),
+            cancelled: BTreeMap::new(),
             waiting: BTreeMap::new(),
         })
     }
 
-    fn run_task(&mut self, launch: &JobLaunch, task: Box<TaskSpec>) {
-        let next_life = WorkerLife(self.lives + 1);
+    fn run_task(&mut self, now: TimeMs, launch: &JobLaunch, task: Box<TaskSpec>) {
         let job = self.job(launch);
-        let starts = job.worker.is_none();
-        if starts {
-            job.worker = Some(next_life);
-        }
         let waiter = job.waiting.pop_first();
         match &waiter {
             Some(_) => {
@@ -118,15 +142,25 @@ impl JobTable {
         if let Some((waiter, _)) = waiter {
             self.actions.push_back(Action::Answer { waiter, task: Ok(Some(task)) });
         }
-        if starts {
-            self.lives = next_life.0;
-            self.actions.push_back(Action::StartWorker { launch: launch.clone(), life: next_life });
-        }
+        self.start_worker(now, launch.job);
     }
 
-    /// Only what no worker has yet can be taken back; what one has runs to its end, which the scheduler ignores.
-    fn cancel(&mut self, attempt: TaskAttemptId) {
+    /// Starts a job's worker unless there is one.
+    fn start_worker(&mut self, now: TimeMs, job: JobId) {
+        let Some(job) = self.jobs.get_mut(&job).filter(|job| job.worker.is_none()) else { return };
+        self.lives += 1;
+        let life = WorkerLife(self.lives);
+        (job.worker, job.ready_by) = (Some(life), Some(now + READY_LIMIT));
+        self.actions.push_back(Action::StartWorker { launch: job.launch.clone(), life });
+    }
+
+    /// What no worker has yet is taken back at once. What one has may run on for a while: perhaps it is nearly done, and
+    /// its worker may have other tasks.
+    fn cancel(&mut self, now: TimeMs, attempt: TaskAttemptId) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
+        if job.handed.contains(&attempt) {
+            job.cancelled.insert(attempt, now + CANCEL_LIMIT);
+        }
         let before = job.queued.len();
         job.queued.retain(|task| task.attempt != attempt);
         if job.queued.len() < before {
@@ -176,8 +210,56 @@ impl JobTable {
         }
     }
 
-    /// Answers workers that have waited long enough; they ask again.
+    /// A worker is ready for tasks.
+    ///
+    /// # Errors
+    /// When the caller does not belong to the job.
+    pub(super) fn worker_ready(&mut self, job: JobId, secret: JobSecret) -> Result<(), RemoteError> {
+        self.check(job, secret)?;
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.ready_by = None;
+        }
+        Ok(())
+    }
+
+    /// Ends workers that are not ready in time, or go on with what was cancelled.
+    fn judge_workers(&mut self, now: TimeMs) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for id in jobs {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(life) = job.worker else { continue };
+            let process = ProcessId::Worker(life);
+            if job.ready_by.is_some_and(|by| by <= now) {
+                let reason = format!(
+                    "it was not ready within {} s: its main must call situ_compute::run soon after its start; its log may \
+                     say what it did instead",
+                    READY_LIMIT.as_secs()
+                );
+                self.actions.push_back(Action::EndProcess { job: id, process });
+                self.worker_ended(id, life, &reason);
+            } else if job.cancelled.values().any(|by| *by <= now) {
+                // Its other tasks run again: nobody can end one of them alone.
+                let handed = std::mem::take(&mut job.handed);
+                let queued = std::mem::take(&mut job.queued);
+                self.actions.push_back(Action::EndProcess { job: id, process });
+                self.worker_ended(id, life, "it went on with a cancelled task, and was ended");
+                for attempt in handed {
+                    let outcome = TaskOutcome::Failed(TaskFailure::Cancelled);
+                    self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
+                }
+                if !queued.is_empty() {
+                    if let Some(job) = self.jobs.get_mut(&id) {
+                        job.queued = queued;
+                    }
+                    self.start_worker(now, id);
+                }
+            }
+        }
+    }
+
+    /// Does what the time demands: ends workers, and answers those that have waited long enough; they ask again.
     pub(super) fn handle_timeout(&mut self, now: TimeMs) {
+        self.judge_workers(now);
         for job in self.jobs.values_mut() {
             let over: Vec<WaiterId> =
                 job.waiting.iter().filter(|(_, until)| **until <= now).map(|(waiter, _)| *waiter).collect();
@@ -207,6 +289,7 @@ impl JobTable {
         if let Some(job) = self.jobs.get_mut(&job)
             && job.handed.remove(&attempt)
         {
+            job.cancelled.remove(&attempt);
             self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
         }
         Ok(())
@@ -224,7 +307,8 @@ impl JobTable {
     /// A worker process has ended, or could not be started: its tasks are lost.
     pub(super) fn worker_ended(&mut self, job: JobId, life: WorkerLife, reason: &str) {
         let Some(known) = self.jobs.get_mut(&job).filter(|known| known.worker == Some(life)) else { return };
-        known.worker = None;
+        (known.worker, known.ready_by) = (None, None);
+        known.cancelled.clear();
         for waiter in std::mem::take(&mut known.waiting).into_keys() {
             self.actions.push_back(Action::Answer { waiter, task: Ok(None) });
         }
@@ -245,6 +329,7 @@ mod tests {
 
     use super::*;
 
+    const NOW: TimeMs = TimeMs(1_000);
     const SECRET: JobSecret = JobSecret([7; 16]);
 
     fn launch() -> JobLaunch {
@@ -279,8 +364,8 @@ mod tests {
     #[test]
     fn tasks_wait_for_the_worker_and_are_reported_once() {
         let mut table = JobTable::default();
-        table.command(run(0));
-        table.command(run(1));
+        table.command(NOW, run(0));
+        table.command(NOW, run(1));
         assert_eq!(actions(&mut table), [Action::StartWorker { launch: launch(), life: WorkerLife(1) }]);
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(1), task: Ok(Some(task(0))) }]);
@@ -295,13 +380,14 @@ mod tests {
     #[test]
     fn a_waiting_worker_gets_the_next_task_or_is_told_to_ask_again_in_time() {
         let mut table = JobTable::default();
-        table.command(run(0));
+        table.command(NOW, run(0));
+        table.worker_ready(JobId(1), SECRET).unwrap();
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         table.next_task(JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
         table.next_task(JobId(1), SECRET, WaiterId(3), TimeMs(9_500));
         actions(&mut table);
         assert_eq!(table.poll_timeout(), Some(TimeMs(8_000)));
-        table.command(run(1));
+        table.command(NOW, run(1));
         assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(2), task: Ok(Some(task(1))) }]);
         table.handle_timeout(TimeMs(8_499));
         assert_eq!(actions(&mut table), []);
@@ -313,8 +399,8 @@ mod tests {
     #[test]
     fn a_lost_worker_loses_all_its_tasks_and_the_next_task_starts_another() {
         let mut table = JobTable::default();
-        table.command(run(0));
-        table.command(run(1));
+        table.command(NOW, run(0));
+        table.command(NOW, run(1));
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
         table.worker_ended(JobId(1), WorkerLife(1), "signal 9");
@@ -324,31 +410,103 @@ mod tests {
         };
         let worker = ExecutorEvent::WorkerLost { job: JobId(1), reason: "signal 9".to_owned() };
         assert_eq!(actions(&mut table), [Action::Report(worker), lost(0), lost(1)]);
-        table.command(run(2));
+        table.command(NOW, run(2));
         assert_eq!(actions(&mut table), [Action::StartWorker { launch: launch(), life: WorkerLife(2) }]);
         table.worker_ended(JobId(1), WorkerLife(1), "told twice");
         assert_eq!(actions(&mut table), []);
     }
 
+    fn cancelled(partition: u32) -> Action {
+        let outcome = TaskOutcome::Failed(TaskFailure::Cancelled);
+        Action::Report(ExecutorEvent::TaskEnded { attempt: task(partition).attempt, outcome })
+    }
+
+    fn worker_lost(reason: &str) -> Action {
+        Action::Report(ExecutorEvent::WorkerLost { job: JobId(1), reason: reason.to_owned() })
+    }
+
+    fn end_worker(life: u64) -> Action {
+        Action::EndProcess { job: JobId(1), process: ProcessId::Worker(WorkerLife(life)) }
+    }
+
     #[test]
-    fn a_queued_task_can_be_taken_back_and_a_handed_one_runs_on() {
+    fn a_queued_task_can_be_taken_back_and_a_handed_one_may_end_by_itself() {
         let mut table = JobTable::default();
-        table.command(run(0));
-        table.command(run(1));
+        table.command(NOW, run(0));
+        table.command(NOW, run(1));
+        table.worker_ready(JobId(1), SECRET).unwrap();
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
-        table.command(ExecutorCommand::CancelTask { attempt: task(0).attempt });
+        table.command(NOW, ExecutorCommand::CancelTask { attempt: task(0).attempt });
         assert_eq!(actions(&mut table), []);
-        table.command(ExecutorCommand::CancelTask { attempt: task(1).attempt });
-        let outcome = TaskOutcome::Failed(TaskFailure::Cancelled);
-        let ended = ExecutorEvent::TaskEnded { attempt: task(1).attempt, outcome };
-        assert_eq!(actions(&mut table), [Action::Report(ended)]);
+        table.command(NOW, ExecutorCommand::CancelTask { attempt: task(1).attempt });
+        assert_eq!(actions(&mut table), [cancelled(1)]);
+        assert_eq!(table.poll_timeout(), Some(TimeMs(11_000)));
+        table.handle_timeout(TimeMs(10_999));
+        assert_eq!(actions(&mut table), []);
+        table.task_ended(JobId(1), SECRET, task(0).attempt, TaskOutcome::Done(Box::default())).unwrap();
+        assert_eq!(actions(&mut table).len(), 1);
+        assert_eq!(table.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_worker_that_goes_on_with_a_cancelled_task_is_ended_and_its_other_tasks_count_as_cancelled() {
+        let mut table = JobTable::default();
+        (0..3).for_each(|partition| table.command(NOW, run(partition)));
+        table.worker_ready(JobId(1), SECRET).unwrap();
+        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
+        actions(&mut table);
+        table.command(NOW, ExecutorCommand::CancelTask { attempt: task(0).attempt });
+        table.handle_timeout(TimeMs(11_000));
+        // What it had not been given goes to the next worker.
+        let next = Action::StartWorker { launch: launch(), life: WorkerLife(2) };
+        let lost = worker_lost("it went on with a cancelled task, and was ended");
+        assert_eq!(actions(&mut table), [end_worker(1), lost, cancelled(0), cancelled(1), next]);
+        // It is a worker like another: it may be late, too.
+        assert_eq!(table.poll_timeout(), Some(TimeMs(71_000)));
+        table.next_task(JobId(1), SECRET, WaiterId(3), TimeMs(99_000));
+        assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(3), task: Ok(Some(task(2))) }]);
+        table.worker_ended(JobId(1), WorkerLife(1), "signal 9");
+        assert_eq!(actions(&mut table), []);
+    }
+
+    #[test]
+    fn a_worker_that_is_not_ready_in_time_is_ended() {
+        let mut table = JobTable::default();
+        table.command(NOW, run(0));
+        actions(&mut table);
+        table.handle_timeout(TimeMs(60_999));
+        assert_eq!(actions(&mut table), []);
+        assert_eq!(table.poll_timeout(), Some(TimeMs(61_000)));
+        table.handle_timeout(TimeMs(61_000));
+        let [end, Action::Report(ExecutorEvent::WorkerLost { reason, .. }), Action::Report(_)] =
+            &actions(&mut table)[..]
+        else {
+            panic!("its end is told, and that of its task")
+        };
+        assert_eq!(*end, end_worker(1));
+        assert!(reason.starts_with("it was not ready within 60 s"), "{reason}");
+        assert_eq!(table.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_driver_that_was_given_up_is_ended_and_its_end_is_not_told() {
+        let mut table = JobTable::default();
+        table.command(NOW, ExecutorCommand::StartDriver { job: launch(), attempt: 3 });
+        assert_eq!(actions(&mut table), [Action::StartDriver { launch: launch(), attempt: 3 }]);
+        for _ in 0..2 {
+            table.command(NOW, ExecutorCommand::EndDriver { job: JobId(1), attempt: 3 });
+        }
+        assert_eq!(actions(&mut table), [Action::EndProcess { job: JobId(1), process: ProcessId::Driver(3) }]);
+        table.driver_ended(JobId(1), 3, Some("it was ended".to_owned()), false);
+        assert_eq!(actions(&mut table), []);
     }
 
     #[test]
     fn an_ended_job_sends_its_workers_home_and_strangers_are_refused() {
         let mut table = JobTable::default();
-        table.command(run(0));
+        table.command(NOW, run(0));
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         table.next_task(JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
         actions(&mut table);
@@ -357,7 +515,7 @@ mod tests {
         assert!(
             matches!(&refused[..], [Action::Answer { task: Err(error), .. }] if error.code == ErrorCode::PermissionDenied)
         );
-        table.command(ExecutorCommand::EndJob { job: JobId(1) });
+        table.command(NOW, ExecutorCommand::EndJob { job: JobId(1) });
         assert_eq!(
             actions(&mut table),
             [Action::Answer { waiter: WaiterId(2), task: Ok(None) }, Action::EndJob { job: JobId(1) }]

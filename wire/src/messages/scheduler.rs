@@ -263,6 +263,13 @@ pub enum ExecutorCommand {
         /// Which.
         job: JobId,
     },
+    /// End one attempt at a driver, which was given up; nothing is told of its end.
+    EndDriver {
+        /// Of which job.
+        job: JobId,
+        /// Which attempt.
+        attempt: u32,
+    },
 }
 
 /// What an executor must know to start a process of a job.

@@ -239,3 +239,42 @@ fn recorded_values_are_kept_and_the_first_counts() {
     assert_eq!(world.driver(record("a")), [r#"driver <- results [b"a"]"#, r#"driver <- results [b"a"]"#]);
     assert_eq!(world.driver(record("b")), [r#"driver <- results [b"a"]"#]);
 }
+
+#[test]
+fn a_driver_that_does_not_begin_is_started_elsewhere_and_at_last_fails_the_job() {
+    let mut world = World::with_executors(1);
+    world.submit(1);
+    world.poll(1, Vec::new());
+    assert_eq!(world.live(&[1, 2, 3, 4], 59_950), [""; 0]);
+    let shown = world.live(&[1, 2, 3, 4], 50);
+    assert_eq!(shown, ["append 4: job-1 driver 1 on n2", "n1 <- end driver job-1 0", "n2 <- drive job-1 1"]);
+    // It is too late for the first.
+    let secret = world.secret(JOB);
+    let begin = |attempt| Request::DriverBegin { job: JOB, secret, attempt };
+    assert!(world.driver(begin(0))[0].starts_with("driver <- LeaseLost"));
+    // The second begins, and may then take as long as it likes.
+    assert_eq!(world.driver(begin(1)), ["driver <- done"]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 120_000), [""; 0]);
+    let lost = ExecutorEvent::DriverEnded { job: JOB, attempt: 1, error: Some("SIGKILL".to_owned()), retry: true };
+    world.poll(2, vec![lost]);
+    // Those that follow do not begin.
+    world.live(&[1, 2, 3, 4], 120_100);
+    let JobState::Failed { reason } = world.status(JOB).summary.state else { panic!("it failed") };
+    assert!(
+        reason.starts_with("4 attempts at the driver were lost; the last, attempt 3 on n")
+            && reason.contains("it did not begin within 60 s: its main must call situ_compute::run"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_scheduler_that_stood_still_gives_drivers_time_to_begin() {
+    let mut world = World::with_executors(1);
+    world.submit(1);
+    world.poll(1, Vec::new());
+    world.now = world.now + std::time::Duration::from_secs(300);
+    world.scheduler.handle_timeout(world.now);
+    let secret = world.secret(JOB);
+    let shown = world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 });
+    assert_eq!(shown.last().unwrap(), "driver <- done");
+}

@@ -475,6 +475,9 @@ impl Simulation {
                     executor.drivers.insert((job.job, attempt));
                     drivers.push(Driver { executor: number, life, job: job.job, attempt, secret: job.secret });
                 }
+                ExecutorCommand::EndDriver { job, attempt } => {
+                    executor.drivers.remove(&(job, attempt));
+                }
                 ExecutorCommand::RunTask { job, task } => {
                     executor.running.insert(task.attempt);
                     tasks.push((job.secret, task));

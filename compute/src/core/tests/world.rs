@@ -378,6 +378,7 @@ fn show_command(command: &ExecutorCommand) -> String {
         ExecutorCommand::RunTask { task, .. } => format!("run {} {:?}", show_attempt(task.attempt), task.locality),
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
+        ExecutorCommand::EndDriver { job, attempt } => format!("end driver {job} {attempt}"),
     }
 }
 

@@ -141,6 +141,7 @@ fn executors(book: &mut Book) {
         RunTask => ExecutorCommand::RunTask { job: launch(), task: Box::new(task()) },
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
+        EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
     });
     sample!(book, "scheduler", JobLaunch, launch());
 }
