@@ -20,14 +20,13 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
             numbers.map(|number| if number == 57 { std::process::abort() } else { number }).count()?;
         }
         "loop" => {
-            numbers
-                .map(|number| {
-                    while std::hint::black_box(number) < 1000 {
-                        std::thread::yield_now();
-                    }
-                    number
-                })
-                .count()?;
+            numbers.map(never_ends).count()?;
+        }
+        "save" => {
+            // One partition is written before the other never ends.
+            let output = arguments.get(1).map(String::as_str).unwrap_or_default();
+            let half = context.parallelize((0..2_u64).collect(), 2);
+            half.map(|number| if number == 0 { number } else { never_ends(number) }).save_as_text_file(output)?;
         }
         "eat" => {
             numbers
@@ -48,4 +47,11 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
         other => return Err(format!("{other:?}: not a way to misbehave").into()),
     }
     Ok(())
+}
+
+fn never_ends(number: u64) -> u64 {
+    while std::hint::black_box(number) < 1000 {
+        std::thread::yield_now();
+    }
+    number
 }

@@ -6,6 +6,7 @@ mod wordcount;
 
 use std::process::ExitCode;
 
+use crate::core::CLEAN_UP;
 use crate::dataset::Context;
 use crate::program::error::ProgramResult;
 
@@ -53,6 +54,10 @@ impl BuiltIn {
 /// Runs the built-in program `name` as a process of a job: what the executable that holds it calls.
 #[must_use]
 pub fn run(name: &str, arguments: &[String]) -> ExitCode {
+    // No program that anybody submits: the scheduler has it run behind a job.
+    if name == CLEAN_UP {
+        return crate::program::clean_up(arguments);
+    }
     let found = find(name);
     crate::run_with(arguments, |context, arguments| match found {
         Some(program) => program.run(context, arguments),

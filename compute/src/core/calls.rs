@@ -89,6 +89,10 @@ impl Scheduler {
                 self.map_outputs(asked, job, shuffle, reduce)
             }
             Request::DriverEnd { job, secret, attempt, error } => self.driver_end(asked, job, secret, attempt, error),
+            Request::WritesAside { job, secret, attempt, output } => {
+                self.driver_of(job, secret, attempt)?;
+                self.writes_aside(job, output)
+            }
         }
     }
 
@@ -235,7 +239,8 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::ActionResult { .. }
         | Request::Plan { .. }
         | Request::MapOutputs { .. }
-        | Request::DriverEnd { .. } => None,
+        | Request::DriverEnd { .. }
+        | Request::WritesAside { .. } => None,
     }
 }
 

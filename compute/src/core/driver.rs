@@ -3,6 +3,7 @@ use std::time::Duration;
 use situ_wire::ids::{ExecutorId, JobId, NodeName};
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::JobRecord;
@@ -109,7 +110,7 @@ impl Scheduler {
         error: Option<String>,
         retry: bool,
     ) {
-        let Some(found) = self.jobs.get(&job) else { return };
+        let Some(found) = self.jobs.get(&job) else { return self.clean_up_ended(at, executor, (job, attempt), error) };
         if found.driver.place != Some(executor) || found.driver.attempt != attempt {
             return;
         }
@@ -173,6 +174,9 @@ impl Job {
                 records.push(JobRecord::Driver { job: launch.job, attempt: *attempt, node: node.clone() });
             }
         }
+        let (job, user) = (launch.job, &launch.user);
+        let aside = |output: &DfsPath| JobRecord::WritesAside { job, user: user.clone(), output: output.clone() };
+        records.extend(self.outputs.keys().map(aside));
         records
     }
 }

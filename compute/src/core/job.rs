@@ -9,6 +9,7 @@ use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
     JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost, Plan, Program, TaskMetrics, TaskSpec,
 };
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::RecordId;
@@ -51,6 +52,8 @@ pub(super) struct Job {
     /// Executors that may have processes or shuffle output of it.
     pub(super) touched: BTreeSet<ExecutorId>,
     pub(super) logs: BTreeSet<(LogName, NodeName)>,
+    /// The directories below which it writes aside, and the records that say so; none if an earlier life wrote one.
+    pub(super) outputs: BTreeMap<DfsPath, Option<RecordId>>,
     /// How much the results and plans of its actions take.
     pub(super) kept_len_bytes: usize,
     pub(super) tasks: u64,
@@ -167,6 +170,7 @@ impl Job {
             failures: BTreeMap::new(),
             touched: BTreeSet::new(),
             logs: BTreeSet::new(),
+            outputs: BTreeMap::new(),
             kept_len_bytes: 0,
             tasks: 0,
             pieces: 0,

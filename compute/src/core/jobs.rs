@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
@@ -5,6 +7,7 @@ use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
     ActionResult, ExecutorCommand, JobState, JobStatus, JobSummary, LogLocation, Program, Response,
 };
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, NO_RANGE, Outcome, ended_error, now};
@@ -112,10 +115,23 @@ impl Scheduler {
                 }
             }
             JobRecord::Ended { status, logs } => {
+                if status.summary.state == JobState::Succeeded {
+                    self.cleaning.remove(&status.summary.job);
+                }
                 if let Some(job) = self.jobs.remove(&status.summary.job) {
+                    if status.summary.state != JobState::Succeeded {
+                        let outputs: BTreeSet<DfsPath> = job.outputs.into_keys().collect();
+                        self.clean_up(TimeMs::default(), status.summary.job, &job.launch.user, outputs);
+                    }
                     self.keep_finished(status, logs, job.operation, None);
                 }
             }
+            JobRecord::WritesAside { job, user, output } => match self.jobs.get_mut(&job) {
+                Some(job) => drop(job.outputs.insert(output, None)),
+                // It has ended; or this is what a snapshot repeats, and the job itself comes with it.
+                None => self.clean_up(TimeMs::default(), job, &user, BTreeSet::from([output])),
+            },
+            JobRecord::Cleaned { job } => drop(self.cleaning.remove(&job)),
         }
     }
 
@@ -211,6 +227,10 @@ impl Scheduler {
         status.summary.ended = Some(at);
         for stage in &mut status.stages {
             stage.running = 0;
+        }
+        if state != JobState::Succeeded {
+            let outputs: BTreeSet<DfsPath> = found.outputs.into_keys().collect();
+            self.clean_up(at, job, &found.launch.user, outputs);
         }
         let logs: Vec<(LogName, NodeName)> = found.logs.into_iter().collect();
         let record = self.append(JobRecord::Ended { status: status.clone(), logs: logs.clone() });

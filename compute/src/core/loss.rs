@@ -130,6 +130,7 @@ impl Scheduler {
                 self.lose_driver(now, job, &format!("the executor on {node} is lost: {why}"));
             }
         }
+        self.lose_clean_ups(now, id);
         self.places_changed();
     }
 

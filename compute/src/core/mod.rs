@@ -14,6 +14,7 @@
 //! | `executors`, `executor` | who is there, what runs there, which commands are under way |
 //! | `loss` | what the death of an executor takes with it |
 //! | `recovery` | the list of what was lost and how it came back |
+//! | `cleaning` | what a job that did not succeed wrote aside, until it is gone |
 //! | `waits` | calls whose answers are not there yet |
 //! | `record`, `finished` | what of a job outlives the scheduler |
 //! | `check` | the invariants |
@@ -22,6 +23,7 @@ mod actions;
 mod assign;
 mod calls;
 mod check;
+mod cleaning;
 mod driver;
 mod event;
 mod executor;
@@ -41,6 +43,7 @@ mod stage;
 mod tasks;
 mod waits;
 
+pub use cleaning::CLEAN_UP;
 pub use event::{CallId, Caller, Effect, Event, RecordId};
 pub use policy::SchedulingPolicy;
 pub use record::JobRecord;

@@ -55,6 +55,8 @@ pub struct SchedulingPolicy {
     pub results_len_bytes: usize,
     /// How many actions a job may run.
     pub actions: usize,
+    /// To how many directories a job may save.
+    pub outputs: usize,
     /// How many tasks the stages of a job may have together.
     pub tasks: u64,
     /// How many pieces the shuffles of a job may have together.
@@ -94,6 +96,7 @@ impl Default for SchedulingPolicy {
             finished_len_bytes: 64 << 20,
             results_len_bytes: 256 << 20,
             actions: 100_000,
+            outputs: 10_000,
             tasks: 4_000_000,
             pieces: 16_000_000,
             executors: 10_000,

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 use situ_wire::ids::{JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::scheduler::{JobStatus, Program};
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 /// What of a job outlives the scheduler. On the disk as its variant's number: never renumber, never reuse.
@@ -45,6 +46,20 @@ pub enum JobRecord {
         /// Where its logs are.
         logs: Vec<(LogName, NodeName)>,
     },
+    /// It writes aside below a directory: should it not succeed, that must be taken away.
+    WritesAside {
+        /// Which job.
+        job: JobId,
+        /// As whom.
+        user: String,
+        /// The directory that shall be its output.
+        output: DfsPath,
+    },
+    /// It did not succeed, and nothing that it wrote aside is left; or taking it away failed so often that it stays.
+    Cleaned {
+        /// Which job.
+        job: JobId,
+    },
 }
 
 impl JobRecord {
@@ -53,7 +68,10 @@ impl JobRecord {
     pub fn job(&self) -> Option<JobId> {
         match self {
             Self::Began { .. } => None,
-            Self::Submitted { job, .. } | Self::Driver { job, .. } => Some(*job),
+            Self::Submitted { job, .. }
+            | Self::Driver { job, .. }
+            | Self::WritesAside { job, .. }
+            | Self::Cleaned { job } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

@@ -7,6 +7,7 @@ use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::Response;
 use situ_wire::time::TimeMs;
 
+use super::cleaning::Cleaning;
 use super::executors::Executors;
 use super::finished::Finished;
 use super::job::Job;
@@ -49,6 +50,8 @@ pub struct Scheduler {
     pub(super) driverless: BTreeSet<JobId>,
     /// Drivers that have a place and have not begun, by when they must have.
     pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
+    /// Jobs that have ended and may have left something aside.
+    pub(super) cleaning: BTreeMap<JobId, Cleaning>,
     pub(super) executors: Executors,
     pub(super) waits: Waits,
     /// Jobs that the event at hand has changed.
@@ -77,6 +80,7 @@ impl Scheduler {
             life: 0,
             driverless: BTreeSet::new(),
             beginning: BTreeSet::new(),
+            cleaning: BTreeMap::new(),
             executors: Executors::default(),
             waits: Waits::default(),
             changed: BTreeSet::new(),
@@ -89,6 +93,7 @@ impl Scheduler {
         for record in records {
             scheduler.replay(record);
         }
+        scheduler.replayed();
         let record = scheduler.append(JobRecord::Began { life: scheduler.life, next: scheduler.next_job });
         // Nothing is started before it is on the disk which life this is.
         scheduler.jobs.values_mut().for_each(|job| job.record = Some(record));
@@ -111,6 +116,7 @@ impl Scheduler {
         self.excuse(now);
         self.judge_executors(now);
         self.judge_drivers(now);
+        self.judge_clean_ups(now);
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
         }
@@ -126,7 +132,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<TimeMs> {
         let beginning = self.beginning.first().map(|(by, _)| *by);
-        [self.executors.next_due(&self.policy), self.waits.next_due(), self.assign_at, beginning]
+        [self.executors.next_due(&self.policy), self.waits.next_due(), self.assign_at, beginning, self.next_clean_up()]
             .into_iter()
             .flatten()
             .min()
@@ -137,12 +143,14 @@ impl Scheduler {
     pub fn snapshot(&self) -> Vec<JobRecord> {
         let began = JobRecord::Began { life: self.life, next: self.next_job };
         let unfinished = self.jobs.values().flat_map(Job::records);
-        std::iter::once(began).chain(self.finished.records()).chain(unfinished).collect()
+        let aside = self.cleaning.iter().flat_map(|(job, cleaning)| cleaning.records(*job));
+        std::iter::once(began).chain(self.finished.records()).chain(unfinished).chain(aside).collect()
     }
 
     /// Lets tasks start, tells executors and followers of jobs.
     fn settle(&mut self, now: TimeMs) {
         self.assign(now);
+        self.place_clean_ups(now);
         self.answer_polls(now);
         for job in std::mem::take(&mut self.changed) {
             if let Some(job) = self.jobs.get_mut(&job) {

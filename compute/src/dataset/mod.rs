@@ -25,6 +25,7 @@ pub use context::Context;
 pub use core::Dataset;
 pub use records::Records;
 pub use save::TextLine;
+pub(crate) use save::clean_up;
 
 pub(crate) use cache::Cache;
 pub(crate) use graph::{Graph, StageTask};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_wire::codec;
+use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ActionId, PartitionId, TaskAttemptId};
 use situ_wire::messages::scheduler::TaskFailure;
-use situ_wire::path::{DfsPath, PathError};
+use situ_wire::path::DfsPath;
 
 use super::{Context, Dataset};
 use crate::program::error::{ProgramError, StorageError};
@@ -84,9 +85,9 @@ impl<T: TextLine + 'static> Dataset<T> {
     /// on, and at the end the empty file `_SUCCESS`. A tuple's parts stand with tabs between.
     ///
     /// Every attempt at a task writes aside, below `_temporary`; of each partition one attempt counts, and all files are
-    /// published in one step, once. Before that step nothing is there, whatever fails; when the job fails, what was
-    /// written aside is deleted. A job that is killed from outside may leave `_temporary`, which the next one takes away:
-    /// a directory with nothing else in it does not count as existing.
+    /// published in one step, once. Before that step nothing is there, whatever fails. When the job fails or is killed,
+    /// what was written aside is deleted, by the scheduler's order if its driver cannot; until then `_temporary` may be
+    /// seen: a directory with nothing else in it does not count as existing.
     ///
     /// # Errors
     /// [`ProgramError::OutputExists`] when there is something at `path`; or when the job fails.
@@ -98,6 +99,8 @@ impl<T: TextLine + 'static> Dataset<T> {
         let backend = self.context.backend();
         let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
         if let Some(files) = backend.driver_files() {
+            // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
+            backend.writes_aside(&output)?;
             // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
             files
                 .make_directory(&attempts)
@@ -123,9 +126,17 @@ impl<T: TextLine + 'static> Dataset<T> {
             let action = number.expect("the action has run");
             publish(backend, files, &name, &output, action, &written)
         });
-        match &published {
-            Ok(()) => take_away(files, output.join(TEMPORARY), true),
+        let taken_away = match &published {
+            // Publishing has done it, unless a driver that was started anew after that has made it again.
+            Ok(()) => output.join(TEMPORARY).map_err(ProgramError::from).and_then(|temporary| {
+                let failed =
+                    |error: StorageError| ProgramError::Publish { path: output.to_string(), message: error.message };
+                take_away(files, &temporary, true).map(drop).map_err(failed)
+            }),
             Err(_) => clean_up(files, &output, &backend.job_name()),
+        };
+        if let Err(error) = taken_away {
+            tracing::warn!(%output, %error, "what was written aside stays for now");
         }
         published
     }
@@ -205,22 +216,29 @@ fn publish(
         .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })
 }
 
-/// Takes away what the attempts of a failed action have written, as far as it can.
-fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) {
-    take_away(files, output.join(TEMPORARY).and_then(|temporary| temporary.join(job)), true);
-    // These only if nothing else is in them: another job may have begun to write to the same directory.
-    take_away(files, output.join(TEMPORARY), false);
-    take_away(files, Ok(output.clone()), false);
+/// Takes away what the attempts of a job have written below `output` and not published.
+///
+/// # Errors
+/// When that cannot be done now.
+pub(crate) fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) -> Result<(), ProgramError> {
+    let failed = |error: StorageError| ProgramError::Publish { path: output.to_string(), message: error.message };
+    let temporary = output.join(TEMPORARY)?;
+    take_away(files, &temporary.join(job)?, true).map_err(failed)?;
+    // These only if nothing else is in them: another job may have begun to write to the same directory. And the output only
+    // if it was for this: an empty one that somebody has made since is theirs.
+    if take_away(files, &temporary, false).map_err(failed)? {
+        take_away(files, output, false).map_err(failed)?;
+    }
+    Ok(())
 }
 
-/// Deletes what nobody needs any more. Publishing has taken it away already, unless a driver that was started anew after
-/// it has made it again.
-fn take_away(files: &dyn Files, path: Result<DfsPath, PathError>, recursive: bool) {
-    let deleted = match &path {
-        Ok(path) => files.delete(path, recursive).map_err(|error| error.message),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(message) = deleted {
-        tracing::warn!(?path, %message, "temporary output stays");
+/// Deletes what may be there; whether it was and is gone now. Without `recursive`, what holds something stays.
+fn take_away(files: &dyn Files, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {
+    match files.delete(path, recursive) {
+        // Somebody may have put a file where the directory was.
+        Err(error) if matches!(error.code, ErrorCode::NotEmpty | ErrorCode::NotFound | ErrorCode::NotADirectory) => {
+            Ok(false)
+        }
+        result => result,
     }
 }

@@ -136,8 +136,8 @@ impl<R: Runtime> Files for ClusterFiles<R> {
         Ok(self.0.handle.block_on(self.0.client.publish_as(moves, &success, &remove, operation))?)
     }
 
-    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<(), StorageError> {
-        Ok(self.0.handle.block_on(self.0.client.delete(path, recursive)).map(|_| ())?)
+    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {
+        Ok(self.0.handle.block_on(self.0.client.delete(path, recursive))?)
     }
 }
 

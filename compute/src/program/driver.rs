@@ -7,6 +7,7 @@ use situ_runtime::Runtime;
 use situ_runtime::rpc::RpcError;
 use situ_wire::ids::{ActionId, ClientId, OperationId};
 use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response};
+use situ_wire::path::DfsPath;
 
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles};
@@ -74,6 +75,16 @@ impl<R: Runtime> Backend for DriverBackend<R> {
 
     fn driver_files(&self) -> Option<&dyn Files> {
         Some(&self.files)
+    }
+
+    fn writes_aside(&self, output: &DfsPath) -> Result<(), ProgramError> {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let request = Request::WritesAside { job, secret, attempt: self.attempt, output: output.clone() };
+        match self.cluster.ask(&request) {
+            Ok(Response::Done) => Ok(()),
+            Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("WritesAside", &other).to_string() }),
+            Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
+        }
     }
 
     fn publication(&self, action: ActionId) -> OperationId {

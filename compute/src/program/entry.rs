@@ -9,9 +9,10 @@ use situ_runtime::rpc::RpcError;
 use situ_runtime::security::Credentials;
 use situ_wire::ids::JobId;
 use situ_wire::messages::executor::{Request, Response};
+use situ_wire::path::DfsPath;
 
 use super::calls::wrong_answer;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, ClusterFiles};
 use super::driver::{self, DriverBackend};
 use super::environment::{Environment, ProcessRole};
 use super::error::ProgramResult;
@@ -43,6 +44,24 @@ pub fn run(program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCo
 
 /// As [`run`], with the arguments that the program gets.
 pub fn run_with(arguments: &[String], program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCode {
+    on_cluster(|cluster| play(cluster, |context| program(context, arguments)))
+}
+
+/// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
+pub(crate) fn clean_up(outputs: &[String]) -> ExitCode {
+    on_cluster(|cluster| {
+        let files = ClusterFiles(Arc::clone(cluster));
+        let job = cluster.environment.job.to_string();
+        let clean = |output: &String| crate::dataset::clean_up(&files, &DfsPath::parse(output)?, &job);
+        match outputs.iter().try_for_each(clean) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error.to_string()),
+        }
+    })
+}
+
+/// Runs a part of a job as the executor that started this process says.
+fn on_cluster(part: impl FnOnce(&Arc<Cluster<RealRuntime>>) -> ExitCode) -> ExitCode {
     let environment = match Environment::from_variables(std::env::var_os) {
         Ok(Some(environment)) => environment,
         Ok(None) => {
@@ -64,7 +83,7 @@ pub fn run_with(arguments: &[String], program: impl FnOnce(&Context, &[String]) 
         match connect(environment) {
             Ok(cluster) => {
                 end_with_executor(&cluster.runtime);
-                play(&cluster, |context| program(context, arguments))
+                part(&cluster)
             }
             Err(message) => complain(&message),
         }

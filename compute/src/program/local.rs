@@ -211,6 +211,10 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         Some(&self.world.files)
     }
 
+    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        Ok(())
+    }
+
     fn publication(&self, action: ActionId) -> OperationId {
         OperationId { client: ClientId(0), sequence: u64::from(action.0) }
     }
@@ -309,12 +313,16 @@ impl<D: Disk> Files for LocalFiles<D> {
         Ok(self.disk.remove_directory(&self.path(&remove))?)
     }
 
-    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<(), StorageError> {
+    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {
         let local = self.path(path);
-        if !recursive && self.disk.exists(&local)? && !self.disk.list(&local)?.is_empty() {
+        if !self.disk.exists(&local)? {
+            return Ok(false);
+        }
+        if !recursive && !self.disk.list(&local)?.is_empty() {
             return Err(StorageError { code: ErrorCode::NotEmpty, message: format!("{path}: it is not empty") });
         }
-        Ok(self.disk.remove_directory(&local)?)
+        self.disk.remove_directory(&local)?;
+        Ok(true)
     }
 }
 

@@ -25,4 +25,5 @@ pub(crate) mod task;
 mod worker;
 pub(crate) mod world;
 
+pub(crate) use entry::clean_up;
 pub use entry::{run, run_with};

@@ -10,6 +10,7 @@ use situ_runtime::rpc::RpcError;
 use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId};
 use situ_wire::messages::executor::{Request as ExecutorRequest, Response as ExecutorResponse};
 use situ_wire::messages::scheduler::{Plan, Request, Response, StageOutput, TaskFailure, TaskOutcome, TaskSpec};
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::calls::wrong_answer;
@@ -202,6 +203,10 @@ impl<R: Runtime> Backend for WorkerBackend<R> {
 
     fn driver_files(&self) -> Option<&dyn Files> {
         None
+    }
+
+    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        unreachable!("only a driver makes room for output")
     }
 
     fn publication(&self, _: ActionId) -> OperationId {

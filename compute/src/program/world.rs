@@ -60,6 +60,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The file system, for what only the driver does; none in a worker.
     fn driver_files(&self) -> Option<&dyn Files>;
 
+    /// Notes that tasks will write below `output`, so that it is taken away should the job not succeed, even when its
+    /// driver is killed. Only a driver does.
+    fn writes_aside(&self, output: &DfsPath) -> Result<(), ProgramError>;
+
     /// Names the publication of an action's output: the same in every attempt at the driver.
     fn publication(&self, action: ActionId) -> OperationId;
 
@@ -96,8 +100,8 @@ pub(crate) trait Files: Send + Sync {
         operation: OperationId,
     ) -> Result<(), StorageError>;
 
-    /// Deletes a file or directory; fine if it is not there.
-    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<(), StorageError>;
+    /// Deletes a file or directory; whether it was there.
+    fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError>;
 }
 
 /// A file or directory.

@@ -180,6 +180,7 @@ mod tests {
     use situ_wire::ids::{ClientId, JobId, NodeName, OperationId};
     use situ_wire::messages::executor::LogName;
     use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Program, TaskMetrics};
+    use situ_wire::path::DfsPath;
     use situ_wire::time::TimeMs;
 
     use super::*;
@@ -217,7 +218,7 @@ mod tests {
             metrics: TaskMetrics::default(),
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
-        let golden: [(JobRecord, &[u8]); 4] = [
+        let golden: [(JobRecord, &[u8]); 6] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -228,6 +229,15 @@ mod tests {
                 JobRecord::Ended { status: Box::new(status), logs },
                 b"\x03\x02\x00\x04grep\x00\x03ada\x03\x02no\x01\x01\x02\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01\x02n1",
             ),
+            (
+                JobRecord::WritesAside {
+                    job: JobId(2),
+                    user: "ada".to_owned(),
+                    output: DfsPath::parse("/out").unwrap(),
+                },
+                b"\x04\x02\x03ada\x04/out",
+            ),
+            (JobRecord::Cleaned { job: JobId(2) }, b"\x05\x02"),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use situ::quickstart::count::WordCount;
 use situ::quickstart::text::TextMaker;
 use situ_tests::harness::TestCluster;
-use situ_wire::messages::scheduler::{JobState, Program};
+use situ_wire::ids::JobId;
+use situ_wire::messages::scheduler::{JobState, JobStatus, Program};
+use situ_wire::path::DfsPath;
 
 use crate::SITU;
 
@@ -129,11 +131,85 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
+/// Follows a job until its status is as wanted.
+async fn follow(situ: &TestCluster, job: JobId, wanted: impl Fn(&JobStatus) -> bool) -> JobStatus {
+    let scheduler = situ.session.client.scheduler();
+    let mut revision = 0;
+    loop {
+        let status = scheduler.changed_status(job, revision, Duration::from_secs(10)).await.unwrap();
+        if wanted(&status) {
+            return status;
+        }
+        assert!(!status.summary.state.is_final(), "{status:?}");
+        revision = status.revision;
+    }
+}
+
 /// Stores a program by running it once, with arguments with which it fails.
 async fn stored(situ: &TestCluster, program: &str, arguments: &[&str]) -> Program {
     let said = situ.situ(&[&["job", "submit", program], arguments].concat(), b"");
     assert_eq!(said.code, Some(1), "{said:?}");
     situ.session.client.scheduler().list().await.unwrap()[0].program.clone()
+}
+
+/// The processes that play a part of a job of this cluster.
+fn processes(situ: &TestCluster, job: JobId, role: &str) -> Vec<rustix::process::Pid> {
+    let marks = [
+        format!("SITU_JOB={job}"),
+        format!("SITU_ROLE={role}"),
+        format!("SITU_SCHEDULER={}", situ.cluster.scheduler.address()),
+    ];
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        // Processes come and go, and those of others cannot be read.
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        let Ok(arguments) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let is = |mark: &String| environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
+        let holds_another = arguments.split(|byte| *byte == 0).nth(1) == Some(b"shim");
+        if marks.iter().all(is) && !holds_another {
+            found.extend(
+                entry.file_name().to_str().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw),
+            );
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_killed_leaves_nothing_of_what_it_wrote_aside() {
+    let situ = TestCluster::start(SITU, 2, 1).await;
+    let program = stored(&situ, env!("CARGO_BIN_EXE_misbehaving"), &["error"]).await;
+    situ.put("/text", b"a b a\n").await;
+    let _ = situ.situ(&["job", "run", "wordcount", "/text", "/whole", "--reducers", "1"], b"").ok();
+    let (client, scheduler) = (&situ.session.client, situ.session.client.scheduler());
+    let output = DfsPath::parse("/out/of/it").unwrap();
+    let job = scheduler.submit(program, vec!["save".to_owned(), output.to_string()]).await.unwrap();
+    follow(&situ, job, |status| status.stages.iter().any(|stage| stage.done == 1 && stage.running == 1)).await;
+    let written = output.join("_temporary").unwrap().join(&job.to_string()).unwrap();
+    assert!(client.exists(&written).await.unwrap(), "it writes aside");
+    // Its driver cannot take it away any more.
+    for driver in processes(&situ, job, "driver") {
+        rustix::process::kill_process(driver, rustix::process::Signal::KILL).unwrap();
+    }
+    let _ = situ.situ(&["job", "kill", &job.to_string()], b"").ok();
+    until("what it wrote aside is taken away", async || (!client.exists(&output).await.unwrap()).then_some(())).await;
+    assert!(client.exists(&DfsPath::parse("/out/of").unwrap()).await.unwrap(), "what it only passed through stays");
+    assert_eq!(situ.read("/whole/part-00000").await.unwrap(), b"a\t2\nb\t1\n");
+    // So it is when nobody is there to do it until everything is started again.
+    let program = scheduler.status(job).await.unwrap().summary.program;
+    let job = scheduler.submit(program, vec!["save".to_owned(), output.to_string()]).await.unwrap();
+    follow(&situ, job, |status| status.stages.iter().any(|stage| stage.done == 1 && stage.running == 1)).await;
+    let mut situ = situ;
+    for node in &mut situ.cluster.nodes {
+        node.executor.take().unwrap().kill().await.unwrap();
+    }
+    let _ = situ.situ(&["job", "kill", &job.to_string()], b"").ok();
+    assert!(situ.session.client.exists(&output).await.unwrap());
+    let situ = situ.kill_all_and_restart().await;
+    situ.wait_for("safe mode ends", |report| report.safe_mode.is_none()).await;
+    let client = &situ.session.client;
+    until("what it wrote aside is taken away", async || (!client.exists(&output).await.unwrap()).then_some(())).await;
+    situ.stop().await;
 }
 
 /// Whether a process is gone. Whoever must reap it does so when it likes: until then it is a zombie.

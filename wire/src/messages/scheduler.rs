@@ -156,6 +156,19 @@ pub enum Request {
         /// Nothing, or the error that its program returned.
         error: Option<String>,
     },
+    /// A driver is about to let its tasks write below `output`, in the directory `_temporary/JOB` of it: should the job
+    /// fail or be ended, the scheduler sees to it that it is taken away, whatever becomes of the driver. Answer:
+    /// [`Response::Done`], once that is remembered.
+    WritesAside {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+        /// The directory that shall be the output.
+        output: DfsPath,
+    },
 }
 
 /// What a job runs.

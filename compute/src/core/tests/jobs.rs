@@ -1,9 +1,10 @@
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, JobId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, ExecutorId, JobId, PartitionId, ShuffleId};
 use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request};
+use situ_wire::path::DfsPath;
 
 use super::world::{JOB, World, flat, mapped, place, result, told_to_register, word_count};
-use crate::core::JobRecord;
+use crate::core::{Event, JobRecord};
 
 #[test]
 fn word_count_from_submission_to_end() {
@@ -277,4 +278,119 @@ fn a_scheduler_that_stood_still_gives_drivers_time_to_begin() {
     let secret = world.secret(JOB);
     let shown = world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 });
     assert_eq!(shown.last().unwrap(), "driver <- done");
+}
+
+/// A job of which the scheduler knows that it writes aside.
+fn writing() -> World {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    world.poll(1, Vec::new());
+    let secret = world.secret(job);
+    let aside = |attempt| Request::WritesAside { job, secret, attempt, output: DfsPath::parse("/out").unwrap() };
+    let shown = world.driver(aside(0));
+    assert_eq!(shown, ["append 4: job-1 writes to /out", "driver <- done, after record 4"]);
+    assert_eq!(world.driver(aside(0)), ["driver <- done"]);
+    assert!(world.driver(aside(1))[0].starts_with("driver <- LeaseLost"));
+    world
+}
+
+fn kill(job: JobId) -> Request {
+    Request::Kill { job, reason: "enough".to_owned() }
+}
+
+/// The run that takes away what the first job wrote aside has ended on an executor; what comes of it.
+fn cleaned(world: &mut World, number: u32, run: u32, error: Option<&str>) -> Vec<String> {
+    let attempt = (1 << 31) + run;
+    let error = error.map(str::to_owned);
+    let mut shown = world.poll(number, vec![ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: false }]);
+    shown.retain(|line| !line.ends_with("<- nothing to do"));
+    shown
+}
+
+#[test]
+fn what_a_killed_job_wrote_aside_is_taken_away_and_looked_for_once_more() {
+    let mut world = writing();
+    assert_eq!(
+        world.user(kill(JOB)),
+        [
+            r#"append 5: job-1 Killed { reason: "enough" }"#,
+            "ada <- done, after record 5",
+            "n1 <- end job-1, clean up /out of job-1 as ada"
+        ]
+    );
+    world.poll(1, Vec::new());
+    assert_eq!(cleaned(&mut world, 1, 0, None), ["n1 <- end job-1"]);
+    // What is told of a run that is not under way counts for nothing.
+    assert_eq!(cleaned(&mut world, 2, 0, Some("late")), [""; 0]);
+    world.poll(1, Vec::new());
+    // A process of it may have made something in its last moment.
+    assert_eq!(world.live(&[1, 2, 3, 4], 9_900), [""; 0]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 100), ["n1 <- clean up /out of job-1 as ada"]);
+    let shown = cleaned(&mut world, 1, 1, None);
+    assert_eq!(shown, ["append 6: job-1 is cleaned up", "n1 <- end job-1"]);
+    world.poll(1, Vec::new());
+    assert_eq!(world.live(&[1, 2, 3, 4], 700_000), [""; 0]);
+    assert_eq!(world.status(JOB).summary.state, JobState::Killed { reason: "enough".to_owned() });
+}
+
+#[test]
+fn what_a_job_that_succeeded_wrote_aside_is_its_driver_s_to_take_away() {
+    let mut world = writing();
+    let secret = world.secret(JOB);
+    assert_eq!(
+        world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error: None }),
+        ["append 5: job-1 Succeeded", "driver <- done, after record 5", "n1 <- end job-1"]
+    );
+    world.poll(1, Vec::new());
+    assert_eq!(world.live(&[1, 2, 3, 4], 30_000), [""; 0]);
+    world.restart();
+    world.join(1, 1);
+    world.poll(1, Vec::new());
+    assert_eq!(world.live(&[1], 30_000), [""; 0]);
+}
+
+#[test]
+fn a_clean_up_is_tried_again_after_failures_elsewhere_and_by_the_next_scheduler() {
+    let mut world = writing();
+    world.user(kill(JOB));
+    world.poll(1, Vec::new());
+    cleaned(&mut world, 1, 0, Some("the namenode is away"));
+    world.poll(1, Vec::new());
+    assert_eq!(world.live(&[1, 2, 3, 4], 4_900), [""; 0]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 100), ["n1 <- clean up /out of job-1 as ada"]);
+    // Its executor dies.
+    world.event(Event::Disconnected { executor: ExecutorId(1) });
+    assert_eq!(world.live(&[2, 3, 4], 1_000), ["n2 <- clean up /out of job-1 as ada"]);
+    world.live(&[2, 3, 4], 10_000);
+    // So does the scheduler; what it had appended is enough, and so is what it would have written in its place.
+    let snapshot = world.scheduler.snapshot();
+    for records in [world.records.clone(), snapshot.clone(), [world.records.clone(), snapshot].concat()] {
+        world.records = records;
+        world.restart();
+        assert_eq!(world.join(3, 1), ["n3 <- registered"]);
+        assert_eq!(world.poll(3, Vec::new()), ["n3 <- clean up /out of job-1 as ada"]);
+    }
+    world.poll(3, Vec::new());
+    let shown = cleaned(&mut world, 3, 0, None);
+    assert!(shown[0].ends_with(": job-1 is cleaned up"), "{shown:?}");
+    world.restart();
+    world.join(3, 1);
+    world.poll(3, Vec::new());
+    assert_eq!(world.live(&[3], 30_000), [""; 0]);
+}
+
+#[test]
+fn an_unfinished_job_keeps_what_it_writes_aside_through_restarts() {
+    let mut world = writing();
+    let snapshot = world.scheduler.snapshot();
+    // What is left of a journal that was cut before the snapshot may tell of a job before it is known.
+    let aside = world.records[3].clone();
+    assert!(matches!(aside, JobRecord::WritesAside { .. }));
+    world.records = [vec![aside], snapshot].concat();
+    world.restart();
+    world.join(2, 1);
+    assert_eq!(world.poll(2, Vec::new()), ["n2 <- drive job-1 1"]);
+    world.poll(2, Vec::new());
+    let shown = world.user(kill(JOB));
+    assert!(shown.contains(&"n2 <- end job-1, clean up /out of job-1 as ada".to_owned()), "{shown:?}");
 }

@@ -1,5 +1,6 @@
 //! Many random histories: executors die, hang and return, answers get lost, tasks fail, the scheduler itself starts
-//! again. Every job must end, with each partition's result there once; the same seed must give the same history.
+//! again. Every job must end, with each partition's result there once, and nothing that it wrote aside may stay; the same
+//! seed must give the same history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,10 +14,11 @@ use situ_wire::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, JobState, MapOutput, Plan, Program, Request, Response, StageOutput,
     TaskDone, TaskFailure, TaskOutcome, TaskSpec,
 };
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::world::{place, registration, word_count};
-use crate::core::{CallId, Caller, Effect, Event, JobRecord, RecordId, Scheduler, SchedulingPolicy};
+use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, RecordId, Scheduler, SchedulingPolicy};
 
 const EXECUTORS: u32 = 5;
 const JOBS: u64 = 3;
@@ -52,6 +54,7 @@ impl Random {
 enum Who {
     Client(u64),
     Follower(JobId),
+    Killer(u64),
     /// With the number of the poll, and of the last event that it told.
     Poll {
         executor: u32,
@@ -64,6 +67,9 @@ enum Who {
         life: u64,
     },
     Begin {
+        process: Driver,
+    },
+    Aside {
         process: Driver,
     },
     Action {
@@ -92,12 +98,29 @@ struct Driver {
 #[derive(Clone, Debug)]
 enum Happens {
     Submit(u64),
+    Kill(u64),
+    /// A driver makes the directory in which its tasks write aside.
+    Makes(Driver),
+    /// A run that takes away what a job wrote aside comes to its end.
+    Cleans(Driver),
     Call(Who, Box<Request>),
     Synced(RecordId),
     Disconnected(ExecutorId),
-    PollAgain { executor: u32, life: u64 },
-    TaskEnds { executor: u32, life: u64, attempt: TaskAttemptId, outcome: TaskOutcome },
-    Tells { executor: u32, life: u64, event: ExecutorEvent },
+    PollAgain {
+        executor: u32,
+        life: u64,
+    },
+    TaskEnds {
+        executor: u32,
+        life: u64,
+        attempt: TaskAttemptId,
+        outcome: TaskOutcome,
+    },
+    Tells {
+        executor: u32,
+        life: u64,
+        event: ExecutorEvent,
+    },
     Fault,
     Return(u32),
 }
@@ -148,6 +171,8 @@ struct Simulation {
     next_executor: u128,
     submitted: BTreeMap<u64, JobId>,
     ended: BTreeMap<JobId, JobState>,
+    /// Jobs that have a directory in which they write aside.
+    aside: BTreeSet<JobId>,
     trace: blake3::Hasher,
     lost: usize,
 }
@@ -191,6 +216,7 @@ impl Simulation {
             next_executor: 0,
             submitted: BTreeMap::new(),
             ended: BTreeMap::new(),
+            aside: BTreeSet::new(),
             trace: blake3::Hasher::new(),
             lost: 0,
         };
@@ -200,6 +226,7 @@ impl Simulation {
         for job in 1..=JOBS {
             simulation.later(2_000 * job, Happens::Submit(job));
         }
+        simulation.later(20_000, Happens::Kill(JOBS));
         simulation.later(3_000, Happens::Fault);
         simulation
     }
@@ -216,11 +243,12 @@ impl Simulation {
     }
 
     fn run(&mut self, seed: u64) {
-        while self.ended.len() < usize::try_from(JOBS).unwrap() {
+        while self.ended.len() < usize::try_from(JOBS).unwrap() || !self.aside.is_empty() {
             let next = self.heap.first_key_value().map_or(TimeMs::NEVER, |((at, _), _)| *at);
             let due = self.scheduler.poll_timeout().unwrap_or(TimeMs::NEVER);
             self.now = self.now.max(next.min(due));
-            assert!(self.now < END, "seed {seed}: jobs do not end: {:?}", self.scheduler);
+            let left = &self.aside;
+            assert!(self.now < END, "seed {seed}: jobs do not end, or leave {left:?}: {:?}", self.scheduler);
             if due <= self.now {
                 self.scheduler.handle_timeout(self.now);
             } else if let Some((_, what)) = self.heap.pop_first() {
@@ -237,6 +265,30 @@ impl Simulation {
                 let operation = OperationId { client: ClientId(9), sequence };
                 let program = Program::BuiltIn { name: "wordcount".to_owned() };
                 self.call(Who::Client(sequence), Request::Submit { program, arguments: Vec::new(), operation });
+            }
+            Happens::Kill(sequence) => match self.submitted.get(&sequence) {
+                Some(job) => self.call(Who::Killer(sequence), Request::Kill { job: *job, reason: "enough".to_owned() }),
+                None => self.later(1_000, Happens::Kill(sequence)),
+            },
+            Happens::Makes(process) => {
+                if self.runs(process) {
+                    self.aside.insert(process.job);
+                    self.run_action(process, 0);
+                }
+            }
+            Happens::Cleans(process) => {
+                if self.runs(process) {
+                    let Driver { executor, job, attempt, .. } = process;
+                    let failed = self.now < FAULTS_END && self.random.percent(30);
+                    let error = failed.then(|| "the namenode is away".to_owned());
+                    if !failed {
+                        self.aside.remove(&job);
+                    }
+                    let executor = self.executors.get_mut(&executor).unwrap();
+                    executor.drivers.remove(&(job, attempt));
+                    executor.tell(ExecutorEvent::DriverEnded { job, attempt, error, retry: false });
+                    self.poll(process.executor, process.life);
+                }
             }
             Happens::Call(who, request) => {
                 if self.is_alive(&who) {
@@ -261,7 +313,7 @@ impl Simulation {
     fn is_alive(&self, who: &Who) -> bool {
         let lives = |executor: &u32, life: u64| self.executors[executor].alive && self.executors[executor].life == life;
         match who {
-            Who::Client(_) | Who::Follower(_) => true,
+            Who::Client(_) | Who::Follower(_) | Who::Killer(_) => true,
             Who::Poll { executor, life, number, .. } => {
                 lives(executor, *life) && self.executors[executor].last_poll == *number
             }
@@ -269,7 +321,7 @@ impl Simulation {
             Who::Reducer { executor, life, task } => {
                 lives(executor, *life) && self.executors[executor].running.contains(&task.attempt)
             }
-            Who::Begin { process } | Who::Action { process, .. } | Who::End { process } => {
+            Who::Begin { process } | Who::Aside { process } | Who::Action { process, .. } | Who::End { process } => {
                 let here = &self.executors[&process.executor];
                 lives(&process.executor, process.life) && here.drivers.contains(&(process.job, process.attempt))
             }
@@ -280,11 +332,11 @@ impl Simulation {
         self.next_call += 1;
         let call = CallId(self.next_call);
         let (role, name) = match &who {
-            Who::Client(_) | Who::Follower(_) => (Role::User, "ada".to_owned()),
+            Who::Client(_) | Who::Follower(_) | Who::Killer(_) => (Role::User, "ada".to_owned()),
             Who::Poll { executor, .. } | Who::Register { executor, .. } | Who::Reducer { executor, .. } => {
                 (Role::Executor, format!("n{executor}"))
             }
-            Who::Begin { process } | Who::Action { process, .. } | Who::End { process } => {
+            Who::Begin { process } | Who::Aside { process } | Who::Action { process, .. } | Who::End { process } => {
                 (Role::Executor, format!("n{}", process.executor))
             }
         };
@@ -357,7 +409,9 @@ impl Simulation {
                 self.commanded(executor, life, last, commands);
             }
             (Who::Register { executor, life }, Ok(Response::Registered { .. })) => self.poll(executor, life),
-            (Who::Begin { process }, Ok(_)) => self.run_action(process, 0),
+            (Who::Begin { process }, Ok(_)) => self.write_aside(process),
+            (Who::Aside { process }, Ok(_)) => self.later(500, Happens::Makes(process)),
+            (Who::Killer(_), Ok(_)) => {}
             (Who::Action { process, action }, Ok(Response::Action(ActionResult::Done(results)))) => {
                 let expected = plan(0, process.job, action).stages[1].partitions;
                 let expected: Vec<Bytes> =
@@ -384,7 +438,10 @@ impl Simulation {
             }
             // The job has ended, or begun anew: its processes are ended soon.
             (Who::Reducer { .. }, Err(_)) => {}
-            (Who::End { process } | Who::Begin { process } | Who::Action { process, .. }, _) => {
+            (
+                Who::End { process } | Who::Begin { process } | Who::Aside { process } | Who::Action { process, .. },
+                _,
+            ) => {
                 self.executors.get_mut(&process.executor).unwrap().drivers.remove(&(process.job, process.attempt));
             }
             (who, result) => panic!("{who:?} was told {result:?}"),
@@ -399,6 +456,8 @@ impl Simulation {
             Who::Poll { executor, life, .. } => self.later(100, Happens::PollAgain { executor, life }),
             Who::Register { executor, life } => self.register(executor, life),
             Who::Begin { process } => self.begin(process),
+            Who::Aside { process } => self.write_aside(process),
+            Who::Killer(sequence) => self.later(100, Happens::Kill(sequence)),
             Who::Action { process, action } => self.run_action(process, action),
             Who::End { process } => self.run_action(process, ACTIONS),
             Who::Reducer { executor, life, task } => self.fetch(executor, life, task),
@@ -407,6 +466,19 @@ impl Simulation {
 
     fn follow(&mut self, job: JobId, seen: u64) {
         self.later(20, Happens::Call(Who::Follower(job), Box::new(Request::Status { job, seen })));
+    }
+
+    /// Whether a driver's process is there.
+    fn runs(&self, Driver { executor, life, job, attempt, .. }: Driver) -> bool {
+        let executor = &self.executors[&executor];
+        executor.alive && executor.life == life && executor.drivers.contains(&(job, attempt))
+    }
+
+    fn write_aside(&mut self, process: Driver) {
+        let Driver { job, secret, attempt, .. } = process;
+        let output = DfsPath::parse(&format!("/{job}")).unwrap();
+        let request = Request::WritesAside { job, secret, attempt, output };
+        self.later(50, Happens::Call(Who::Aside { process }, Box::new(request)));
     }
 
     fn begin(&mut self, process: Driver) {
@@ -422,6 +494,8 @@ impl Simulation {
             let request = Request::RunAction { job, secret, attempt, action: ActionId(action), plan };
             (Who::Action { process, action }, request)
         } else {
+            // Publishing takes it away.
+            self.aside.remove(&job);
             (Who::End { process }, Request::DriverEnd { job, secret, attempt, error: None })
         };
         self.later(50, Happens::Call(who, Box::new(request)));
@@ -468,12 +542,19 @@ impl Simulation {
         let executor = self.executors.get_mut(&number).unwrap();
         let mut tasks = Vec::new();
         let mut drivers = Vec::new();
+        let mut cleaning = Vec::new();
         for (at, command) in commands.into_iter().filter(|(at, _)| *at > executor.seen).collect::<Vec<_>>() {
             executor.seen = at;
             match command {
                 ExecutorCommand::StartDriver { job, attempt } => {
                     executor.drivers.insert((job.job, attempt));
-                    drivers.push(Driver { executor: number, life, job: job.job, attempt, secret: job.secret });
+                    let process = Driver { executor: number, life, job: job.job, attempt, secret: job.secret };
+                    if job.program.name() == CLEAN_UP {
+                        assert_eq!(job.arguments, [format!("/{}", job.job)], "what was written aside is named");
+                        cleaning.push(process);
+                    } else {
+                        drivers.push(process);
+                    }
                 }
                 ExecutorCommand::EndDriver { job, attempt } => {
                     executor.drivers.remove(&(job, attempt));
@@ -499,6 +580,9 @@ impl Simulation {
         assert!(executor.seen <= last.max(executor.seen), "numbers rise");
         for process in drivers {
             self.begin(process);
+        }
+        for process in cleaning {
+            self.later(1_000, Happens::Cleans(process));
         }
         for (_, task) in tasks {
             match task.output {
@@ -657,7 +741,8 @@ fn every_job_ends_whatever_happens() {
         lost += more;
         for (job, state) in ended {
             let unlucky = matches!(&state, JobState::Failed { reason } if reason.contains("failed, the 4th time"));
-            assert!(state == JobState::Succeeded || unlucky, "seed {seed}: {job} ended with {state:?}");
+            let killed = matches!(state, JobState::Killed { .. });
+            assert!(state == JobState::Succeeded || unlucky || killed, "seed {seed}: {job} ended with {state:?}");
         }
     }
     // A simulation in which nothing goes wrong shows nothing.

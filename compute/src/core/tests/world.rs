@@ -15,7 +15,7 @@ use situ_wire::messages::scheduler::{
 };
 use situ_wire::time::TimeMs;
 
-use crate::core::{CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy};
+use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy};
 
 /// How long a call waits in these tests; the core answers after 7 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -341,6 +341,8 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Began { life, next } => format!("life {life}, next {next}"),
         JobRecord::Submitted { job, user, .. } => format!("{job} of {user}"),
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
+        JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
+        JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
     }
 }
@@ -374,11 +376,14 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
 
 fn show_command(command: &ExecutorCommand) -> String {
     match command {
+        ExecutorCommand::StartDriver { job, .. } if job.program.name() == CLEAN_UP => {
+            format!("clean up {} of {} as {}", job.arguments.join(" "), job.job, job.user)
+        }
+        ExecutorCommand::EndDriver { job, attempt } => format!("end driver {job} {attempt}"),
         ExecutorCommand::StartDriver { job, attempt } => format!("drive {} {attempt}", job.job),
         ExecutorCommand::RunTask { task, .. } => format!("run {} {:?}", show_attempt(task.attempt), task.locality),
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
-        ExecutorCommand::EndDriver { job, attempt } => format!("end driver {job} {attempt}"),
     }
 }
 

@@ -121,6 +121,7 @@ fn requests(book: &mut Book) {
             reduce: (PartitionId(1), PartitionId(4)),
         },
         DriverEnd => Request::DriverEnd { job: JOB, secret: SECRET, attempt: 1, error: Some(text("no input")) },
+        WritesAside => Request::WritesAside { job: JOB, secret: SECRET, attempt: 1, output: path("/out") },
     });
 }
 

@@ -1,0 +1,212 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::ids::{ExecutorId, JobId};
+use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, Program, Response};
+use situ_wire::path::DfsPath;
+use situ_wire::time::TimeMs;
+
+use super::JobRecord;
+use super::calls::Outcome;
+use super::executor::Executor;
+use super::scheduler::Scheduler;
+
+/// The program that takes away what a job wrote aside; every executor has it. Its arguments are the outputs.
+pub const CLEAN_UP: &str = "clean-up";
+
+/// For how long after a job's end a process of it may still make something: what was taken away before is looked at again.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How long one run of the program may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The first and the longest wait after one that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+/// After so many that failed it is given up: whoever submitted the job may have no right any more to what it wrote.
+const ATTEMPTS: u32 = 64;
+/// The attempts at a driver are numbered below it, so that neither is taken for the other.
+const FIRST_ATTEMPT: u32 = 1 << 31;
+/// How long the outputs of one run may be together: an operating system takes no more than so many arguments.
+const ARGUMENTS_LEN_BYTES: usize = 64 << 10;
+
+/// What a job that has ended without success may have left in the file system.
+///
+/// The executors have the right to take it away, the scheduler has not: they run programs as who submitted the job. So it
+/// is done by one more program of the job, which runs where a driver would.
+#[derive(Debug)]
+pub(super) struct Cleaning {
+    user: String,
+    outputs: BTreeSet<DfsPath>,
+    /// When the job ended; the beginning of time if that was in an earlier life of the scheduler.
+    ended: TimeMs,
+    /// The run that is under way.
+    run: Option<Run>,
+    /// When the next one may begin.
+    next: TimeMs,
+    begun: u32,
+    failed: u32,
+}
+
+#[derive(Debug)]
+struct Run {
+    executor: ExecutorId,
+    attempt: u32,
+    since: TimeMs,
+    outputs: Vec<DfsPath>,
+}
+
+impl Cleaning {
+    /// The records that bring it back.
+    pub(super) fn records(&self, job: JobId) -> impl Iterator<Item = JobRecord> {
+        let aside =
+            move |output: &DfsPath| JobRecord::WritesAside { job, user: self.user.clone(), output: output.clone() };
+        self.outputs.iter().map(aside)
+    }
+
+    /// What the next run takes.
+    fn batch(&self) -> Vec<DfsPath> {
+        let mut len = 0;
+        let fits = |output: &&DfsPath| {
+            len += output.as_str().len() + 1;
+            len <= ARGUMENTS_LEN_BYTES
+        };
+        self.outputs.iter().take_while(fits).cloned().collect()
+    }
+
+    fn fail(&mut self, now: TimeMs) {
+        let wait = BACKOFF.0.saturating_mul(1 << self.failed.min(16)).min(BACKOFF.1);
+        self.failed += 1;
+        (self.run, self.next) = (None, now + wait);
+    }
+}
+
+impl Scheduler {
+    /// A driver is about to let its tasks write aside.
+    pub(super) fn writes_aside(&mut self, job: JobId, output: DfsPath) -> Outcome {
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        if let Some(record) = found.outputs.get(&output) {
+            return Ok(Some((Response::Done, *record)));
+        }
+        if found.outputs.len() >= self.policy.outputs {
+            return Err(RemoteError::new(
+                ErrorCode::TooMuch,
+                output,
+                format!(
+                    "{job} has saved to {} directories already, which is the most for one job",
+                    found.outputs.len()
+                ),
+            ));
+        }
+        let user = found.launch.user.clone();
+        let record = self.append(JobRecord::WritesAside { job, user, output: output.clone() });
+        if let Some(found) = self.jobs.get_mut(&job) {
+            found.outputs.insert(output, Some(record));
+        }
+        Ok(Some((Response::Done, Some(record))))
+    }
+
+    /// A job has ended without success: what it wrote aside below `outputs` must be taken away.
+    pub(super) fn clean_up(&mut self, ended: TimeMs, job: JobId, user: &str, outputs: BTreeSet<DfsPath>) {
+        if outputs.is_empty() {
+            return;
+        }
+        let cleaning = self.cleaning.entry(job).or_insert_with(|| Cleaning {
+            user: user.to_owned(),
+            outputs: BTreeSet::new(),
+            ended,
+            run: None,
+            next: ended,
+            begun: 0,
+            failed: 0,
+        });
+        cleaning.outputs.extend(outputs);
+    }
+
+    /// All records are read: what stood before its own job in them is the job's.
+    pub(super) fn replayed(&mut self) {
+        for (id, job) in &mut self.jobs {
+            let aside = self.cleaning.remove(id).map(|cleaning| cleaning.outputs).unwrap_or_default();
+            job.outputs.extend(aside.into_iter().map(|output| (output, None)));
+        }
+    }
+
+    /// Places the runs whose time has come on the least busy executors.
+    pub(super) fn place_clean_ups(&mut self, now: TimeMs) {
+        let due = |cleaning: &Cleaning| cleaning.run.is_none() && cleaning.next <= now;
+        let jobs: Vec<JobId> =
+            self.cleaning.iter().filter(|(_, cleaning)| due(cleaning)).map(|(job, _)| *job).collect();
+        for job in jobs {
+            let secret = self.secret(job);
+            let busy = |(id, executor): &(ExecutorId, &Executor)| (executor.drivers.len(), executor.load(), *id);
+            let Some((executor, _)) = self.executors.live().min_by_key(busy) else { return };
+            let Some(cleaning) = self.cleaning.get_mut(&job) else { continue };
+            let attempt = FIRST_ATTEMPT + cleaning.begun;
+            let outputs = cleaning.batch();
+            let launch = JobLaunch {
+                job,
+                secret,
+                user: cleaning.user.clone(),
+                program: Program::BuiltIn { name: CLEAN_UP.to_owned() },
+                arguments: outputs.iter().map(ToString::to_string).collect(),
+            };
+            cleaning.begun += 1;
+            cleaning.run = Some(Run { executor, attempt, since: now, outputs });
+            self.executors.command(executor, ExecutorCommand::StartDriver { job: launch, attempt });
+        }
+    }
+
+    /// When a run must begin or have ended.
+    pub(super) fn next_clean_up(&self) -> Option<TimeMs> {
+        let anywhere = self.executors.live().next().is_some();
+        let due = |cleaning: &Cleaning| match &cleaning.run {
+            Some(run) => Some(run.since + PATIENCE),
+            None => anywhere.then_some(cleaning.next),
+        };
+        self.cleaning.values().filter_map(due).min()
+    }
+
+    /// Gives up runs that take too long.
+    pub(super) fn judge_clean_ups(&mut self, now: TimeMs) {
+        for (job, cleaning) in &mut self.cleaning {
+            if let Some(Run { executor, .. }) = cleaning.run.as_ref().filter(|run| run.since + PATIENCE <= now) {
+                self.executors.command(*executor, ExecutorCommand::EndJob { job: *job });
+                cleaning.fail(now);
+            }
+        }
+    }
+
+    /// An executor is dead: what ran there begins elsewhere.
+    pub(super) fn lose_clean_ups(&mut self, now: TimeMs, executor: ExecutorId) {
+        for cleaning in self.cleaning.values_mut() {
+            if cleaning.run.as_ref().is_some_and(|run| run.executor == executor) {
+                (cleaning.run, cleaning.next) = (None, now);
+            }
+        }
+    }
+
+    /// A process of a job that has ended is gone: perhaps the run that is under way.
+    pub(super) fn clean_up_ended(
+        &mut self,
+        now: TimeMs,
+        executor: ExecutorId,
+        (job, attempt): (JobId, u32),
+        error: Option<String>,
+    ) {
+        let Some(cleaning) = self.cleaning.get_mut(&job) else { return };
+        let this = |run: &mut Run| run.executor == executor && run.attempt == attempt;
+        let Some(run) = cleaning.run.take_if(this) else { return };
+        // Its directories there can go.
+        self.executors.command(executor, ExecutorCommand::EndJob { job });
+        let settled = cleaning.ended + SETTLE;
+        if error.is_some() {
+            cleaning.fail(now);
+        } else if run.since < settled {
+            cleaning.next = settled;
+        } else {
+            run.outputs.iter().for_each(|output| drop(cleaning.outputs.take(output)));
+        }
+        if cleaning.outputs.is_empty() || cleaning.failed >= ATTEMPTS {
+            self.cleaning.remove(&job);
+            self.append(JobRecord::Cleaned { job });
+        }
+    }
+}
