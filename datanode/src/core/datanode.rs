@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use situ_wire::messages::namenode::{
 };
 use situ_wire::time::TimeMs;
 
-use super::replicas::Replicas;
+use super::replicas::{ReplicaState, Replicas};
 use super::reporter::{Call, Reporter, Slice};
 use super::scrub::{Next, Scrub};
 use super::volumes::Volumes;
@@ -82,6 +82,8 @@ pub struct Core {
     replicas: Replicas,
     reporter: Reporter,
     scrubs: BTreeMap<StorageId, Scrub>,
+    /// Final replicas that the namenode doubts: it is told when they are good.
+    doubted: BTreeSet<Block>,
     copies: VecDeque<Copy>,
     copying: usize,
     reads: usize,
@@ -112,6 +114,7 @@ impl Core {
             replicas,
             reporter: Reporter::new(now),
             scrubs,
+            doubted: BTreeSet::new(),
             copies: VecDeque::new(),
             copying: 0,
             reads: 0,
@@ -224,10 +227,33 @@ impl Core {
         }
     }
 
+    /// The namenode doubts a replica.
+    fn verify(&mut self, block: Block) {
+        let replica = self.replicas.get(block.id).filter(|replica| replica.generation == block.generation);
+        match replica.map(|replica| replica.state) {
+            Some(ReplicaState::Finalized) => {
+                self.doubted.insert(block);
+                self.suspect(block);
+            }
+            Some(ReplicaState::Corrupt) => self.replicas.changes.push(ReplicaChange::Corrupt { block }),
+            // What becomes of it is told.
+            Some(ReplicaState::BeingWritten { .. } | ReplicaState::Abandoned { .. } | ReplicaState::Deleting) => {}
+            None => self.replicas.changes.push(ReplicaChange::Deleted { block }),
+        }
+    }
+
     /// What reading a final replica showed.
     fn judge(&mut self, storage: StorageId, block: Block, verdict: &Verdict) {
+        let doubted = self.doubted.remove(&block);
         match verdict {
-            Verdict::Good => {}
+            Verdict::Good => {
+                if let Ok((storage, len_bytes)) = self.replicas.final_replica(block)
+                    && doubted
+                {
+                    let replica = ReportedReplica { block, len_bytes };
+                    self.replicas.changes.push(ReplicaChange::Received { storage, replica });
+                }
+            }
             Verdict::Corrupt(_) => self.replicas.found_corrupt(storage, block),
             Verdict::Gone => self.replicas.found_gone(storage, block),
             Verdict::DiskFailed(_) => {
@@ -266,7 +292,10 @@ impl Core {
                 let (block, rate_bytes) = match next {
                     Next::Suspect(block) => match self.replicas.final_replica(block) {
                         Ok(_) => (block, None),
-                        Err(_) => continue,
+                        Err(_) => {
+                            self.doubted.remove(&block);
+                            continue;
+                        }
                     },
                     Next::After(cursor) => match self.replicas.final_on(storage, cursor).next() {
                         Some(replica) => {
@@ -398,6 +427,7 @@ impl Core {
             }
             DatanodeCommand::Register => self.reporter.register_again(now),
             DatanodeCommand::Report => self.reporter.report_all(self.replicas.volumes.working()),
+            DatanodeCommand::Verify { blocks } => blocks.into_iter().for_each(|block| self.verify(block)),
         }
     }
 }

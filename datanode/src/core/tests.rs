@@ -483,6 +483,30 @@ fn the_scrubber_goes_round_and_a_suspect_comes_first() {
     assert_eq!(core.replicas().final_replica(block(1, 5)).unwrap_err().code, ErrorCode::Corrupt);
 }
 
+#[test]
+fn a_replica_that_the_namenode_doubts_is_verified_and_told_of() {
+    let mut core = quiet(&[(block(1, 5), 300), (block(2, 5), 10)]);
+    let blocks = vec![block(1, 5), block(2, 4), block(3, 5)];
+    let asked = answer(1, CallKind::Heartbeat, Ok(commands(vec![DatanodeCommand::Verify { blocks }])));
+    let verify = Effect::Verify { storage: ONE, block: block(1, 5), rate_bytes: None };
+    assert_eq!(step(&mut core, T0, asked), [Effect::TokenKey(KEY), verify]);
+    let verified = |verdict| Event::Verified { storage: ONE, block: block(1, 5), verdict };
+    assert_eq!(step(&mut core, T0, verified(Verdict::Good)), []);
+    let replica = ReportedReplica { block: block(1, 5), len_bytes: 300 };
+    let changes = vec![
+        ReplicaChange::Deleted { block: block(2, 4) },
+        ReplicaChange::Deleted { block: block(3, 5) },
+        ReplicaChange::Received { storage: ONE, replica },
+    ];
+    let call = CallId { session: 1, kind: CallKind::Changes };
+    let told = Effect::Call { call, request: Request::DatanodeBlockChanges { id: DatanodeId(7), changes } };
+    let (now, effects) = tick(&mut core);
+    assert_eq!(effects, [told]);
+    // It was asked once: a later pass of the scrubber says nothing of a good replica.
+    assert_eq!(step(&mut core, now, answer(1, CallKind::Changes, Ok(Response::Done))), []);
+    assert_eq!(step(&mut core, now, verified(Verdict::Good)), []);
+}
+
 /// Whatever comes in whatever order, the invariants hold, every request is answered once, and no two writers have the
 /// same replica at once.
 #[test]

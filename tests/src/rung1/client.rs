@@ -304,7 +304,8 @@ impl World {
                 if let Err(wrong) = integrity::check(located.block, root_of(located.block.id), stored.root) {
                     self.violated(wrong);
                 }
-            } else {
+            }
+            if stored.root != expected || self.chance.permille(self.settings.slander_permille) {
                 let request = Request::ReportCorrupt { block: located.block, datanode: location.id };
                 self.call(Party::Client { at, run }, request, TxId(0));
             }

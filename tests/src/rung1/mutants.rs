@@ -27,6 +27,8 @@ pub(super) enum Mutant {
     DropCopies,
     /// Commands to delete get lost.
     DropDeletions,
+    /// Commands to verify what a reader doubts get lost.
+    DropVerifications,
     /// A datanode is told to delete what it should keep.
     DeleteUnasked,
     /// Commands are given again and again.

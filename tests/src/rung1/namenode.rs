@@ -337,7 +337,7 @@ impl World {
                         self.oracle.ordered(now, self.datanodes[at].me.id, *block);
                     }
                 }
-                DatanodeCommand::Register | DatanodeCommand::Report => continue,
+                DatanodeCommand::Register | DatanodeCommand::Report | DatanodeCommand::Verify { .. } => continue,
             }
             self.namenode.last_command = format!("{command:?} to {}", self.datanodes[at].me.id);
             if self.trace.is_shown {
@@ -505,6 +505,9 @@ impl World {
             }
             Some(Mutant::DropDeletions) => {
                 commands.retain(|command| !matches!(command, DatanodeCommand::Invalidate { .. }));
+            }
+            Some(Mutant::DropVerifications) => {
+                commands.retain(|command| !matches!(command, DatanodeCommand::Verify { .. }));
             }
             Some(Mutant::RepeatCommands) => {
                 let id = self.datanodes[at].me.id;

@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) broken_write_permille: u64,
     /// How often a writer does not hear that a replica is final.
     pub(super) lost_ack_permille: u64,
+    /// How often a reader takes a good replica for a bad one.
+    pub(super) slander_permille: u64,
     /// The longest time from an append to its sync.
     pub(super) sync_ms: u64,
     /// How often a slice of an image cannot be written.
@@ -92,6 +94,7 @@ impl Settings {
             overtaking: chance.permille(500),
             broken_write_permille: bad(chance, 200),
             lost_ack_permille: bad(chance, 150),
+            slander_permille: bad(chance, 500),
             sync_ms: *chance.pick(&[1, 10, 200]).expect("three"),
             image_failure_permille: bad(chance, 100),
             pause_ms: *chance.pick(&[500, 2_000, 8_000]).expect("three"),
@@ -106,6 +109,7 @@ impl Settings {
         self.slow_permille = 0;
         self.broken_write_permille = 0;
         self.lost_ack_permille = 0;
+        self.slander_permille = 0;
         self.image_failure_permille = 0;
     }
 }

@@ -96,6 +96,7 @@ mutants! {
     replicas_acknowledged_before_they_are_final: AckBeforeFinal breaks Durable;
     copies_that_are_not_made: DropCopies breaks Liveness;
     deletions_that_are_not_made: DropDeletions breaks Liveness;
+    doubts_that_nobody_looks_into: DropVerifications breaks Liveness;
     deletions_that_nobody_asked_for: DeleteUnasked breaks Fencing | Durable;
     deletions_of_any_life: DeleteAnyLife breaks Fencing;
     commands_given_again_and_again: RepeatCommands breaks Liveness;

@@ -302,6 +302,12 @@ pub enum DatanodeCommand {
     Register,
     /// Send a full block report of every volume.
     Report,
+    /// Read replicas again, each in that life of its block: a reader found them corrupt. Each is then told of as a change:
+    /// received if it is good, corrupt if it is not, deleted if it is not there.
+    Verify {
+        /// Which.
+        blocks: Vec<Block>,
+    },
 }
 
 /// An answer of the namenode.

@@ -12,6 +12,8 @@ pub(crate) struct CorruptReplica {
     pub(crate) storage: StorageIndex,
     /// The life in which the datanode has it.
     pub(crate) generation: GenerationStamp,
+    /// Whether only a reader says so. Its datanode is asked, and until it has confirmed that, the replica stays.
+    pub(crate) doubted: bool,
 }
 
 /// Replicas that are not good. Each is kept until there are enough good ones: it may be the best that is left.
@@ -30,6 +32,13 @@ impl CorruptReplicas {
             return &[];
         }
         self.0.get(&block).map_or(&[], Vec::as_slice)
+    }
+
+    /// A replica's datanode says as well that it is not good. Whether that was in doubt.
+    pub(super) fn confirm(&mut self, block: BlockId, storage: StorageIndex, generation: GenerationStamp) -> bool {
+        let replicas = self.0.get_mut(&block).into_iter().flatten();
+        let mut doubted = replicas.filter(|it| it.doubted && it.storage == storage && it.generation == generation);
+        doubted.next().map(|replica| replica.doubted = false).is_some()
     }
 
     /// Takes a replica out; whether it was there.

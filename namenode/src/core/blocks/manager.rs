@@ -7,6 +7,7 @@ use situ_wire::ids::{BlockId, DatanodeId, GenerationStamp, INodeId};
 use situ_wire::time::TimeMs;
 
 use super::corrupt::{CorruptReplica, CorruptReplicas};
+use super::doubts::Doubts;
 use super::excess::ExcessReplicas;
 use super::info::{BlockInfo, Building, Locations};
 use super::invalidations::Invalidations;
@@ -31,6 +32,7 @@ pub(crate) struct BlockManager {
     pub(super) excess: ExcessReplicas,
     pub(super) corrupt: CorruptReplicas,
     pub(super) invalidations: Invalidations,
+    pub(super) doubts: Doubts,
     /// Committed blocks with fewer good replicas than they should have.
     pub(super) deficient: IdSet,
     /// Committed blocks without any good replica.
@@ -61,6 +63,7 @@ impl BlockManager {
             excess: ExcessReplicas::default(),
             corrupt: CorruptReplicas::default(),
             invalidations: Invalidations::default(),
+            doubts: Doubts::default(),
             deficient: IdSet::default(),
             missing: IdSet::default(),
             trim: IdSet::default(),
@@ -219,13 +222,14 @@ impl BlockManager {
             if received.len_bytes == committed.len_bytes {
                 self.blocks.get_mut(id.0).expect("still there").locations.push(received.storage);
             } else {
-                self.corrupt.add(id, CorruptReplica { storage: received.storage, generation });
+                self.corrupt.add(id, CorruptReplica { storage: received.storage, generation, doubted: false });
             }
         }
         for damaged in building.damaged {
             let storage = datanodes.get(damaged.datanode).unconfirmed;
             if self.place_of(datanodes, id, damaged.datanode).is_none() && datanodes.is_reachable(storage) {
-                self.corrupt.add(id, CorruptReplica { storage, generation: damaged.generation });
+                let generation = damaged.generation;
+                self.corrupt.add(id, CorruptReplica { storage, generation, doubted: false });
                 datanodes.storage_mut(storage).blocks.insert(id.0);
             }
         }

@@ -12,8 +12,10 @@
 //! | [`redundancy`] | orders copies |
 //! | [`trimming`] | chooses what is deleted, and when it may be |
 //! | [`low_redundancy`], [`pending`], [`excess`], [`corrupt`], [`invalidations`] | the five queues |
+//! | [`doubts`] | what datanodes shall verify because readers doubt it |
 
 mod corrupt;
+mod doubts;
 mod excess;
 mod info;
 mod invalidations;

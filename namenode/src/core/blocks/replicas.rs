@@ -132,7 +132,7 @@ impl BlockManager {
             self.excess.remove(id, datanode);
         }
         self.pending.remove(id, datanode);
-        self.corrupt.add(id, CorruptReplica { storage, generation: block.generation });
+        self.corrupt.add(id, CorruptReplica { storage, generation: block.generation, doubted: false });
         datanodes.storage_mut(storage).blocks.insert(id.0);
         self.reconsider(datanodes, id);
     }
@@ -229,11 +229,12 @@ impl BlockManager {
             }
             return true;
         }
-        if self.place_of(datanodes, id, datanode).is_some() {
-            return self.replica_corrupt(datanodes, datanode, block);
+        if let Some(storage) = self.place_of(datanodes, id, datanode) {
+            let new = self.corrupt.confirm(id, storage, block.generation);
+            return self.replica_corrupt(datanodes, datanode, block, false) || new;
         }
         let storage = datanodes.get(datanode).unconfirmed;
-        self.corrupt.add(id, CorruptReplica { storage, generation: block.generation });
+        self.corrupt.add(id, CorruptReplica { storage, generation: block.generation, doubted: false });
         datanodes.storage_mut(storage).blocks.insert(id.0);
         self.reconsider(datanodes, id);
         true
@@ -244,12 +245,28 @@ impl BlockManager {
         self.corrupt.of_block(id).iter().any(|replica| replica.storage == storage)
     }
 
-    /// A replica's bytes did not verify. Whether that was new.
-    pub(crate) fn replica_corrupt(
+    /// A reader says that a replica's bytes did not verify: others are read and copied from, and its datanode is asked.
+    /// Whether that was new.
+    pub(crate) fn replica_doubted(
         &mut self,
         datanodes: &mut DatanodeManager,
         datanode: DatanodeIndex,
         block: Block,
+    ) -> bool {
+        let new = self.replica_corrupt(datanodes, datanode, block, true);
+        if new {
+            self.doubts.add(datanode, block);
+        }
+        new
+    }
+
+    /// A replica's bytes did not verify. Whether that was new.
+    fn replica_corrupt(
+        &mut self,
+        datanodes: &mut DatanodeManager,
+        datanode: DatanodeIndex,
+        block: Block,
+        doubted: bool,
     ) -> bool {
         let Some(info) = self.get(block.id) else { return false };
         let here = |storage: &&StorageIndex| datanodes.datanode_of(**storage) == datanode;
@@ -260,9 +277,26 @@ impl BlockManager {
         self.blocks.get_mut(block.id.0).expect("looked up above").locations.remove(storage);
         self.excess.remove(block.id, datanode);
         self.pending.remove(block.id, datanode);
-        self.corrupt.add(block.id, CorruptReplica { storage, generation: block.generation });
+        self.corrupt.add(block.id, CorruptReplica { storage, generation: block.generation, doubted });
         self.reconsider(datanodes, block.id);
         true
+    }
+
+    /// The replicas that a datanode shall verify now, up to `limit`.
+    pub(crate) fn deal_doubts(
+        &mut self,
+        datanodes: &DatanodeManager,
+        datanode: DatanodeIndex,
+        now: TimeMs,
+        limit: usize,
+    ) -> Vec<Block> {
+        let corrupt = &self.corrupt;
+        self.doubts.deal(datanode, now, limit, |block| {
+            corrupt.of_block(block.id).iter().any(|replica| {
+                let here = datanodes.datanode_of(replica.storage) == datanode;
+                replica.doubted && here && replica.generation == block.generation
+            })
+        })
     }
 
     /// A copy that was ordered did not come about.
@@ -291,6 +325,7 @@ impl BlockManager {
     /// Stops counting on copies to and from a datanode that is dead or starts anew, and on its deletions.
     pub(crate) fn forget_orders(&mut self, datanodes: &mut DatanodeManager, datanode: DatanodeIndex) {
         datanodes.get_mut(datanode).outbox.clear();
+        self.doubts.forget_asked(datanode);
         for block in self.invalidations.remove_datanode(datanode) {
             if self.excess.remove(block.id, datanode) {
                 self.reconsider(datanodes, block.id);

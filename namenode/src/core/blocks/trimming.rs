@@ -33,7 +33,7 @@ impl BlockManager {
             }
             let (wanted, block) = (usize::from(info.replication), info.block(id));
             if self.may_drop_corrupt(datanodes, id, info) {
-                for replica in self.corrupt.of_block(id) {
+                for replica in self.corrupt.of_block(id).iter().filter(|replica| !replica.doubted) {
                     let block = Block { id, generation: replica.generation };
                     self.invalidations.add(datanodes.datanode_of(replica.storage), block);
                 }
@@ -107,7 +107,8 @@ impl BlockManager {
             return MayDelete::Later;
         }
         let corrupt = self.corrupt.of_block(id).iter().any(|replica| {
-            replica.generation == block.generation && datanodes.datanode_of(replica.storage) == datanode
+            let here = datanodes.datanode_of(replica.storage) == datanode;
+            here && replica.generation == block.generation && !replica.doubted
         });
         let may = if corrupt {
             self.may_drop_corrupt(datanodes, id, info)

@@ -20,6 +20,8 @@ use crate::core::namesystem::Namesystem;
 const VOLUMES: usize = 1024;
 /// After how long without a word a datanode is asked again for its full reports.
 const REPORT_AGAIN_MS: u64 = 60_000;
+/// How many replicas a datanode is asked to verify in the answer to one heartbeat.
+const VERIFICATIONS: usize = 100;
 
 type Reply = Result<Response, RemoteError>;
 
@@ -111,6 +113,10 @@ impl Namesystem {
         if quiet && self.datanodes.awaits_report(index) {
             self.datanodes.get_mut(index).report_asked = Some(now);
             commands.push(DatanodeCommand::Report);
+        }
+        let blocks = self.blocks.deal_doubts(&self.datanodes, index, now, VERIFICATIONS);
+        if !blocks.is_empty() {
+            commands.push(DatanodeCommand::Verify { blocks });
         }
         if !self.safe_mode.is_on() {
             self.blocks.order_copies(&mut self.datanodes, &mut self.random, &self.config, now);

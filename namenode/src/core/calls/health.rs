@@ -141,9 +141,9 @@ impl Namesystem {
         }
     }
 
-    /// A client says that a replica did not verify. Who may read the file may say so; the worst that a liar can do is to
-    /// have copies made: a replica in doubt is deleted only when there are enough others, and it is read as long as
-    /// there is no better one.
+    /// A client says that a replica did not verify. Who may read the file may say so; the worst that a liar, or a reader
+    /// with bad memory, can do is to have copies made: the replica's datanode is asked, a replica in doubt is never
+    /// deleted and is read as long as there is no better one, and one that its datanode finds to be good is good again.
     pub(super) fn report_corrupt(&mut self, who: &Principal<'_>, block: Block, datanode: DatanodeId) -> Reply {
         let file = self.blocks.get(block.id).map(|info| info.inode);
         let Some(inode) = file.and_then(|id| self.namespace.get(id)) else {
@@ -153,7 +153,7 @@ impl Namesystem {
         let Some(index) = self.datanodes.find(datanode) else {
             return Err(RemoteError::new(ErrorCode::NotFound, datanode, "there is no such datanode"));
         };
-        if self.blocks.replica_corrupt(&mut self.datanodes, index, block) {
+        if self.blocks.replica_doubted(&mut self.datanodes, index, block) {
             self.warn(format!("{block}: user {:?} found the replica on datanode {datanode} corrupt", who.user));
         }
         Ok(Response::Done)

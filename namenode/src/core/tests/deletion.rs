@@ -152,11 +152,15 @@ fn a_corrupt_replica_goes_when_there_are_enough_others_and_not_before() {
     let [bad, good] = world.holders(block)[..] else { panic!() };
     world.call(Request::ReportCorrupt { block, datanode: bad }).unwrap();
     assert_eq!(world.readable("/f"), [good], "readers are sent elsewhere");
+    assert_eq!(world.heartbeat(bad), [DatanodeCommand::Verify { blocks: vec![block] }], "it is asked, once");
     assert_eq!(invalidations(&world.heartbeat(bad)), 0);
     world.ns.check();
     // It still has it: that does not make it good.
     world.full_report(bad);
     assert_eq!(world.readable("/f"), [good]);
+    world.live(4000);
+    assert_eq!(world.holders(block).len(), 3, "what a reader alone says deletes nothing");
+    world.change(bad, ReplicaChange::Corrupt { block });
     world.live(4000);
     assert_eq!(world.holders(block).len(), 2);
     assert!(!world.holders(block).contains(&bad));
@@ -167,6 +171,31 @@ fn a_corrupt_replica_goes_when_there_are_enough_others_and_not_before() {
     }
     assert_eq!(told_to_delete(&mut world), 0);
     assert_eq!(world.readable("/f").len(), 2);
+    world.ns.check();
+}
+
+#[test]
+fn a_reader_that_calls_every_replica_corrupt_does_no_harm() {
+    let mut world = World::cluster(3, 1);
+    let (_, block) = world.write_file("/f", 3, 10);
+    let holders = world.holders(block);
+    for datanode in &holders {
+        world.call(Request::ReportCorrupt { block, datanode: *datanode }).unwrap();
+    }
+    assert_eq!(world.readable("/f").len(), 3, "they are read as long as there is no better one");
+    let asked = DatanodeCommand::Verify { blocks: vec![block] };
+    assert_eq!(world.heartbeat(holders[0]), std::slice::from_ref(&asked));
+    world.ns.check();
+    // Whoever starts anew or does not answer is asked again.
+    world.register(holders[0]);
+    world.full_report(holders[0]);
+    assert_eq!(world.heartbeat(holders[0]), std::slice::from_ref(&asked));
+    assert_eq!(world.heartbeat(holders[0]), []);
+    world.pass(30_000);
+    world.beat_all();
+    let Ok(Response::Report(report)) = world.call(Request::Report) else { panic!() };
+    assert_eq!((report.corrupt, report.missing, report.under_replicated), (0, 0, 0), "all have verified it");
+    assert_eq!(world.holders(block), holders);
     world.ns.check();
 }
 

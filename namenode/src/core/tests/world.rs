@@ -359,6 +359,16 @@ impl World {
                 self.full_report(id);
             }
             DatanodeCommand::Report => self.full_report(id),
+            // On these disks nothing rots.
+            DatanodeCommand::Verify { blocks } => {
+                for block in blocks {
+                    let replica = self.disks[&id].replicas.get(&block.id).copied();
+                    match replica.filter(|replica| replica.block == block) {
+                        Some(replica) => self.store_on(id, replica),
+                        None => self.change(id, ReplicaChange::Deleted { block }),
+                    }
+                }
+            }
             DatanodeCommand::Replicate { block, targets, .. } => {
                 let replica = self.disks[&id].replicas.get(&block.id).copied();
                 for target in targets {

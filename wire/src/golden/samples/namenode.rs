@@ -110,6 +110,7 @@ fn datanodes(book: &mut Book) {
         Invalidate => DatanodeCommand::Invalidate { blocks: vec![BLOCK] },
         Register => DatanodeCommand::Register,
         Report => DatanodeCommand::Report,
+        Verify => DatanodeCommand::Verify { blocks: vec![BLOCK] },
     });
 }
 
