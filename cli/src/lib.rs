@@ -45,11 +45,11 @@ pub fn main() -> ExitCode {
     if matches!(situ.command, Command::Shim) {
         return situ_compute::executor::shim();
     }
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(threads(&situ.command)).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&situ, &CliError::failed(format!("cannot start: {error}"))),
-        };
+    situ_runtime::real::keep_freed_memory();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&situ, &CliError::failed(format!("cannot start: {error}"))),
+    };
     let result = runtime.block_on(run(&situ));
     // A thread that still reads standard input must not keep the process.
     runtime.shutdown_background();
@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
 }
 
 /// How many threads a command needs beside those that block.
-fn threads(_command: &Command) -> usize {
+fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use situ_runtime::disk::{Disk, DiskError, DiskErrorKind, File, OpenMode};
+use situ_runtime::disk::{Disk, DiskError, DiskErrorKind, File, OpenMode, PageBuffer};
 use situ_wire::block::{Block, BlockRoot};
 use situ_wire::ids::GenerationStamp;
 use situ_wire::messages::datanode::Durability;
@@ -32,7 +32,7 @@ pub struct ReplicaWriter<D: Disk> {
     durability: Durability,
     len_bytes: u64,
     /// Gathers pieces while they are appended: the disk is given long steps.
-    staged: Vec<u8>,
+    staged: PageBuffer,
     /// Up to where the disk was told to write.
     write_back_at: u64,
 }
@@ -85,7 +85,7 @@ impl<D: Disk> ReplicaWriter<D> {
             }
             file.set_len(len_bytes)?;
         }
-        Ok(Self { volume, block, file, durability, len_bytes, staged: Vec::new(), write_back_at: len_bytes })
+        Ok(Self { volume, block, file, durability, len_bytes, staged: PageBuffer::default(), write_back_at: len_bytes })
     }
 
     /// How many bytes there are.

@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 
+use super::pages::PAGE_LEN_BYTES;
 use super::{DirectoryEntry, Disk, DiskError, DiskErrorKind, File, LOCK_NAME, OpenMode, Space};
 
 /// The machine's file systems.
@@ -137,34 +137,24 @@ pub struct FsFile {
 
 /// Writes past the page cache (`O_DIRECT`, open(2)): whole pages, from memory that begins at a page.
 #[derive(Debug)]
-struct Direct {
-    file: fs::File,
-    /// Holds a page-aligned copy of what is being written.
-    buffer: Mutex<Vec<u8>>,
-}
+struct Direct(fs::File);
 
 impl Direct {
     /// None where the file system does not offer it.
     fn open(path: &Path) -> Option<Self> {
         let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
-        let file = fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
-        Some(Self { file, buffer: Mutex::default() })
+        fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok().map(Self)
     }
 
-    /// Writes the whole pages at the front of `bytes`; says how many bytes that is, none if `offset` is within a page.
+    /// Writes the whole pages at the front of `bytes`; says how many bytes that is, none if `offset` is within a page or
+    /// `bytes` do not begin at one.
     fn write_pages(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let whole = bytes.len() - bytes.len() % PAGE_LEN_BYTES;
-        if whole == 0 || !offset.is_multiple_of(PAGE_LEN_BYTES as u64) {
+        let begins_at_page = bytes.as_ptr().align_offset(PAGE_LEN_BYTES) == 0;
+        if whole == 0 || !begins_at_page || !offset.is_multiple_of(PAGE_LEN_BYTES as u64) {
             return Ok(0);
         }
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.len() < whole + PAGE_LEN_BYTES {
-            buffer.resize(whole + PAGE_LEN_BYTES, 0);
-        }
-        let start = buffer.as_ptr().align_offset(PAGE_LEN_BYTES);
-        let Some(aligned) = buffer.get_mut(start..start + whole) else { return Ok(0) };
-        aligned.copy_from_slice(&bytes[..whole]);
-        match self.file.write_all_at(aligned, offset) {
+        match self.0.write_all_at(&bytes[..whole], offset) {
             // The file system offers it, but not for this.
             Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(0),
             result => result.map(|()| whole),
@@ -254,15 +244,13 @@ fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> DiskErr
     }
 }
 
-/// What direct writes are aligned to: a multiple of every common disk's sector.
-const PAGE_LEN_BYTES: usize = 4096;
 /// Up to this length a read makes room without looking how long the file is.
 const READ_UNMEASURED_LEN_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::suite;
+    use crate::disk::{PageBuffer, suite};
 
     #[test]
     fn keeps_the_promises_of_a_disk() {
@@ -277,10 +265,14 @@ mod tests {
         let expected: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
         let file = FsDisk.open(&path, OpenMode::Stream).unwrap();
         let mut at = 0;
+        let mut pages = PageBuffer::default();
         for step in [131_072, 65_536, 4096, 1, 4095, 70_000, 8192] {
-            file.write_at(at as u64, &expected[at..at + step]).unwrap();
+            pages.clear();
+            pages.extend_from_slice(&expected[at..at + step]);
+            file.write_at(at as u64, &pages).unwrap();
             at += step;
         }
+        // What does not begin at a page.
         file.write_at(at as u64, &expected[at..]).unwrap();
         file.sync().unwrap();
         assert!(fs::read(&path).unwrap() == expected);

@@ -14,6 +14,7 @@
 pub mod faulty;
 pub mod fs;
 pub mod memory;
+mod pages;
 #[cfg(test)]
 mod suite;
 
@@ -21,6 +22,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+pub use pages::PageBuffer;
 
 /// Where files are.
 pub trait Disk: Clone + Send + Sync + 'static {
@@ -184,7 +186,8 @@ pub enum OpenMode {
     /// For reading and writing; emptied if it is there.
     Truncate,
     /// As [`OpenMode::Truncate`], for a file that is written once, from its start, in long steps, and synced: a disk may
-    /// keep what is written out of the page cache, which costs less processor time and leaves less for the sync.
+    /// keep what is written out of the page cache, which costs less processor time and leaves less for the sync. It can
+    /// where the bytes come from a [`PageBuffer`].
     Stream,
 }
 
