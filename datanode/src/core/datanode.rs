@@ -121,6 +121,7 @@ impl Core {
             measuring: false,
             effects: VecDeque::new(),
         };
+        core.suspect_spared();
         core.gather(now);
         core
     }
@@ -247,6 +248,7 @@ impl Core {
         let doubted = self.doubted.remove(&block);
         match verdict {
             Verdict::Good => {
+                self.replicas.found_good(storage, block);
                 if let Ok((storage, len_bytes)) = self.replicas.final_replica(block)
                     && doubted
                 {
@@ -261,6 +263,14 @@ impl Core {
                 self.probe(storage);
                 self.replicas.found_corrupt(storage, block);
             }
+        }
+        self.suspect_spared();
+    }
+
+    /// Has the replicas verified that have spares, some at a time.
+    fn suspect_spared(&mut self) {
+        for block in self.replicas.with_spares().take(SPARED).collect::<Vec<_>>() {
+            self.suspect(block);
         }
     }
 
@@ -437,5 +447,7 @@ fn is_final(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::WrongCluster | ErrorCode::WrongVersion | ErrorCode::WrongIdentity)
 }
 
+/// How many replicas with spares are verified ahead of others at once.
+const SPARED: usize = 16;
 /// How many copies may wait; more are dropped, and the namenode asks again.
 const COPIES: usize = 10_000;

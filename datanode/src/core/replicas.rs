@@ -80,6 +80,9 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Replicas {
     replicas: BTreeMap<BlockId, Replica>,
+    /// Final replicas in the same life on further volumes, as a disk that comes back brings them. They go when the
+    /// block's replica has been verified; when it is bad or lost, one takes its place.
+    spares: BTreeMap<BlockId, Vec<Replica>>,
     waiting: BTreeMap<BlockId, Waiting>,
     writers: BTreeMap<WriterId, BlockId>,
     abandoned: BTreeSet<(TimeMs, BlockId)>,
@@ -99,6 +102,7 @@ impl Replicas {
     pub fn new(volumes: Volumes, keep_abandoned: Duration) -> Self {
         Self {
             replicas: BTreeMap::new(),
+            spares: BTreeMap::new(),
             waiting: BTreeMap::new(),
             writers: BTreeMap::new(),
             abandoned: BTreeSet::new(),
@@ -110,7 +114,8 @@ impl Replicas {
         }
     }
 
-    /// Takes in a replica that was found at start. Of two of one block, on two volumes, the newer life stays.
+    /// Takes in a replica that was found at start. Of two of one block, on two volumes, the newer life stays; of two in
+    /// the same life both do, until one of them has been verified.
     pub fn found(&mut self, storage: StorageId, scanned: &ScannedReplica) {
         let ScannedReplica { block, len_bytes, health } = *scanned;
         let state = match health {
@@ -121,9 +126,13 @@ impl Replicas {
         if let Some(old) = self.replicas.get(&block.id).copied() {
             // Of the same life the one that can be served stays.
             let rank = |replica: &Replica| (replica.generation, replica.state == ReplicaState::Finalized);
+            if rank(&old) == rank(&new) && state == ReplicaState::Finalized {
+                return self.spares.entry(block.id).or_default().push(new);
+            }
             if rank(&old) >= rank(&new) {
                 return self.delete_files(storage, block);
             }
+            self.drop_spares(block.id);
             self.remove(block.id);
             let old_block = Block { id: block.id, generation: old.generation };
             self.delete_files(old.storage, old_block);
@@ -132,6 +141,37 @@ impl Replicas {
         if state == ReplicaState::Corrupt {
             self.changes.push(ReplicaChange::Corrupt { block });
         }
+    }
+
+    /// Blocks with a final replica on more than one volume.
+    pub fn with_spares(&self) -> impl Iterator<Item = Block> + '_ {
+        let block = |id: &BlockId| Some(Block { id: *id, generation: self.get(*id)?.generation });
+        self.spares.keys().filter_map(block)
+    }
+
+    /// Deletes the spares of a block.
+    fn drop_spares(&mut self, id: BlockId) {
+        for spare in self.spares.remove(&id).unwrap_or_default() {
+            self.unindex(spare.storage, id);
+            self.delete_files(spare.storage, Block { id, generation: spare.generation });
+        }
+    }
+
+    /// Lets a spare take the place of a final replica that is bad or lost, if there is one.
+    fn replace(&mut self, id: BlockId) -> bool {
+        let Some(spares) = self.spares.get_mut(&id) else { return false };
+        let Some(spare) = spares.pop() else { return false };
+        if spares.is_empty() {
+            self.spares.remove(&id);
+        }
+        let Replica { generation, storage, len_bytes, .. } = spare;
+        self.remove(id);
+        self.insert(id, spare);
+        let known = IndexedReplica { generation, len_bytes };
+        self.effects.push_back(Effect::Index { storage, id, replica: Some(known) });
+        let replica = ReportedReplica { block: Block { id, generation }, len_bytes };
+        self.changes.push(ReplicaChange::Received { storage, replica });
+        true
     }
 
     /// The replica of a block.
@@ -273,6 +313,7 @@ impl Replicas {
             self.refuse(request, full(block, limit_bytes - len_bytes));
             return false;
         }
+        self.drop_spares(block.id);
         self.remove(block.id);
         self.grant(wanted, replica.storage, prior, len_bytes);
         true
@@ -377,8 +418,18 @@ impl Replicas {
         }
     }
 
+    /// The bytes of a final replica are those that were written.
+    pub fn found_good(&mut self, storage: StorageId, block: Block) {
+        if self.get(block.id).is_some_and(|replica| is_final(replica, storage, block)) {
+            self.drop_spares(block.id);
+        }
+    }
+
     /// The bytes of a final replica are not those that were written.
     pub fn found_corrupt(&mut self, storage: StorageId, block: Block) {
+        if self.replaced(storage, block) {
+            return;
+        }
         let Some(replica) = self.replicas.get_mut(&block.id).filter(|replica| is_final(replica, storage, block)) else {
             return;
         };
@@ -390,17 +441,38 @@ impl Replicas {
 
     /// The files of a final replica are not there any more, though nobody of ours took them.
     pub fn found_gone(&mut self, storage: StorageId, block: Block) {
+        if self.replaced(storage, block) {
+            return;
+        }
         if self.replicas.get(&block.id).is_some_and(|replica| is_final(replica, storage, block)) {
             // What is left of them goes, and then the namenode is told.
             self.delete(block.id);
         }
     }
 
+    /// Deletes a final replica that is of no use if a spare can take its place; whether it did.
+    fn replaced(&mut self, storage: StorageId, block: Block) -> bool {
+        let replaced =
+            self.get(block.id).is_some_and(|replica| is_final(replica, storage, block)) && self.replace(block.id);
+        if replaced {
+            self.unindex(storage, block.id);
+            self.delete_files(storage, block);
+        }
+        replaced
+    }
+
     /// A volume has failed: its replicas are not served any more, its writers stop.
     pub fn eject(&mut self, storage: StorageId) {
+        self.spares.retain(|_, spares| {
+            spares.retain(|spare| spare.storage != storage);
+            !spares.is_empty()
+        });
         let lost: Vec<_> =
             self.replicas.iter().filter(|(_, replica)| replica.storage == storage).map(|(id, _)| *id).collect();
         for id in lost {
+            if self.replace(id) {
+                continue;
+            }
             let Some(replica) = self.remove(id) else { continue };
             match replica.state {
                 ReplicaState::BeingWritten { writer, limit_bytes, stopping, .. } => {
@@ -457,6 +529,14 @@ impl Replicas {
                 ReplicaState::Deleting => {}
             }
         }
+        for (id, spares) in &self.spares {
+            let replica = self.get(*id).expect("what is spared is there");
+            for spare in spares {
+                assert_eq!((spare.generation, spare.state), (replica.generation, replica.state), "a spare is as good");
+                assert!(spare.storage != replica.storage && self.volumes.works(spare.storage), "and on another volume");
+            }
+            assert!(!spares.is_empty() && replica.state == ReplicaState::Finalized, "only what is final has spares");
+        }
         for id in self.waiting.keys() {
             let busy = self.get(*id).is_some_and(|replica| {
                 matches!(replica.state, ReplicaState::BeingWritten { stopping: true, .. } | ReplicaState::Deleting)
@@ -484,6 +564,7 @@ impl Replicas {
 
     /// Begins to delete a replica that nobody writes.
     fn delete(&mut self, id: BlockId) {
+        self.drop_spares(id);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let (storage, block) = (replica.storage, Block { id, generation: replica.generation });
         let before = std::mem::replace(&mut replica.state, ReplicaState::Deleting);

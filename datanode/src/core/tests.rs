@@ -507,6 +507,46 @@ fn a_replica_that_the_namenode_doubts_is_verified_and_told_of() {
     assert_eq!(step(&mut core, now, verified(Verdict::Good)), []);
 }
 
+#[test]
+fn of_two_replicas_in_one_life_none_is_deleted_before_one_is_verified() {
+    let gone = |storage| Effect::Index { storage, id: BlockId(1), replica: None };
+    let delete = |storage| Effect::Delete { storage, block: block(1, 5) };
+    let verified = |verdict| Event::Verified { storage: ONE, block: block(1, 5), verdict };
+    let start = || {
+        let volumes = [ONE, TWO].map(|storage| volume(storage, &[(block(1, 5), 300)]));
+        let mut core = Core::new(me(), config(), volumes.to_vec(), T0);
+        core.handle_timeout(T0);
+        let verify = Effect::Verify { storage: ONE, block: block(1, 5), rate_bytes: None };
+        assert!(drain(&mut core).contains(&verify));
+        core
+    };
+    let mut core = start();
+    assert_eq!(step(&mut core, T0, verified(Verdict::Good)), [gone(TWO), delete(TWO)]);
+    assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((ONE, 300)));
+    let known = IndexedReplica { generation: GenerationStamp(5), len_bytes: 300 };
+    let other = Effect::Index { storage: TWO, id: BlockId(1), replica: Some(known) };
+    for bad in [Verdict::Corrupt("bits".to_owned()), Verdict::Gone] {
+        let mut core = start();
+        assert_eq!(step(&mut core, T0, verified(bad)), [other.clone(), gone(ONE), delete(ONE)]);
+        assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
+    }
+    // The volume of one of them fails first, or the namenode wants neither.
+    let failed = |storage| Event::Probed { storage, failed: Some("worn out".to_owned()) };
+    let mut core = start();
+    step(&mut core, T0, failed(ONE));
+    assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
+    let mut core = start();
+    step(&mut core, T0, failed(TWO));
+    assert_eq!(step(&mut core, T0, verified(Verdict::Good)), []);
+    let mut core = start();
+    core.handle(T0, answer(1, CallKind::Register, Ok(registered_rarely())));
+    drain(&mut core);
+    let blocks = vec![block(1, 5)];
+    let unwanted = answer(1, CallKind::Heartbeat, Ok(commands(vec![DatanodeCommand::Invalidate { blocks }])));
+    let effects = step(&mut core, T0, unwanted);
+    assert_eq!(effects, [Effect::TokenKey(KEY), gone(TWO), delete(TWO), gone(ONE), delete(ONE)]);
+}
+
 /// Whatever comes in whatever order, the invariants hold, every request is answered once, and no two writers have the
 /// same replica at once.
 #[test]
@@ -519,7 +559,8 @@ fn any_order_of_events_keeps_the_invariants() {
             state ^= state << 17;
             state % below
         };
-        let mut core = Core::new(me(), config(), vec![volume(ONE, &[(block(1, 3), 9)]), volume(TWO, &[])], T0);
+        let mut core =
+            Core::new(me(), config(), vec![volume(ONE, &[(block(1, 3), 9)]), volume(TWO, &[(block(1, 3), 9)])], T0);
         let (mut now, mut next_request, mut open_requests) = (T0, 0, std::collections::BTreeSet::new());
         let (mut writers, mut deletes) = (Vec::<WriterId>::new(), Vec::new());
         for _ in 0..400 {
