@@ -1,6 +1,8 @@
 //! Clients: they make, write, move, delete and read files, one thing at a time, and ask again until they are answered.
 
-use situ_wire::block::{BlockRoot, CommittedBlock, LocatedBlock};
+use std::collections::BTreeMap;
+
+use situ_wire::block::{Block, BlockRoot, CommittedBlock, LocatedBlock};
 use situ_wire::error::{ErrorCode, RemoteError, Retry};
 use situ_wire::ids::{ClientId, DatanodeId, INodeId, NodeName, OperationId, TxId};
 use situ_wire::limits::BLOCK_LEN_MIN_BYTES;
@@ -22,9 +24,13 @@ pub(super) struct OpenFile {
     left: u64,
     /// Final blocks that the namenode has not been told of.
     committed: Vec<CommittedBlock>,
-    /// The block that is being written, and how much of it.
-    current: Option<(LocatedBlock, u64)>,
+    /// The blocks that are being written, each with its length.
+    writing: BTreeMap<Block, u64>,
+    /// Pipelines that broke down, with those of their datanodes that have it and those that do not.
+    broken: Vec<(Block, Vec<DatanodeId>, Vec<DatanodeId>)>,
     exclude: Vec<DatanodeId>,
+    /// Whether it has nothing to do until a pipeline ends.
+    is_idle: bool,
 }
 
 /// A client's process.
@@ -55,6 +61,20 @@ const DIRECTORIES: [&str; 3] = ["/a", "/b", "/b/c"];
 const NAMES: [&str; 3] = ["x", "y", "z"];
 /// How often a client says that it is still there.
 const RENEW_MS: u64 = 5_000;
+
+impl OpenFile {
+    fn new(inode: INodeId, left: u64) -> Self {
+        Self {
+            inode,
+            left,
+            committed: Vec::new(),
+            writing: BTreeMap::new(),
+            broken: Vec::new(),
+            exclude: Vec::new(),
+            is_idle: false,
+        }
+    }
+}
 
 impl ClientHost {
     pub(super) fn new() -> Self {
@@ -181,12 +201,32 @@ impl World {
         self.ask_for(at, request);
     }
 
-    /// Adds a block to the open file, or closes it.
+    /// Mends a pipeline, adds a block to the open file, or closes it.
     fn client_writes(&mut self, at: usize) {
         let operation = self.operation(at);
         let node = self.datanodes.get(at).map(|datanode| datanode.me.node.clone());
         let Some(open) = &mut self.clients[at].open else { return };
         let (inode, committed) = (open.inode, open.committed.clone());
+        if let Some((block, survivors, lost)) = open.broken.pop() {
+            if !survivors.is_empty() {
+                return self.ask_for(at, Request::RecoverPipeline { inode, block, survivors, operation });
+            }
+            open.writing.remove(&block);
+            open.exclude = lost;
+            open.left += 1;
+            let behind = open.writing.keys().copied().chain(committed.iter().map(|committed| committed.block));
+            if behind.max().is_some_and(|last| last > block) {
+                // A hole in a file cannot be mended: the writer gives it up.
+                self.clients[at].open = None;
+                return self.client_later(at, Act::Next);
+            }
+            return self.ask_for(at, Request::AbandonBlock { inode, block, operation });
+        }
+        let is_full = open.writing.len() as u64 >= self.settings.blocks_at_once;
+        if is_full || (open.left == 0 && !open.writing.is_empty()) {
+            open.is_idle = true;
+            return;
+        }
         if open.left == 0 {
             return self.ask_for(at, Request::Complete { inode, committed, operation });
         }
@@ -222,19 +262,22 @@ impl World {
         match (&request, response) {
             (Request::Create { .. }, Response::Created { inode, .. }) => {
                 let left = self.chance.between(0, 3);
-                let open = OpenFile { inode, left, committed: Vec::new(), current: None, exclude: Vec::new() };
-                self.clients[at].open = Some(open);
+                self.clients[at].open = Some(OpenFile::new(inode, left));
             }
             (Request::AddBlock { committed, .. }, Response::Block(located)) => {
+                let short_bytes = self.chance.between(1, BLOCK_BYTES);
                 if let Some(open) = &mut self.clients[at].open {
                     open.committed.retain(|block| !committed.contains(block));
+                    open.left -= 1;
+                    let len_bytes = if open.left == 0 { short_bytes } else { BLOCK_BYTES };
+                    self.client_streams(at, &located, len_bytes, None);
                 }
-                return self.client_streams(at, located, None);
             }
-            (Request::RecoverPipeline { .. }, Response::Block(located)) => {
-                let from = self.clients[at].open.as_ref().and_then(|open| open.current.as_ref());
-                let from = from.map(|(_, len_bytes)| len_bytes / 2);
-                return self.client_streams(at, located, from);
+            (Request::RecoverPipeline { block, .. }, Response::Block(located)) => {
+                let open = self.clients[at].open.as_mut();
+                if let Some(len_bytes) = open.and_then(|open| open.writing.remove(block)) {
+                    self.client_streams(at, &located, len_bytes, Some(len_bytes / 2));
+                }
             }
             (Request::Complete { .. }, _) => self.clients[at].open = None,
             (Request::Blocks { .. }, Response::Blocks { blocks, .. }) => self.client_reads(at, &blocks),
@@ -243,20 +286,14 @@ impl World {
         self.client_later(at, Act::Next);
     }
 
-    /// Streams a block to its pipeline.
-    fn client_streams(&mut self, at: usize, located: LocatedBlock, from: Option<u64>) {
+    /// Streams a block to its pipeline; what else there is to do goes on meanwhile.
+    fn client_streams(&mut self, at: usize, located: &LocatedBlock, len_bytes: u64, from: Option<u64>) {
         let run = self.clients[at].run;
-        let short_bytes = self.chance.between(1, BLOCK_BYTES);
         let Some(open) = &mut self.clients[at].open else { return };
-        let len_bytes = match &open.current {
-            Some((before, len_bytes)) if before.block.id == located.block.id => *len_bytes,
-            _ if open.left == 1 => short_bytes,
-            _ => BLOCK_BYTES,
-        };
         let targets: Vec<DatanodeId> = located.locations.iter().map(|location| location.id).collect();
-        let (block, token) = (located.block, located.token.clone());
-        open.current = Some((located, len_bytes));
-        self.start_pipeline(Owner::Client { at, run }, (block, len_bytes), &targets, token, from);
+        open.writing.insert(located.block, len_bytes);
+        let what = (located.block, len_bytes);
+        self.start_pipeline(Owner::Client { at, run }, what, &targets, located.token.clone(), from);
     }
 
     /// A pipeline has come to its end, good or bad.
@@ -269,24 +306,19 @@ impl World {
             let heard = !self.chance.permille(lost_ack_permille);
             if member.state == MemberState::Final && heard { survivors.push(id) } else { lost.push(id) }
         }
-        let operation = self.operation(at);
+        let block = pipeline.block;
         let Some(open) = &mut self.clients[at].open else { return };
-        let Some((located, len_bytes)) = &open.current else { return };
-        let (inode, block, len_bytes) = (open.inode, located.block, *len_bytes);
-        assert_eq!(block, pipeline.block, "a client writes one block at a time");
+        let Some(len_bytes) = open.writing.get(&block).copied() else { return };
         if lost.is_empty() && !survivors.is_empty() {
             let root: BlockRoot = root_of(block.id);
             open.committed.push(CommittedBlock { block, len_bytes, root, replicas: survivors });
-            open.current = None;
-            open.left -= 1;
-            return self.client_later(at, Act::Next);
+            open.writing.remove(&block);
+        } else {
+            open.broken.push((block, survivors, lost));
         }
-        if survivors.is_empty() {
-            open.exclude = lost;
-            open.current = None;
-            return self.ask_for(at, Request::AbandonBlock { inode, block, operation });
+        if std::mem::replace(&mut open.is_idle, false) {
+            self.client_later(at, Act::Next);
         }
-        self.ask_for(at, Request::RecoverPipeline { inode, block, survivors, operation });
     }
 
     /// Reads blocks: whatever a replica says that it holds, holds; what is damaged is told.

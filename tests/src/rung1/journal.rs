@@ -65,10 +65,10 @@ impl Journal {
         self.synced = self.synced.min(self.edits.len());
     }
 
-    /// The edits after `tx`.
+    /// The edits after `tx`; none if the journal ends before it.
     pub(super) fn after(&self, tx: TxId) -> impl Iterator<Item = (TxId, &Edit)> {
         let from = index_of(tx);
-        (tx.0 + 1..).map(TxId).zip(&self.edits[from..])
+        (tx.0 + 1..).map(TxId).zip(self.edits.get(from..).unwrap_or_default())
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct NamenodeHost {
     pub(super) run: u64,
     pub(super) journal: Journal,
     is_syncing: bool,
+    /// Whether it crashes before its next sync is done.
+    pub(super) is_doomed: bool,
     held: Vec<Reply>,
     timer_at: TimeMs,
     next_call: u64,
@@ -92,6 +94,7 @@ impl NamenodeHost {
             run: 0,
             journal: Journal::default(),
             is_syncing: false,
+            is_doomed: false,
             held: Vec::new(),
             timer_at: TimeMs::NEVER,
             next_call: 0,
@@ -183,6 +186,7 @@ impl World {
         namenode.core = None;
         namenode.run += 1;
         namenode.is_syncing = false;
+        namenode.is_doomed = false;
         namenode.held.clear();
         namenode.checkpoint = None;
         namenode.stalled_until = TimeMs(0);
@@ -355,6 +359,11 @@ impl World {
         namenode.is_syncing = true;
         let what = Happening::NamenodeSynced { run: namenode.run, tx: namenode.journal.last() };
         let delay_ms = self.chance.between(0, self.settings.sync_ms);
+        if std::mem::replace(&mut self.namenode.is_doomed, false) && !self.is_healed {
+            let run = self.namenode.run;
+            let crash_ms = self.chance.between(0, delay_ms);
+            self.schedule.after(crash_ms, Happening::NamenodeDies { run });
+        }
         self.schedule.after(delay_ms, what);
     }
 

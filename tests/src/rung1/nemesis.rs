@@ -38,10 +38,11 @@ impl World {
             Fault::DiskAway => self.nemesis_takes_disk(at, true),
             Fault::Rot => self.nemesis_rots(at),
             Fault::NamenodeCrash => {
-                if self.namenode.core.is_some() {
-                    self.namenode_crash();
-                    let down_ms = self.chance.between(10, 20_000);
-                    self.schedule.after(down_ms, Happening::NamenodeUp);
+                // Now, or in the middle of its next sync: then there is something to lose.
+                if self.chance.permille(500) {
+                    self.namenode.is_doomed = true;
+                } else {
+                    self.nemesis_takes_namenode();
                 }
             }
             Fault::NamenodeStall => {
@@ -64,6 +65,15 @@ impl World {
                     host.stalled_until = now + stall;
                 }
             }
+        }
+    }
+
+    /// The namenode crashes, and is started again a while later.
+    pub(super) fn nemesis_takes_namenode(&mut self) {
+        if self.namenode.core.is_some() {
+            self.namenode_crash();
+            let down_ms = self.chance.between(10, 20_000);
+            self.schedule.after(down_ms, Happening::NamenodeUp);
         }
     }
 

@@ -11,6 +11,8 @@ pub(super) struct Settings {
     /// How many replicas a slice of a full report names at most.
     pub(super) report_slice_blocks: usize,
     pub(super) clients: u64,
+    /// How many blocks of a file a client writes at once: it goes on while the last ones are acknowledged.
+    pub(super) blocks_at_once: u64,
     /// The fewest replicas that a file asks for. No fault takes a block with one, nor a disk that holds such.
     pub(super) replication_min: u64,
     /// How long faults go on.
@@ -84,6 +86,7 @@ impl Settings {
             volumes: chance.between(1, 3),
             report_slice_blocks: *chance.pick(&[1, 3, 1000]).expect("three"),
             clients: chance.between(2, 5),
+            blocks_at_once: chance.between(1, 3),
             replication_min: chance.between(1, 3),
             faults_ms: chance.between(20_000, 80_000),
             think_ms: *chance.pick(&[50, 300, 1_500]).expect("three"),

@@ -9,7 +9,7 @@ use crate::promises::Violation;
 /// How many seeds are run when nobody says otherwise.
 const SEEDS: u64 = 300;
 /// Within how many seeds each mutant must be caught.
-const MUTANT_SEEDS: u64 = 60;
+const MUTANT_SEEDS: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -41,6 +41,10 @@ pub(super) enum Happening {
     NamenodeWakes {
         run: u64,
     },
+    /// It crashes in the middle of a sync.
+    NamenodeDies {
+        run: u64,
+    },
     NamenodeSynced {
         run: u64,
         tx: TxId,
@@ -214,6 +218,10 @@ impl World {
             Happening::NamenodeUp => self.namenode_up(),
             Happening::NamenodeTimer { run } => self.namenode_due(run),
             Happening::NamenodeWakes { run } => self.namenode_wakes(run),
+            Happening::NamenodeDies { run } if run == self.namenode.run && !self.is_healed => {
+                self.nemesis_takes_namenode();
+            }
+            Happening::NamenodeDies { .. } => {}
             Happening::NamenodeSynced { run, tx } => self.namenode_synced(run, tx),
             Happening::Checkpoint => {
                 self.namenode_checkpoint();
@@ -245,6 +253,7 @@ impl Happening {
             Self::Patience { number } => (number << 4) | 2,
             Self::NamenodeUp => 3,
             Self::NamenodeTimer { run } => (run << 4) | 4,
+            Self::NamenodeDies { run } => (run << 8) | 0x9e,
             Self::NamenodeSynced { tx, .. } => (tx.0 << 4) | 5,
             Self::Checkpoint => 6,
             Self::DatanodeUp { at } => ((*at as u64) << 4) | 7,
