@@ -192,9 +192,12 @@ pub struct PutArgs {
     /// When a file counts as stored: `durable` once it is on every replica's disk, `visible` once every replica has it
     #[arg(long, value_enum, default_value_t = DurabilityArg::Durable)]
     pub durability: DurabilityArg,
-    /// Local files, `-` for standard input; then the target in the cluster
-    #[arg(required = true, num_args = 2.., value_names = ["LOCAL", "TARGET"])]
-    pub paths: Vec<std::ffi::OsString>,
+    /// Local files, `-` for standard input
+    #[arg(required = true, value_name = "LOCAL")]
+    pub sources: Vec<std::ffi::OsString>,
+    /// Where they go in the cluster: a directory, or the file's path
+    #[arg(value_name = "TARGET")]
+    pub target: String,
 }
 
 /// When a file counts as stored.
@@ -215,9 +218,12 @@ pub struct GetArgs {
     /// Fetch directories with all that they hold
     #[arg(short, long)]
     pub recursive: bool,
-    /// Paths in the cluster, globs allowed; then the local target, `-` for standard output
-    #[arg(required = true, num_args = 2.., value_names = ["PATH", "LOCAL"])]
-    pub paths: Vec<String>,
+    /// Paths in the cluster, globs allowed
+    #[arg(required = true, value_name = "PATH")]
+    pub sources: Vec<String>,
+    /// Where they go: a local directory, a file's path, or `-` for standard output
+    #[arg(value_name = "LOCAL")]
+    pub target: std::ffi::OsString,
 }
 
 /// `situ fs ls`.
@@ -260,9 +266,12 @@ pub struct MvArgs {
     /// Replace a file that is there already
     #[arg(short, long)]
     pub force: bool,
-    /// Paths in the cluster, globs allowed; then the target
-    #[arg(required = true, num_args = 2.., value_names = ["PATH", "TARGET"])]
-    pub paths: Vec<String>,
+    /// Paths in the cluster, globs allowed
+    #[arg(required = true, value_name = "PATH")]
+    pub sources: Vec<String>,
+    /// Where they go in the cluster: a directory, or the new path
+    #[arg(value_name = "TARGET")]
+    pub target: String,
 }
 
 /// `situ fs du`.

@@ -69,7 +69,7 @@ fn fail(situ: &Situ, error: &CliError) -> ExitCode {
         // If nobody reads it, the exit code still tells.
         let _ = show::json(&serde_json::json!({ "error": error.message }));
     }
-    show::note(format!("situ: {error}"));
+    show::note(format!("situ: {}", error.message.trim_end()));
     error.exit_code()
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use situ_wire::time::TimeMs;
 
-use crate::error::CliResult;
+use crate::error::{CliError, CliResult};
 
 /// A size as people read it: `1.5 GiB`.
 pub fn human_size(bytes: u64) -> String {
@@ -30,9 +30,14 @@ pub fn size(bytes: u64, human: bool) -> String {
     if human { human_size(bytes) } else { bytes.to_string() }
 }
 
-/// A rate in decimal megabytes a second.
+/// A rate in decimal megabytes a second; in kilobytes where that would be next to nothing.
 pub fn rate(bytes: u64, took: Duration) -> String {
-    format!("{:.0} MB/s", bytes as f64 / 1e6 / took.as_secs_f64().max(1e-6))
+    let rate = bytes as f64 / took.as_secs_f64().max(1e-6);
+    match rate {
+        ..1e5 => format!("{:.1} kB/s", rate / 1e3),
+        ..1e7 => format!("{:.1} MB/s", rate / 1e6),
+        _ => format!("{:.0} MB/s", rate / 1e6),
+    }
 }
 
 /// So many of a thing, in the right number: `1 block`, `2 blocks`, `0 directories`.
@@ -110,8 +115,9 @@ pub fn local_time(time: TimeMs) -> String {
 pub fn out(text: impl AsRef<[u8]>) -> CliResult {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => Ok(result?),
+        Err(error) => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
     }
 }
 
@@ -148,16 +154,17 @@ impl Progress {
     pub fn bytes(label: &str, total: Option<u64>, shown: bool) -> Self {
         let bar = match total {
             Some(total) => ProgressBar::new(total).with_style(style(
-                "{prefix:14} {bar:30} {bytes:>10} of {total_bytes:10} {bytes_per_sec:>12} {eta:>4} left",
+                "{prefix:14!} {wide_bar} {bytes:>10} of {total_bytes:10} {decimal_bytes_per_sec:>11} {eta:>4} left",
             )),
-            None => ProgressBar::no_length().with_style(style("{prefix:14} {spinner} {bytes:>10} {bytes_per_sec:>12}")),
+            None => ProgressBar::no_length()
+                .with_style(style("{prefix:14!} {spinner} {bytes:>10} {decimal_bytes_per_sec:>11}")),
         };
         Self::start(bar, label, shown)
     }
 
     /// For `total` things.
     pub fn count(label: &str, total: u64, shown: bool) -> Self {
-        let bar = ProgressBar::new(total).with_style(style("{prefix:14} {bar:30} {pos:>5} of {len:5} {msg}"));
+        let bar = ProgressBar::new(total).with_style(style("{prefix:14!} {bar:30} {pos:>5} of {len:5} {wide_msg}"));
         Self::start(bar, label, shown)
     }
 
@@ -232,6 +239,15 @@ mod tests {
     fn columns_are_as_wide_as_what_stands_in_them() {
         let rows = [["node-1", "7", "live"], ["a longer name", "12", ""]].map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows, [false, true, false]), ["node-1          7  live", "a longer name  12"]);
+    }
+
+    #[test]
+    fn rates_have_digits_that_say_something() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rate(180, second), "0.2 kB/s");
+        assert_eq!(rate(1_800, second), "1.8 kB/s");
+        assert_eq!(rate(1_800_000, second), "1.8 MB/s");
+        assert_eq!(rate(309_000_000, second), "309 MB/s");
     }
 
     #[test]

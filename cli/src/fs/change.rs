@@ -18,6 +18,9 @@ pub(super) async fn mkdir(session: &Session, args: &MkdirArgs, json: bool) -> Cl
                 Some(ErrorCode::NotFound) if !args.parents => CliError::failed(format!(
                     "{path}: the directory that it shall be in is not there; make that too with -p"
                 )),
+                Some(ErrorCode::AlreadyExists) if !args.parents && is_directory(session, &path).await? => {
+                    CliError::failed(format!("{path}: is a directory already; with -p that is fine"))
+                }
                 Some(ErrorCode::AlreadyExists) => exists(session, &path).await?,
                 _ => error.into(),
             });
@@ -62,11 +65,8 @@ pub(super) async fn rm(session: &Session, args: &RmArgs, json: bool) -> CliResul
 
 /// `situ fs mv`.
 pub(super) async fn mv(session: &Session, args: &MvArgs, json: bool) -> CliResult {
-    let Some((target, sources)) = args.paths.split_last() else {
-        return Err(CliError::usage("mv: expected paths and a target"));
-    };
-    let target = Target::parse(target)?;
-    let found = paths::expand_all(session, sources).await?;
+    let target = Target::parse(&args.target)?;
+    let found = paths::expand_all(session, &args.sources).await?;
     for status in &found {
         let from = &status.path;
         let to = target.destination(session, from.name(), status.is_directory(), found.len() > 1).await?;
@@ -89,17 +89,18 @@ pub(super) async fn mv(session: &Session, args: &MvArgs, json: bool) -> CliResul
 
 /// Something is in the way that cannot be replaced.
 async fn exists(session: &Session, path: &DfsPath) -> CliResult<CliError> {
-    let what = match session.client.stat(path).await? {
-        Some(status) if status.is_directory() => "a directory",
-        _ => "a file",
-    };
+    let what = if is_directory(session, path).await? { "a directory" } else { "a file" };
     Ok(CliError::failed(format!("{path}: is {what} already; choose another name, or delete it first")))
 }
 
 /// Something is in the way of a file that can be replaced if it is a file too.
 async fn may_be_replaced(session: &Session, path: &DfsPath) -> CliResult<CliError> {
-    match session.client.stat(path).await? {
-        Some(status) if status.is_directory() => exists(session, path).await,
-        _ => Ok(CliError::failed(format!("{path}: exists already; replace it with -f or name another target"))),
+    if is_directory(session, path).await? {
+        return exists(session, path).await;
     }
+    Ok(CliError::failed(format!("{path}: exists already; replace it with -f or name another target")))
+}
+
+async fn is_directory(session: &Session, path: &DfsPath) -> CliResult<bool> {
+    Ok(session.client.stat(path).await?.is_some_and(|status| status.is_directory()))
 }

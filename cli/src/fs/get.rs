@@ -13,17 +13,14 @@ use crate::show::{self, Progress};
 
 /// `situ fs get`.
 pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliResult {
-    let Some((target, sources)) = args.paths.split_last() else {
-        return Err(CliError::usage("get: expected paths and a local target"));
-    };
-    let found = paths::expand_all(session, sources).await?;
-    if target == "-" {
+    let found = paths::expand_all(session, &args.sources).await?;
+    if args.target == "-" {
         return write_out(session, &found).await;
     }
     let started = std::time::Instant::now();
     let several = found.len() > 1;
     let any_file = found.iter().any(|status| !status.is_directory());
-    let (target, into_directory) = local_target(target, several, any_file)?;
+    let (target, into_directory) = local_target(Path::new(&args.target), several, any_file)?;
     let (mut files, mut bytes) = (0_u64, 0);
     for status in &found {
         let destination = if into_directory { target.join(status.path.name()) } else { target.clone() };
@@ -61,23 +58,30 @@ pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliRes
 
 /// The local target, and whether it is a directory that takes what is fetched. A slash at its end says that it is one;
 /// as with `cp`, a directory that is fetched may become what is not there yet.
-fn local_target(text: &str, several: bool, any_file: bool) -> CliResult<(PathBuf, bool)> {
-    let target = PathBuf::from(text);
+fn local_target(target: &Path, several: bool, any_file: bool) -> CliResult<(PathBuf, bool)> {
     if target.is_dir() {
-        return Ok((target, true));
+        return Ok((target.to_owned(), true));
     }
+    let text = target.to_string_lossy();
     let slash = text.ends_with('/');
     let why = if several { "for several sources" } else { "as the slash at its end says" };
-    let shown = show::escaped(text);
-    // With the slash the operating system says of a file only that it is no directory.
-    match Path::new(text.trim_end_matches('/')).symlink_metadata() {
-        Ok(_) if several || slash => {
+    let shown = show::escaped(&text);
+    // Without the slash: with it the operating system says of a file only that it is no directory.
+    let bare: PathBuf = target.components().collect();
+    let parent = bare.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
+    match (bare.symlink_metadata(), parent) {
+        (Ok(_), _) if several || slash => {
             Err(CliError::failed(format!("{shown}: expected a directory, {why}; found a file")))
         }
-        Err(_) if several || (slash && any_file) => {
+        (Err(_), _) if several || (slash && any_file) => {
             Err(CliError::failed(format!("{shown}: expected a directory, {why}; found nothing: make it with `mkdir`")))
         }
-        _ => Ok((target, false)),
+        (Err(_), Some(parent)) => {
+            let parent = parent.to_string_lossy();
+            let parent = show::escaped(&parent);
+            Err(CliError::failed(format!("{shown}: {parent} is no directory that is there; make it with `mkdir`")))
+        }
+        _ => Ok((bare, false)),
     }
 }
 

@@ -5,11 +5,13 @@
 //! namenode deletes it once the lease is over. Its name is one of its own, so that nobody who puts the same file again
 //! has to wait for that.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use situ_client::CreateOptions;
+use situ_client::{CreateOptions, FileWriter};
+use situ_runtime::real::RealRuntime;
 use situ_wire::error::ErrorCode;
 use situ_wire::messages::datanode::Durability;
 use situ_wire::path::DfsPath;
@@ -25,6 +27,9 @@ use crate::show::{self, Progress};
 const PIECE_LEN_BYTES: usize = 1 << 20;
 /// How many pieces are read ahead.
 const PIECES_AHEAD: usize = 4;
+/// How long a put that has failed waits until what it had written is deleted. When the namenode is away that long, it
+/// deletes it by itself later.
+const CLEAN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a file is stored.
 #[derive(Debug, Clone, Default)]
@@ -48,12 +53,7 @@ struct Stored {
 
 /// `situ fs put`.
 pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliResult {
-    let Some((target, sources)) = args.paths.split_last() else {
-        return Err(CliError::usage("put: expected local files and a target"));
-    };
-    let target_text =
-        target.to_str().ok_or_else(|| CliError::usage(format!("{}: not valid UTF-8", target.to_string_lossy())))?;
-    let target = Target::parse(target_text)?;
+    let target = Target::parse(&args.target)?;
     let options = PutOptions {
         force: args.force,
         replication: args.replication,
@@ -65,7 +65,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
     };
     let started = std::time::Instant::now();
     let mut stored = Stored::default();
-    for source in sources.iter().map(Path::new) {
+    for source in args.sources.iter().map(Path::new) {
         if source.as_os_str() == "-" {
             put_one(session, None, target.of_input(session).await?, &options, json, &mut stored).await?;
             continue;
@@ -75,7 +75,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
             return Err(CliError::failed(format!("{}: is a directory; store it with -r", source.display())));
         }
         let name = local_name(source)?;
-        let destination = target.destination(session, &name, metadata.is_dir(), sources.len() > 1).await?;
+        let destination = target.destination(session, &name, metadata.is_dir(), args.sources.len() > 1).await?;
         if metadata.is_dir() {
             put_tree(session, source, &destination, &options, json, &mut stored).await?;
         } else {
@@ -164,7 +164,9 @@ async fn put_one(
         None => (Box::new(std::io::stdin()), None),
     };
     let label = source.map_or(std::borrow::Cow::Borrowed("-"), |path| path.to_string_lossy());
-    let progress = Progress::bytes(target.name(), total, !json);
+    // What is typed shows how far it is by itself.
+    let typed = source.is_none() && std::io::stdin().is_terminal();
+    let progress = Progress::bytes(target.name(), total, !json && !typed);
     stored.bytes += put_reader(session, reader, &label, target, options, |more| progress.add(more)).await?;
     stored.files += 1;
     Ok(())
@@ -194,10 +196,19 @@ pub async fn put_reader(
         _ => {}
     }
     let aside = target.copying(fastrand::u64(..)).map_err(CliError::usage)?;
+    let interrupted = || CliError::failed(format!("interrupted; {target} is as it was"));
+    // The name aside is no business of the user's, the target is.
+    let about_target =
+        |error: CliError| CliError { message: error.message.replace(aside.as_str(), target.as_str()), ..error };
+    let writer = tokio::select! {
+        biased;
+        () = session.interrupt.wait() => Err(interrupted()),
+        writer = create(session, &aside, options) => writer.map_err(about_target),
+    }?;
     let copied = tokio::select! {
         biased;
-        () = session.interrupt.wait() => Err(CliError::failed(format!("interrupted; {target} is as it was"))),
-        copied = copy_to(session, reader, label, &aside, options, progress) => copied,
+        () = session.interrupt.wait() => Err(interrupted()),
+        copied = copy_to(writer, reader, label, progress) => copied,
     };
     let published = match copied {
         Ok(len) => match session.client.rename(&aside, target, options.force).await {
@@ -206,32 +217,33 @@ pub async fn put_reader(
         },
         Err(error) => error,
     };
-    if let Err(error) = session.client.delete(&aside, false).await {
-        show::note(format!("{aside}: could not be cleaned away: {error}"));
+    match tokio::time::timeout(CLEAN_LIMIT, session.client.delete(&aside, false)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => show::note(format!("{aside}: could not be cleaned away: {error}")),
+        Err(_) => show::note(format!("{aside}: could not be cleaned away within {CLEAN_LIMIT:?}")),
     }
-    Err(published)
+    Err(about_target(published))
 }
 
-async fn copy_to(
-    session: &Session,
-    reader: Box<dyn std::io::Read + Send>,
-    label: &str,
-    aside: &DfsPath,
-    options: &PutOptions,
-    progress: impl Fn(u64),
-) -> CliResult<u64> {
+async fn create(session: &Session, aside: &DfsPath, options: &PutOptions) -> CliResult<FileWriter<RealRuntime>> {
     let mut create = CreateOptions { durability: Some(options.durability), parents: false, ..CreateOptions::default() };
     create.replication = options.replication.or(create.replication);
     create.block_len_bytes = options.block_len_bytes.or(create.block_len_bytes);
-    let mut writer =
-        session.client.create(aside, create).await.map_err(|error| match (error.code(), aside.parent()) {
-            // The name aside is no business of the user's, the directory is.
-            (Some(ErrorCode::NotFound), Some(directory)) => CliError::failed(format!(
-                "{directory}: there is no such directory; make it with `situ fs mkdir -p {}`",
-                directory.for_shell()
-            )),
-            _ => CliError::from(error),
-        })?;
+    session.client.create(aside, create).await.map_err(|error| match (error.code(), aside.parent()) {
+        (Some(ErrorCode::NotFound), Some(directory)) => CliError::failed(format!(
+            "{directory}: there is no such directory; make it with `situ fs mkdir -p {}`",
+            directory.for_shell()
+        )),
+        _ => CliError::from(error),
+    })
+}
+
+async fn copy_to(
+    mut writer: FileWriter<RealRuntime>,
+    reader: Box<dyn std::io::Read + Send>,
+    label: &str,
+    progress: impl Fn(u64),
+) -> CliResult<u64> {
     let (pieces, mut queue) = mpsc::channel(PIECES_AHEAD);
     // A thread of its own: a read of standard input cannot be given up, and the process must not wait for it to end.
     std::thread::spawn(move || read_pieces(reader, &pieces));
@@ -249,12 +261,14 @@ async fn copy_to(
 
 /// Sends all that `reader` gives, in pieces, until its end or nobody listens.
 fn read_pieces(mut reader: Box<dyn std::io::Read + Send>, pieces: &mpsc::Sender<std::io::Result<Bytes>>) {
-    loop {
+    let mut ended = false;
+    // An end is an end: a terminal would go on after it.
+    while !ended {
         let mut piece = BytesMut::zeroed(PIECE_LEN_BYTES);
         let mut filled = 0;
-        while filled < piece.len() {
+        while filled < piece.len() && !ended {
             match reader.read(&mut piece[filled..]) {
-                Ok(0) => break,
+                Ok(0) => ended = true,
                 Ok(len) => filled += len,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -268,5 +282,30 @@ fn read_pieces(mut reader: Box<dyn std::io::Read + Send>, pieces: &mpsc::Sender<
         if filled == 0 || pieces.blocking_send(Ok(piece.freeze())).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives these, an empty one for an end, and fails a test that reads on.
+    struct Terminal(std::vec::IntoIter<&'static str>);
+
+    impl std::io::Read for Terminal {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let line = self.0.next().expect("nobody reads on after the end");
+            into[..line.len()].copy_from_slice(line.as_bytes());
+            Ok(line.len())
+        }
+    }
+
+    #[test]
+    fn the_first_end_of_input_ends_it() {
+        let (pieces, mut queue) = mpsc::channel(PIECES_AHEAD);
+        read_pieces(Box::new(Terminal(vec!["one\n", "two\n", ""].into_iter())), &pieces);
+        assert_eq!(queue.blocking_recv().unwrap().unwrap(), "one\ntwo\n");
+        drop(pieces);
+        assert!(queue.blocking_recv().is_none());
     }
 }

@@ -161,8 +161,8 @@ pub(super) async fn df(session: &Session, args: &DfArgs, as_json: bool) -> CliRe
     }
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
     let share = if capacity == 0 { 0.0 } else { used as f64 * 100.0 / capacity as f64 };
-    let row =
-        |cells: [&str; 4]| show::line(format!("{:>12} {:>12} {:>12} {:>6}", cells[0], cells[1], cells[2], cells[3]));
-    row(["capacity", "used", "free", "use"])?;
-    row([&size(capacity, args.human), &size(used, args.human), &size(free, args.human), &format!("{share:.1}%")])
+    let cells = [capacity, used, free].map(|bytes| size(bytes, args.human));
+    let [capacity, used, free] = cells;
+    let rows = [["capacity", "used", "free", "use"].map(str::to_owned), [capacity, used, free, format!("{share:.1}%")]];
+    columns(&rows, [true; 4]).into_iter().try_for_each(show::line)
 }

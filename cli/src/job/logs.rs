@@ -13,7 +13,9 @@ pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult 
     let locations = session.client.scheduler().logs(job).await?;
     if locations.is_empty() {
         show::note(format!("{job}: no logs can be read: executors keep them, and none that ran it is live"));
+        return Ok(());
     }
+    let mut silent = true;
     for location in locations {
         let title = match location.log {
             LogName::DriverOut(attempt) => format!("driver, attempt {attempt}, standard output"),
@@ -24,6 +26,7 @@ pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult 
             Ok(text) => text,
             Err(error) => {
                 show::note(format!("{} on {}: cannot be read: {error}", title, location.node));
+                silent = false;
                 continue;
             }
         };
@@ -32,12 +35,16 @@ pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult 
                 "log": title, "node": location.node.0, "text": String::from_utf8_lossy(&text),
             }))?;
         } else if !text.is_empty() {
+            silent = false;
             show::line(format!("== {title} on {}", location.node))?;
             show::out(&text)?;
             if !text.ends_with(b"\n") {
                 show::line("")?;
             }
         }
+    }
+    if silent && !json {
+        show::note(format!("{job}: its processes wrote nothing"));
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(super) async fn list(session: &Session, as_json: bool) -> CliResult {
             job.job.to_string(),
             state_word(&job.state).to_owned(),
             local_time(job.submitted),
-            job.ended.map_or_else(String::new, |ended| format!("{:.1} s", ended.since(job.submitted).as_secs_f64())),
+            job.ended.map_or_else(String::new, |ended| format!("{:.2} s", ended.since(job.submitted).as_secs_f64())),
             escaped(&job.user).into_owned(),
             command_line(job),
         ]

@@ -133,7 +133,7 @@ pub enum TransportError {
     },
     /// The peer could not prove who it is, or did not accept who we are.
     #[error(
-        "{role} at {address} and this process do not trust each other: {reason}; check that both certificates come from the same cluster"
+        "{role} at {address} and this process do not trust each other: {reason}; check the address, and that both certificates come from the same cluster"
     )]
     Untrusted {
         /// Where.

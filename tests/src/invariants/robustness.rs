@@ -42,6 +42,8 @@ async fn bad_paths_and_targets_are_refused_and_nothing_is_lost() {
     situ.situ(&["fs", "put", "/tmp", "/x"], b"").fails(1, &["-r"]);
     situ.situ(&["fs", "mkdir", "/kept"], b"").fails(1, &["/kept", "a file already"]);
     situ.situ(&["fs", "mkdir", "/a/b/c"], b"").fails(1, &["/a/b/c", "-p"]);
+    situ.situ(&["fs", "put", "-", "/kept/file"], b"").fails(1, &["/kept/file", "a file where a directory is needed"]);
+    situ.situ(&["fs", "get", "/kept", "/no/such/directory"], b"").fails(1, &["/no/such", "mkdir"]);
     situ.situ(&["fs", "rm", "/nothing"], b"").fails(1, &["/nothing"]);
     let _ = situ.situ(&["fs", "rm", "-f", "/nothing"], b"").ok();
     for root in [&["fs", "rm", "-r", "/"][..], &["fs", "rm", "/"], &["fs", "rm", "-rf", "/"]] {
@@ -263,7 +265,9 @@ async fn programs_that_misbehave_end_with_what_they_did_and_hurt_nobody_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_in_use_and_a_cluster_that_is_not_there_are_named() {
     let situ = TestCluster::start(SITU, 0, 1).await;
-    situ.situ(&["fs", "put", "-", "/file"], b"x").fails(1, &["datanode"]);
+    let said = situ.situ(&["fs", "put", "-", "/file"], b"x");
+    assert!(!said.err.contains("_COPYING_"), "the name aside is no business of the user's: {}", said.err);
+    said.fails(1, &["/file", "datanode"]);
     let root = situ.cluster.layout().root().to_owned();
     let again = ["up", "--dir", root.to_str().unwrap()];
     run(SITU.as_ref(), None, &again, b"").fails(1, &["running already"]);

@@ -126,8 +126,11 @@ impl Namesystem {
         if self.safe_mode.is_on()
             && let Some(reason) = self.safe_mode()
         {
-            let message = format!("the namenode is in safe mode and changes nothing: {reason}; try again soon");
-            return Err(RemoteError::new(ErrorCode::SafeMode, self.config.cluster, message));
+            let message = format!(
+                "the namenode is in safe mode and changes nothing: {reason}; it goes on by itself when the datanodes \
+                 have come (`situ admin report` shows them)"
+            );
+            return Err(RemoteError::new(ErrorCode::SafeMode, format!("cluster {}", self.config.cluster), message));
         }
         let change = plan(self)?;
         let outcome = change.outcome();
