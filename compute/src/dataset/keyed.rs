@@ -117,15 +117,14 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
             let mut write = |entry: (K, A::State)| {
                 writer.write(partition_of(hash_key(&entry.0), 0, reducers) as usize, &entry);
             };
-            let mut table = Table::new(Arc::clone(&combining));
+            let mut table = Table::reuse(Arc::clone(&combining));
             compute(task, partition).for_each(|(key, value)| {
-                table.add(key, value);
-                if table.len_bytes() > budget {
+                if table.add(key, value) && table.len_bytes() > budget {
                     table.drain(&mut write);
                 }
             });
             table.drain(&mut write);
-            drop(table);
+            table.leave(budget / 4);
             writer.finish(shuffle, task.attempt())
         };
         self.shuffled(operation, map, move |task, records| {

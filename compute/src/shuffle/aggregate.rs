@@ -1,5 +1,7 @@
 //! Gathering records by their key, in a hash table that spills.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -21,6 +23,13 @@ const FAN_OUT: u32 = 16;
 const LEVELS: u32 = 4;
 /// Of how many entries one is measured.
 const SAMPLE: usize = 64;
+/// How many values wait until they are added together; those that may hold memory of their own do not.
+const BATCH: usize = 32;
+
+thread_local! {
+    /// An empty table that the last task on this thread left: the next one of its stage needs one of the same size.
+    static SPARE: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+}
 
 /// How values with the same key become one state.
 pub(crate) trait Aggregation: Send + Sync + 'static {
@@ -49,11 +58,15 @@ pub(crate) struct Table<K, A: Aggregation> {
     outside_bytes: usize,
     /// What the last measured entry takes outside the table.
     sampled_bytes: usize,
+    /// Values that are not in the table yet, with the hashes of their keys. Most of what a word costs is to wait for the
+    /// memory that its entry is in: looked up one right after the other, several are waited for at once.
+    waiting: Vec<(u64, K, A::Value)>,
 }
 
 impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
     pub(crate) fn new(aggregation: Arc<A>) -> Self {
-        Self { aggregation, entries: HashTable::new(), outside_bytes: 0, sampled_bytes: 0 }
+        let (entries, waiting) = (HashTable::new(), Vec::new());
+        Self { aggregation, entries, outside_bytes: 0, sampled_bytes: 0, waiting }
     }
 
     /// About how much memory it takes.
@@ -62,21 +75,35 @@ impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
         self.entries.capacity() * (size_of::<(K, A::State)>() + 1) + self.outside_bytes
     }
 
-    /// Adds a value.
+    /// Adds a value, at once or with some that come later; says whether the table may have grown.
     #[inline]
-    pub(crate) fn add(&mut self, key: K, value: A::Value) {
-        let hash = hash_key(&key);
-        match self.entries.entry(hash, |entry| entry.0 == key, |entry| hash_key(&entry.0)) {
-            Entry::Occupied(mut entry) => {
-                self.outside_bytes += self.aggregation.growth_bytes(&value);
-                self.aggregation.add(&mut entry.get_mut().1, value);
-            }
-            Entry::Vacant(entry) => {
-                let state = self.aggregation.start(value);
-                entry.insert((key, state));
-                self.measure(hash);
+    #[must_use]
+    pub(crate) fn add(&mut self, key: K, value: A::Value) -> bool {
+        self.waiting.push((hash_key(&key), key, value));
+        let settles = self.waiting.len() >= BATCH || std::mem::needs_drop::<A::Value>();
+        if settles {
+            self.settle();
+        }
+        settles
+    }
+
+    /// Adds the values that wait.
+    #[inline(never)]
+    fn settle(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for (hash, key, value) in waiting.drain(..) {
+            match self.entries.entry(hash, |entry| entry.0 == key, |entry| hash_key(&entry.0)) {
+                Entry::Occupied(mut entry) => {
+                    self.outside_bytes += self.aggregation.growth_bytes(&value);
+                    self.aggregation.add(&mut entry.get_mut().1, value);
+                }
+                Entry::Vacant(entry) => {
+                    entry.insert((key, self.aggregation.start(value)));
+                    self.measure(hash);
+                }
             }
         }
+        self.waiting = waiting;
     }
 
     /// Adds a state.
@@ -108,8 +135,26 @@ impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
 
     /// Hands all entries to `sink`, in no particular order; the table is empty then.
     pub(crate) fn drain(&mut self, sink: impl FnMut((K, A::State))) {
+        self.settle();
         self.entries.drain().for_each(sink);
         self.outside_bytes = 0;
+    }
+}
+
+impl<K: Hash + Eq + Serialize + 'static, A: Aggregation> Table<K, A> {
+    /// An empty table, in the memory that the last task on this thread left with [`Self::leave`] if it is of this type: to
+    /// grow from nothing, table by table, costs a word count a tenth of its time.
+    pub(crate) fn reuse(aggregation: Arc<A>) -> Self {
+        let spare =
+            SPARE.with_borrow_mut(Option::take).and_then(|spare| spare.downcast::<HashTable<(K, A::State)>>().ok());
+        Self { entries: spare.map(|entries| *entries).unwrap_or_default(), ..Self::new(aggregation) }
+    }
+
+    /// Leaves the memory of an empty table for the next task, if it is at most `limit_bytes`.
+    pub(crate) fn leave(self, limit_bytes: usize) {
+        if self.entries.is_empty() && self.entries.allocation_size() <= limit_bytes {
+            SPARE.set(Some(Box::new(self.entries)));
+        }
     }
 }
 
@@ -140,8 +185,9 @@ where
     /// Adds a value.
     #[inline]
     pub(crate) fn add(&mut self, key: K, value: A::Value) {
-        self.table.add(key, value);
-        self.keep_to_budget();
+        if self.table.add(key, value) {
+            self.keep_to_budget();
+        }
     }
 
     /// Adds a state.
@@ -170,6 +216,7 @@ where
 
     /// Each key with its state, in no particular order.
     pub(crate) fn finish(mut self) -> Records<(K, A::State)> {
+        self.table.settle();
         if self.overflow.is_some() {
             self.spill();
         }
