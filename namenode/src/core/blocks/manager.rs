@@ -290,7 +290,13 @@ impl BlockManager {
             for received in building.received {
                 self.discard(datanodes, received.storage, block);
             }
-            for index in building.pipeline.iter().filter_map(|datanode| datanodes.find(*datanode)) {
+            let members = building.pipeline.iter().filter_map(|datanode| datanodes.find(*datanode));
+            let members: Vec<DatanodeIndex> = members.collect();
+            for damaged in building.damaged.iter().filter(|damaged| !members.contains(&damaged.datanode)) {
+                // Left behind in an older life and kept aside, so that no report brings it back to mind.
+                self.invalidations.add(damaged.datanode, Block { id, generation: damaged.generation });
+            }
+            for index in members {
                 self.invalidations.add(index, block);
             }
         }

@@ -252,6 +252,25 @@ fn a_replica_that_was_damaged_before_its_block_was_committed_does_not_count() {
 }
 
 #[test]
+fn a_damaged_replica_that_was_left_behind_goes_with_its_block() {
+    let mut world = World::cluster(3, 1);
+    let inode = world.create("/f", 3);
+    let first = world.add_block(inode);
+    let members: Vec<DatanodeId> = first.locations.iter().map(|location| location.id).collect();
+    let (survivors, behind) = (members[..2].to_vec(), members[2]);
+    let operation = world.operation();
+    world.call(Request::RecoverPipeline { inode, block: first.block, survivors, operation }).unwrap();
+    // It starts anew, which makes the namenode forget what it was told, and then finds what it has damaged.
+    world.register(behind);
+    world.full_report(behind);
+    world.change(behind, ReplicaChange::Corrupt { block: first.block });
+    let operation = world.operation();
+    world.call(Request::Delete { path: path("/f"), recursive: false, operation }).unwrap();
+    assert_eq!(world.heartbeat(behind), [DatanodeCommand::Invalidate { blocks: vec![first.block] }]);
+    world.ns.check();
+}
+
+#[test]
 fn a_member_that_missed_the_last_life_of_a_block_loses_its_older_one() {
     let mut world = World::cluster(3, 1);
     let inode = world.create("/f", 2);
