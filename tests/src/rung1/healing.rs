@@ -52,7 +52,9 @@ impl World {
             }
             let commands = std::mem::take(&mut self.namenode.commands);
             let unsettled = self.unsettled(waited_ms);
-            calm_s = if commands == 0 && unsettled.is_none() { calm_s + 1 } else { 0 };
+            // Who comes back later brings work with it.
+            let all_up = self.datanodes.iter().all(|datanode| datanode.core.is_some());
+            calm_s = if commands == 0 && unsettled.is_none() && all_up { calm_s + 1 } else { 0 };
             if calm_s >= CALM_S {
                 break;
             }
@@ -72,6 +74,10 @@ impl World {
             self.violated(Stuck::Storm { window_ms: QUIET_MS, commands, last });
         }
         let waited_ms = self.schedule.now().0 - healed_at.0;
+        if self.unsettled(waited_ms).is_some() {
+            // Clients are forgotten by time: the sync of that may be under way at any moment, but not for long.
+            self.run_for(1_000);
+        }
         if let Some(stuck) = self.unsettled(waited_ms) {
             self.violated(stuck);
         }
