@@ -184,6 +184,7 @@ fn write_lines<T: TextLine>(task: &TaskContext, path: &DfsPath, records: impl It
         lines.push(b'\n');
         count += 1;
         if lines.len() >= WRITE_LEN_BYTES {
+            task.go_on();
             let next = Vec::with_capacity(lines.capacity());
             let full = std::mem::replace(&mut lines, next);
             output.write(full.into()).unwrap_or_else(|error| abort_storage(&error));

@@ -116,6 +116,7 @@ struct SplitReader {
 
 impl ReadAt for SplitReader {
     fn read_at(&mut self, offset: u64, len_bytes: usize) -> Bytes {
+        self.task.go_on();
         let before = self.input.statistics();
         match self.input.read_at(offset, len_bytes) {
             Ok(bytes) => {

@@ -301,6 +301,10 @@ impl<R: Runtime> Owner<R> {
                 let known = self.table.worker_ready(job, secret);
                 reply.send(known.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
             }
+            Request::IsWanted { job, secret, attempt } => {
+                let wanted = self.table.is_wanted(job, secret, attempt).map(Response::Wanted);
+                reply.send(wanted.as_ref().map_err(Clone::clone));
+            }
             // The service answers it without the owner.
             Request::ReadLog { .. } => drop(reply),
         }

@@ -30,7 +30,7 @@ use super::descendants::{descendants, kill_descendants, resident_bytes};
 /// How often the program's memory and its logs are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// At every so manieth look, the memory of all that it has started is looked at too: that means to read much of `/proc`.
-const LOOK_AT_ALL: u32 = 20;
+const LOOK_AT_ALL: u32 = 40;
 /// How long a killed process may take to be gone: one that waits for a broken disk takes for ever.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before what is still there is killed again.

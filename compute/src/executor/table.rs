@@ -154,8 +154,8 @@ impl JobTable {
         self.actions.push_back(Action::StartWorker { launch: job.launch.clone(), life });
     }
 
-    /// What no worker has yet is taken back at once. What one has may run on for a while: perhaps it is nearly done, and
-    /// its worker may have other tasks.
+    /// What no worker has yet is taken back at once. What one has may run on for a while: its worker asks whether it is
+    /// wanted, and may have other tasks.
     fn cancel(&mut self, now: TimeMs, attempt: TaskAttemptId) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
         if job.handed.contains(&attempt) {
@@ -293,6 +293,16 @@ impl JobTable {
             self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
         }
         Ok(())
+    }
+
+    /// Whether a worker shall go on with a task.
+    ///
+    /// # Errors
+    /// When the caller does not belong to the job.
+    pub(super) fn is_wanted(&self, job: JobId, secret: JobSecret, attempt: TaskAttemptId) -> Result<bool, RemoteError> {
+        self.check(job, secret)?;
+        let has = |job: &Job| job.handed.contains(&attempt) && !job.cancelled.contains_key(&attempt);
+        Ok(self.jobs.get(&job).is_some_and(has))
     }
 
     /// A driver process has ended.
@@ -437,10 +447,14 @@ mod tests {
         table.worker_ready(JobId(1), SECRET).unwrap();
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
+        assert_eq!(table.is_wanted(JobId(1), SECRET, task(0).attempt), Ok(true));
         table.command(NOW, ExecutorCommand::CancelTask { attempt: task(0).attempt });
         assert_eq!(actions(&mut table), []);
         table.command(NOW, ExecutorCommand::CancelTask { attempt: task(1).attempt });
         assert_eq!(actions(&mut table), [cancelled(1)]);
+        let wanted = |table: &JobTable, secret| table.is_wanted(JobId(1), secret, task(0).attempt);
+        assert_eq!(wanted(&table, SECRET), Ok(false));
+        assert_eq!(wanted(&table, JobSecret([0; 16])).unwrap_err().code, ErrorCode::PermissionDenied);
         assert_eq!(table.poll_timeout(), Some(TimeMs(11_000)));
         table.handle_timeout(TimeMs(10_999));
         assert_eq!(actions(&mut table), []);

@@ -110,6 +110,10 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
         self.options.task_memory_bytes
     }
 
+    fn is_wanted(&self, _: TaskAttemptId) -> bool {
+        true
+    }
+
     fn fetch(
         &self,
         shuffle: ShuffleId,

@@ -5,15 +5,20 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_wire::ids::{DatasetId, PartitionId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOutcome};
+use situ_wire::time::TimeMs;
 
 use super::error::StorageError;
 use super::world::World;
 use crate::dataset::Cache;
+
+/// How often a task that takes long asks whether it is still wanted.
+const ASK: Duration = Duration::from_secs(1);
 
 /// What the operations of a task share: what it is, the world, and what it has counted. A task runs on one thread.
 #[derive(Clone)]
@@ -27,6 +32,8 @@ struct Inner {
     cached: RefCell<Vec<(DatasetId, PartitionId)>>,
     /// Numbers the files that it makes in the worker's directory.
     scratch_files: Cell<u32>,
+    /// When it last asked whether it is wanted, or began.
+    asked: Cell<TimeMs>,
 }
 
 impl TaskContext {
@@ -47,6 +54,18 @@ impl TaskContext {
         let mut metrics = self.0.metrics.get();
         change(&mut metrics);
         self.0.metrics.set(metrics);
+    }
+
+    /// Ends the task if it was cancelled meanwhile. Called wherever it has read or written something; asks now and then.
+    pub(crate) fn go_on(&self) {
+        let now = self.0.world.now();
+        if now.since(self.0.asked.get()) < ASK {
+            return;
+        }
+        self.0.asked.set(now);
+        if !self.0.world.is_wanted(self.0.attempt) {
+            abort(TaskFailure::Cancelled);
+        }
     }
 
     /// Notes that the worker now keeps a partition.
@@ -105,6 +124,7 @@ pub(crate) fn run_task(
         metrics: Cell::default(),
         cached: RefCell::default(),
         scratch_files: Cell::new(0),
+        asked: Cell::new(started),
     }));
     let shared = task.clone();
     let result = catch_unwind(AssertUnwindSafe(move || work(&shared)));
@@ -163,4 +183,68 @@ fn listen_to_panics() {
             before(info);
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use situ_wire::ids::{JobId, ShuffleId, StageId};
+
+    use super::*;
+    use crate::program::world::{Files, Piece, Scratch};
+
+    /// A world in which time passes with every look at the clock, by 100 ms, and the task is wanted for 3 s.
+    #[derive(Default)]
+    struct Hasty {
+        now: AtomicU64,
+        asked: AtomicU64,
+    }
+
+    impl World for Hasty {
+        fn now(&self) -> TimeMs {
+            TimeMs(self.now.fetch_add(100, Ordering::Relaxed))
+        }
+
+        fn scratch(&self) -> &dyn Scratch {
+            unreachable!("the task writes nothing")
+        }
+
+        fn files(&self) -> &dyn Files {
+            unreachable!("the task reads nothing")
+        }
+
+        fn task_memory_bytes(&self) -> u64 {
+            0
+        }
+
+        fn is_wanted(&self, _: TaskAttemptId) -> bool {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.now.load(Ordering::Relaxed) < 3_000
+        }
+
+        fn fetch(
+            &self,
+            _: ShuffleId,
+            _: PartitionId,
+        ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+            unreachable!("the task fetches nothing")
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_not_wanted_any_more_ends_itself() {
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        let hasty = Arc::new(Hasty::default());
+        let world: Arc<dyn World> = Arc::<Hasty>::clone(&hasty);
+        let cache = Arc::new(Cache::new(0));
+        let outcome = run_task(attempt, &world, &cache, |task| {
+            for _ in 0..1_000 {
+                task.go_on();
+            }
+            TaskOutput::Result(Bytes::new())
+        });
+        assert_eq!(outcome, TaskOutcome::Failed(TaskFailure::Cancelled));
+        assert_eq!(hasty.asked.load(Ordering::Relaxed), 3, "it asks once a second");
+    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::RpcError;
-use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::{Request as ExecutorRequest, Response as ExecutorResponse};
 use situ_wire::messages::scheduler::{Plan, Request, Response, StageOutput, TaskFailure, TaskOutcome, TaskSpec};
 use situ_wire::path::DfsPath;
@@ -160,6 +160,22 @@ impl<R: Runtime> World for WorkerWorld<R> {
 
     fn task_memory_bytes(&self) -> u64 {
         self.task_memory_bytes
+    }
+
+    fn is_wanted(&self, attempt: TaskAttemptId) -> bool {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let request = ExecutorRequest::IsWanted { job, secret, attempt };
+        match self.cluster.handle.block_on(self.cluster.executor.ask(&request)) {
+            Ok(ExecutorResponse::Wanted(wanted)) => wanted,
+            Ok(other) => {
+                tracing::warn!(error = %wrong_answer("IsWanted", &other), "the task goes on");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%attempt, %error, "it is not known whether the task is wanted; it goes on");
+                true
+            }
+        }
     }
 
     fn fetch(

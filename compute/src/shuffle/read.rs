@@ -79,6 +79,7 @@ impl<T: DeserializeOwned> Iterator for ShuffleRecords<T> {
             }
             match self.pieces.next()? {
                 Ok(Piece { map, piece, bytes }) => {
+                    self.task.go_on();
                     self.task.measure(|metrics| metrics.shuffle_read_bytes += piece.len_bytes);
                     self.current = Some((map, piece.records));
                     self.reader = FrameReader::new(bytes);

@@ -84,6 +84,7 @@ impl PieceWriter {
             let before = pending.packed.len();
             pending.records += pending.frame.finish(&mut pending.packed);
             self.held_bytes += pending.packed.len() - before;
+            self.task.go_on();
             if self.held_bytes > self.budget_bytes {
                 self.spill();
             }

@@ -94,6 +94,15 @@ pub enum Request {
         /// At most so many bytes.
         limit_bytes: u32,
     },
+    /// A worker asks, while a task runs, whether it shall go on with it. Answer: [`Response::Wanted`].
+    IsWanted {
+        /// Of which job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which task.
+        attempt: TaskAttemptId,
+    },
 }
 
 /// A log that an executor keeps for a job.
@@ -116,4 +125,6 @@ pub enum Response {
     Task(Option<Box<TaskSpec>>),
     /// A piece of a log; empty at its end.
     Log(Bytes),
+    /// Whether somebody waits for the task: it was not cancelled.
+    Wanted(bool),
 }

@@ -38,11 +38,13 @@ pub(super) fn add(book: &mut Book) {
             outcome: TaskOutcome::Failed(TaskFailure::Cancelled),
         },
         ReadLog => Request::ReadLog { job, log: LogName::Worker, offset: 300, limit_bytes: 1 << 20 },
+        IsWanted => Request::IsWanted { job, secret: SECRET, attempt: ATTEMPT },
     });
     variants!(book, "executor", Response {
         Done => Response::Done,
         Task => Response::Task(Some(Box::new(task()))),
         Log => Response::Log(bytes()),
+        Wanted => Response::Wanted(true),
     });
     book.add("executor::Response::Task of none", &Response::Task(None));
 }
