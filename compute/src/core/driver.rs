@@ -64,8 +64,10 @@ impl Scheduler {
             };
             let (attempt, executor) = (*attempt, *executor);
             let why = format!(
-                "it did not begin within {} s: its main must call situ_compute::run soon after its start; its logs may say                  what it did instead",
-                f64::from(self.policy.driver_begin_ms) / 1e3
+                "it did not begin within {} s: its main must call situ_compute::run soon after its start; `situ job logs {}` \
+                 may say what it did instead",
+                f64::from(self.policy.driver_begin_ms) / 1e3,
+                job.0
             );
             self.executors.command(executor, ExecutorCommand::EndDriver { job, attempt });
             self.lose_driver(now, job, &why);

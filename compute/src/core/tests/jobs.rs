@@ -263,7 +263,10 @@ fn a_driver_that_does_not_begin_is_started_elsewhere_and_at_last_fails_the_job()
     let JobState::Failed { reason } = world.status(JOB).summary.state else { panic!("it failed") };
     assert!(
         reason.starts_with("4 attempts at the driver were lost; the last, attempt 3 on n")
-            && reason.contains("it did not begin within 60 s: its main must call situ_compute::run"),
+            && reason.ends_with(
+                ": it did not begin within 60 s: its main must call situ_compute::run soon after its start; `situ job logs 1` \
+                 may say what it did instead"
+            ),
         "{reason}"
     );
 }
