@@ -5,8 +5,9 @@
 //! executor and no thread: a run is a function of its seed, and a second takes thousands of them through minutes of
 //! simulated time.
 //!
-//! Around the cores everything goes wrong that can: messages are late, lost or come twice, processes crash and come
-//! back, disks die, replicas rot, the namenode stands still or loses what it had not synced. Then faults end, and all
+//! Around the cores everything goes wrong that can: messages are late, lost, overtaken or come twice, processes stand
+//! still, crash and come back, disks die or return with what they held long ago, replicas rot, readers slander them,
+//! images cannot be written, the namenode loses what it had not synced. Then faults end, and all
 //! must come back to what it should be ([`liveness`](crate::promises::liveness)). What must hold at any time is checked
 //! at each step against the journal and the disks, which see what no part of the product sees.
 //!
