@@ -195,6 +195,11 @@ impl Progress {
         self.bar.set_message(text.to_owned());
     }
 
+    /// Has something else printed meanwhile, above the bar.
+    pub fn aside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
     /// How long it has taken so far.
     pub fn took(&self) -> Duration {
         self.started.elapsed()

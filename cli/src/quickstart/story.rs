@@ -218,7 +218,7 @@ async fn run_job(
         if killed.is_none()
             && let Some(stage) = status.stages.iter().find(|stage| is_ripe(stage))
         {
-            killed = kill(cluster, session, Some(stage.clone()), json).await?;
+            killed = kill(cluster, session, Some(stage.clone()), json, &bar).await?;
         }
         if status.summary.state.is_final() {
             break status;
@@ -234,7 +234,7 @@ async fn run_job(
         Some(kill) => kill,
         None => {
             say(json, "kill      the job was too small to be killed in the middle; killing a node now");
-            let late = kill(cluster, session, None, json).await?;
+            let late = kill(cluster, session, None, json, &bar).await?;
             late.ok_or_else(|| CliError::failed("no executor is alive to be killed"))?
         }
     };
@@ -252,6 +252,7 @@ async fn kill(
     session: &Session,
     stage: Option<StageStatus>,
     json: bool,
+    bar: &Progress,
 ) -> CliResult<Option<Kill>> {
     let executors = session.client.scheduler().executors().await?;
     let live = executors.into_iter().filter(|executor| executor.liveness == Liveness::Live);
@@ -272,14 +273,12 @@ async fn kill(
     if let Some(mut datanode) = node.datanode.take() {
         datanode.kill().await?;
     }
-    say(
-        json,
-        &format!(
-            "kill      {name} ({}): its datanode with {} and its executor, kill -9",
-            node.rack,
-            show::count(replicas, "replica")
-        ),
+    let told = format!(
+        "kill      {name} ({}): its datanode with {} and its executor, kill -9",
+        node.rack,
+        show::count(replicas, "replica")
     );
+    bar.aside(|| say(json, &told));
     Ok(Some(Kill { node: name, at, replicas, during_job: stage.is_some(), stage }))
 }
 
