@@ -2,13 +2,12 @@
 
 use serde_json::json;
 use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness};
-use situ_wire::time::TimeMs;
 
 use crate::args::FsckArgs;
 use crate::error::{CliError, CliResult};
 use crate::fs::parse_path;
 use crate::session::Session;
-use crate::show::{self, columns, count, escaped, escaped_on_terminal, human_size};
+use crate::show::{self, columns, count, escaped, escaped_on_terminal, human_size, local_time};
 
 /// `situ admin report`.
 pub async fn report(session: &Session, as_json: bool) -> CliResult {
@@ -40,8 +39,7 @@ pub async fn report(session: &Session, as_json: bool) -> CliResult {
     show::line(format!("  namespace digest  {}", hex(&report.digest[..8])))?;
     let dead = report.datanodes.iter().filter(|node| node.liveness == Liveness::Dead);
     show::line(format!("datanodes: {} live, {} dead", live.count(), dead.count()))?;
-    let now = report.datanodes.iter().map(|node| node.last_heartbeat).max().unwrap_or_default();
-    let rows: Vec<_> = report.datanodes.iter().map(|node| datanode_row(node, now)).collect();
+    let rows: Vec<_> = report.datanodes.iter().map(datanode_row).collect();
     let right = [false, false, false, false, true, false, true, true, false];
     for (node, row) in report.datanodes.iter().zip(columns(&rows, right)) {
         show::line(format!("  {row}"))?;
@@ -59,12 +57,12 @@ fn among(missing: u64) -> String {
     if missing == 0 { String::new() } else { format!("  (the {missing} missing among them)") }
 }
 
-fn datanode_row(node: &DatanodeStatus, newest: TimeMs) -> [String; 9] {
+fn datanode_row(node: &DatanodeStatus) -> [String; 9] {
     let used: u64 = node.volumes.iter().map(|volume| volume.used_bytes).sum();
     let free: u64 = node.volumes.iter().map(|volume| volume.free_bytes).sum();
     let heard = match node.liveness {
         Liveness::Live => String::new(),
-        _ => format!("last heard {:.0} s before the others", newest.since(node.last_heartbeat).as_secs_f64()),
+        _ => format!("last heard {}", local_time(node.last_heartbeat)),
     };
     [
         escaped(&node.location.node.0).into_owned(),

@@ -130,10 +130,11 @@ pub enum FsCommand {
     Df(DfArgs),
 }
 
+// Each paragraph is one line: it is wrapped where it is shown.
 const PUT_HELP: &str = "\
-A file is written beside its target as .<digits>._COPYING_ and renamed once it is whole, so that its name never shows a
-part of it. What is written is deleted when the put fails or Ctrl-C ends it; when it is killed, the cluster deletes it 5
-minutes later. Nobody has to wait for that: the same file can be put again at once.
+A file is written beside its target as .<digits>._COPYING_ and renamed once it is whole, so that its name never shows a \
+part of it. What is written is deleted when the put fails or Ctrl-C ends it; when it is killed, the cluster deletes it \
+5 minutes later. Nobody has to wait for that: the same file can be put again at once.
 
 A target that ends in / must be a directory.
 
@@ -142,14 +143,14 @@ Examples:
   zcat log.gz | situ fs put - /data/log";
 
 const REPORT_HELP: &str = "\
-Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good
+Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good \
 replica is left or its datanodes are away, are among them. `situ fsck` counts in the same way.
 
 Example:
   situ admin report";
 
 const FSCK_HELP: &str = "\
-Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good
+Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good \
 replica is left or its datanodes are away, are among them. `situ admin report` counts in the same way.
 
 Example:

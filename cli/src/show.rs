@@ -170,12 +170,12 @@ impl Progress {
 
     fn start(bar: ProgressBar, label: &str, shown: bool) -> Self {
         let drawn = shown && std::io::stderr().is_terminal();
-        bar.set_draw_target(match drawn {
-            true => ProgressDrawTarget::stderr_with_hz(10),
-            false => ProgressDrawTarget::hidden(),
-        });
-        BARS.fetch_add(usize::from(drawn), Ordering::Relaxed);
+        bar.set_draw_target(ProgressDrawTarget::hidden());
         bar.set_prefix(escaped(label).into_owned());
+        if drawn {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+        BARS.fetch_add(usize::from(drawn), Ordering::Relaxed);
         Self { bar, started: Instant::now(), drawn }
     }
 
@@ -184,8 +184,11 @@ impl Progress {
         self.bar.inc(more);
     }
 
-    /// So much is done, of so much.
+    /// So much is done, of so much. Of nothing, nothing can be shown.
     pub fn set(&self, done: u64, total: u64) {
+        if total == 0 {
+            return;
+        }
         self.bar.set_length(total);
         self.bar.set_position(done);
     }

@@ -35,15 +35,9 @@ pub(super) async fn mkdir(session: &Session, args: &MkdirArgs, json: bool) -> Cl
 /// `situ fs rm`.
 pub(super) async fn rm(session: &Session, args: &RmArgs, json: bool) -> CliResult {
     for text in &args.paths {
-        let found = match paths::expand(session, text).await {
-            Err(error) if args.force && error.code == 1 => {
-                // Only "nothing is there" is forgiven: whether that is so, the path itself says.
-                if super::glob::is_pattern(text) || session.client.stat(&paths::parse(text)?).await?.is_none() {
-                    continue;
-                }
-                return Err(error);
-            }
-            found => found?,
+        let found = match args.force {
+            true => paths::matching(session, text).await?,
+            false => paths::expand(session, text).await?,
         };
         for status in found {
             if status.path.is_root() {

@@ -15,37 +15,38 @@ pub fn parse(text: &str) -> CliResult<DfsPath> {
     DfsPath::parse(&glob::unescape(text)).map_err(CliError::usage)
 }
 
-/// What is at a path, which must be there.
-///
-/// # Errors
-/// When nothing is there, or the namenode cannot say.
-pub(super) async fn existing(session: &Session, path: &DfsPath) -> CliResult<FileStatus> {
-    session
-        .client
-        .stat(path)
-        .await?
-        .ok_or_else(|| CliError::failed(format!("{path}: there is no such file or directory")))
-}
-
-/// All that a path or pattern names, by path.
+/// All that a path or pattern names, by path; at least one thing.
 ///
 /// # Errors
 /// When nothing is there, or the pattern is not one.
 pub(super) async fn expand(session: &Session, pattern: &str) -> CliResult<Vec<FileStatus>> {
+    let found = matching(session, pattern).await?;
+    match found.is_empty() {
+        false => Ok(found),
+        true if glob::is_pattern(pattern) => Err(CliError::failed(format!("{pattern}: nothing matches"))),
+        true => Err(CliError::failed(format!("{}: there is no such file or directory", parse(pattern)?))),
+    }
+}
+
+/// All that a path or pattern names, by path, if there is anything.
+///
+/// # Errors
+/// When the pattern is not one, or the namenode cannot say.
+pub(super) async fn matching(session: &Session, pattern: &str) -> CliResult<Vec<FileStatus>> {
     if !glob::is_pattern(pattern) {
-        let status = existing(session, &parse(pattern)?).await?;
-        if names_directory(pattern) && !status.is_directory() {
+        let found = session.client.stat(&parse(pattern)?).await?;
+        if names_directory(pattern) && found.as_ref().is_some_and(|status| !status.is_directory()) {
             return Err(CliError::failed(format!(
                 "{pattern}: expected a directory, as the slash at its end says; found a file"
             )));
         }
-        return Ok(vec![status]);
+        return Ok(found.into_iter().collect());
     }
     if !pattern.starts_with('/') {
         return Err(CliError::usage(format!("path {pattern:?}: expected an absolute path that starts with '/'")));
     }
     let pieces = glob::pieces(pattern)?;
-    let mut found = vec![existing(session, &DfsPath::root()).await?];
+    let mut found: Vec<FileStatus> = session.client.stat(&DfsPath::root()).await?.into_iter().collect();
     for piece in &pieces {
         let mut next = Vec::new();
         for directory in found.iter().filter(|status| status.is_directory()) {
@@ -68,9 +69,6 @@ pub(super) async fn expand(session: &Session, pattern: &str) -> CliResult<Vec<Fi
     }
     // As in a shell, a slash at the end matches only directories.
     found.retain(|status| !names_directory(pattern) || status.is_directory());
-    if found.is_empty() {
-        return Err(CliError::failed(format!("{pattern}: nothing matches")));
-    }
     Ok(found)
 }
 
