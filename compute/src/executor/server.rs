@@ -280,7 +280,7 @@ impl<R: Runtime> Owner<R> {
             }
             ToOwner::WorkerEnded { job, life, ending } => {
                 let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
-                self.table.worker_ended(job, life, &reason);
+                self.table.worker_ended(self.runtime.clock().now(), job, life, &reason);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! task:  queued --NextTask--> handed --TaskEnded--> reported
 //!           \                    \-- worker gone --> reported as WorkerLost
-//!            \                    \-- cancelled, and still there after a while: its worker is ended
+//!            \                    \-- cancelled, and still there after a while: its worker is ended, and gets no more
 //!             \-- cancelled --> reported as Cancelled
 //! ```
 
@@ -42,7 +42,7 @@ pub(super) enum Action {
     StartWorker { launch: JobLaunch, life: WorkerLife },
     /// End all processes of a job and drop its shuffle output.
     EndJob { job: JobId },
-    /// End one process of a job; it counts as gone already.
+    /// End one process of a job. A driver counts as gone already, a worker when its end is told.
     EndProcess { job: JobId, process: ProcessId },
     /// Answer a worker that asks for work.
     Answer { waiter: WaiterId, task: Result<Option<Box<TaskSpec>>, RemoteError> },
@@ -69,6 +69,17 @@ struct Job {
     /// Of those that are handed, which were cancelled, and until when they must have ended.
     cancelled: BTreeMap<TaskAttemptId, TimeMs>,
     waiting: BTreeMap<WaiterId, TimeMs>,
+    /// Why the worker was told to end, until it is gone. What it is given meanwhile would be lost unnoticed, and another
+    /// one would have the same log and directory: it gets no more tasks, and no other one is started.
+    ending: Option<Ending>,
+}
+
+/// Why a worker was told to end.
+#[derive(Debug)]
+struct Ending {
+    reason: String,
+    /// Whether its tasks run again without counting as failed.
+    excused: bool,
 }
 
 /// The jobs of an executor.
@@ -127,6 +138,7 @@ impl JobTable {
             handed: BTreeSet::new(),
             cancelled: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            ending: None,
         })
     }
 
@@ -158,7 +170,7 @@ impl JobTable {
     /// wanted, and may have other tasks.
     fn cancel(&mut self, now: TimeMs, attempt: TaskAttemptId) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
-        if job.handed.contains(&attempt) {
+        if job.handed.contains(&attempt) && job.ending.is_none() {
             job.cancelled.insert(attempt, now + CANCEL_LIMIT);
         }
         let before = job.queued.len();
@@ -199,6 +211,9 @@ impl JobTable {
             return self.actions.push_back(Action::Answer { waiter, task });
         }
         let Some(job) = self.jobs.get_mut(&job) else { return };
+        if job.ending.is_some() {
+            return self.actions.push_back(Action::Answer { waiter, task: Ok(None) });
+        }
         match job.queued.pop_front() {
             Some(task) => {
                 job.handed.insert(task.attempt);
@@ -224,36 +239,29 @@ impl JobTable {
 
     /// Ends workers that are not ready in time, or go on with what was cancelled.
     fn judge_workers(&mut self, now: TimeMs) {
-        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        for id in jobs {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            let Some(life) = job.worker else { continue };
-            let process = ProcessId::Worker(life);
-            if job.ready_by.is_some_and(|by| by <= now) {
+        let due = |by: &TimeMs| *by <= now;
+        for (id, job) in &mut self.jobs {
+            let Some(life) = job.worker.filter(|_| job.ending.is_none()) else { continue };
+            let ending = if job.ready_by.as_ref().is_some_and(due) {
                 let reason = format!(
                     "it was not ready within {} s: its main must call situ_compute::run soon after its start; its log may \
                      say what it did instead",
                     READY_LIMIT.as_secs()
                 );
-                self.actions.push_back(Action::EndProcess { job: id, process });
-                self.worker_ended(id, life, &reason);
-            } else if job.cancelled.values().any(|by| *by <= now) {
+                Ending { reason, excused: false }
+            } else if job.cancelled.values().any(due) {
                 // Its other tasks run again: nobody can end one of them alone.
-                let handed = std::mem::take(&mut job.handed);
-                let queued = std::mem::take(&mut job.queued);
-                self.actions.push_back(Action::EndProcess { job: id, process });
-                self.worker_ended(id, life, "it went on with a cancelled task, and was ended");
-                for attempt in handed {
-                    let outcome = TaskOutcome::Failed(TaskFailure::Cancelled);
-                    self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
-                }
-                if !queued.is_empty() {
-                    if let Some(job) = self.jobs.get_mut(&id) {
-                        job.queued = queued;
-                    }
-                    self.start_worker(now, id);
-                }
+                let reason = "it went on with a cancelled task, and was ended".to_owned();
+                Ending { reason, excused: true }
+            } else {
+                continue;
+            };
+            (job.ending, job.ready_by) = (Some(ending), None);
+            job.cancelled.clear();
+            for waiter in std::mem::take(&mut job.waiting).into_keys() {
+                self.actions.push_back(Action::Answer { waiter, task: Ok(None) });
             }
+            self.actions.push_back(Action::EndProcess { job: *id, process: ProcessId::Worker(life) });
         }
     }
 
@@ -301,7 +309,8 @@ impl JobTable {
     /// When the caller does not belong to the job.
     pub(super) fn is_wanted(&self, job: JobId, secret: JobSecret, attempt: TaskAttemptId) -> Result<bool, RemoteError> {
         self.check(job, secret)?;
-        let has = |job: &Job| job.handed.contains(&attempt) && !job.cancelled.contains_key(&attempt);
+        let has =
+            |job: &Job| job.handed.contains(&attempt) && !job.cancelled.contains_key(&attempt) && job.ending.is_none();
         Ok(self.jobs.get(&job).is_some_and(has))
     }
 
@@ -314,20 +323,31 @@ impl JobTable {
         }
     }
 
-    /// A worker process has ended, or could not be started: its tasks are lost.
-    pub(super) fn worker_ended(&mut self, job: JobId, life: WorkerLife, reason: &str) {
+    /// A worker process has ended, or could not be started: its tasks are lost. When it was ended for a cancelled task,
+    /// those that it had not been given go to the next one.
+    pub(super) fn worker_ended(&mut self, now: TimeMs, job: JobId, life: WorkerLife, reason: &str) {
         let Some(known) = self.jobs.get_mut(&job).filter(|known| known.worker == Some(life)) else { return };
         (known.worker, known.ready_by) = (None, None);
         known.cancelled.clear();
+        let ending = known.ending.take().unwrap_or_else(|| Ending { reason: reason.to_owned(), excused: false });
         for waiter in std::mem::take(&mut known.waiting).into_keys() {
             self.actions.push_back(Action::Answer { waiter, task: Ok(None) });
         }
-        self.actions.push_back(Action::Report(ExecutorEvent::WorkerLost { job, reason: reason.to_owned() }));
-        let lost = std::mem::take(&mut known.handed).into_iter();
-        let queued = std::mem::take(&mut known.queued);
-        for attempt in lost.chain(queued.into_iter().map(|task| task.attempt)) {
-            let outcome = TaskOutcome::Failed(TaskFailure::WorkerLost { reason: reason.to_owned() });
+        let Ending { reason, excused } = ending;
+        self.actions.push_back(Action::Report(ExecutorEvent::WorkerLost { job, reason: reason.clone() }));
+        let mut lost: Vec<TaskAttemptId> = std::mem::take(&mut known.handed).into_iter().collect();
+        if !excused {
+            lost.extend(known.queued.drain(..).map(|task| task.attempt));
+        }
+        let next = !known.queued.is_empty();
+        for attempt in lost {
+            let failure =
+                if excused { TaskFailure::Cancelled } else { TaskFailure::WorkerLost { reason: reason.clone() } };
+            let outcome = TaskOutcome::Failed(failure);
             self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
+        }
+        if next {
+            self.start_worker(now, job);
         }
     }
 }
@@ -413,7 +433,7 @@ mod tests {
         table.command(NOW, run(1));
         table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
-        table.worker_ended(JobId(1), WorkerLife(1), "signal 9");
+        table.worker_ended(NOW, JobId(1), WorkerLife(1), "signal 9");
         let lost = |partition| {
             let outcome = TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "signal 9".to_owned() });
             Action::Report(ExecutorEvent::TaskEnded { attempt: task(partition).attempt, outcome })
@@ -422,7 +442,7 @@ mod tests {
         assert_eq!(actions(&mut table), [Action::Report(worker), lost(0), lost(1)]);
         table.command(NOW, run(2));
         assert_eq!(actions(&mut table), [Action::StartWorker { launch: launch(), life: WorkerLife(2) }]);
-        table.worker_ended(JobId(1), WorkerLife(1), "told twice");
+        table.worker_ended(NOW, JobId(1), WorkerLife(1), "told twice");
         assert_eq!(actions(&mut table), []);
     }
 
@@ -473,15 +493,29 @@ mod tests {
         actions(&mut table);
         table.command(NOW, ExecutorCommand::CancelTask { attempt: task(0).attempt });
         table.handle_timeout(TimeMs(11_000));
+        assert_eq!(actions(&mut table), [end_worker(1)]);
+        assert_eq!(table.poll_timeout(), None, "all waits for its end");
+        assert_eq!(table.is_wanted(JobId(1), SECRET, task(1).attempt), Ok(false));
+        // While it is still there, it gets nothing; what it has done by then counts.
+        table.next_task(JobId(1), SECRET, WaiterId(3), TimeMs(99_000));
+        table.command(TimeMs(11_000), ExecutorCommand::CancelTask { attempt: task(1).attempt });
+        table.command(TimeMs(11_000), run(3));
+        assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(3), task: Ok(None) }]);
+        table.handle_timeout(TimeMs(60_000));
+        assert_eq!((actions(&mut table), table.poll_timeout()), (vec![], None), "it is ended once");
+        table.worker_ended(TimeMs(60_000), JobId(1), WorkerLife(1), "signal 9");
         // What it had not been given goes to the next worker.
         let next = Action::StartWorker { launch: launch(), life: WorkerLife(2) };
         let lost = worker_lost("it went on with a cancelled task, and was ended");
-        assert_eq!(actions(&mut table), [end_worker(1), lost, cancelled(0), cancelled(1), next]);
+        assert_eq!(actions(&mut table), [lost, cancelled(0), cancelled(1), next]);
         // It is a worker like another: it may be late, too.
-        assert_eq!(table.poll_timeout(), Some(TimeMs(71_000)));
-        table.next_task(JobId(1), SECRET, WaiterId(3), TimeMs(99_000));
-        assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(3), task: Ok(Some(task(2))) }]);
-        table.worker_ended(JobId(1), WorkerLife(1), "signal 9");
+        assert_eq!(table.poll_timeout(), Some(TimeMs(120_000)));
+        for (waiter, partition) in [(4, 2), (5, 3)] {
+            table.next_task(JobId(1), SECRET, WaiterId(waiter), TimeMs(199_000));
+            let given = Ok(Some(task(partition)));
+            assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(waiter), task: given }]);
+        }
+        table.worker_ended(NOW, JobId(1), WorkerLife(1), "told twice");
         assert_eq!(actions(&mut table), []);
     }
 
@@ -494,12 +528,12 @@ mod tests {
         assert_eq!(actions(&mut table), []);
         assert_eq!(table.poll_timeout(), Some(TimeMs(61_000)));
         table.handle_timeout(TimeMs(61_000));
-        let [end, Action::Report(ExecutorEvent::WorkerLost { reason, .. }), Action::Report(_)] =
-            &actions(&mut table)[..]
+        assert_eq!(actions(&mut table), [end_worker(1)]);
+        table.worker_ended(NOW, JobId(1), WorkerLife(1), "signal 9");
+        let [Action::Report(ExecutorEvent::WorkerLost { reason, .. }), Action::Report(_)] = &actions(&mut table)[..]
         else {
             panic!("its end is told, and that of its task")
         };
-        assert_eq!(*end, end_worker(1));
         assert!(reason.starts_with("it was not ready within 60 s"), "{reason}");
         assert_eq!(table.poll_timeout(), None);
     }
