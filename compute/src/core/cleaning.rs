@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use situ_wire::error::{ErrorCode, RemoteError};
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 /// After so many that failed it is given up: whoever submitted the job may have no right any more to what it wrote.
 const ATTEMPTS: u32 = 64;
+/// How many runs an executor has at once: when many jobs end together, or the scheduler starts anew, the others wait.
+const RUNS: usize = 2;
 /// The attempts at a driver are numbered below it, so that neither is taken for the other.
 const FIRST_ATTEMPT: u32 = 1 << 31;
 /// How long the outputs of one run may be together: an operating system takes no more than so many arguments.
@@ -134,11 +136,20 @@ impl Scheduler {
         let due = |cleaning: &Cleaning| cleaning.run.is_none() && cleaning.next <= now;
         let jobs: Vec<JobId> =
             self.cleaning.iter().filter(|(_, cleaning)| due(cleaning)).map(|(job, _)| *job).collect();
+        if jobs.is_empty() {
+            return;
+        }
+        let mut runs = self.clean_ups_on();
         for job in jobs {
             let secret = self.secret(job);
-            let busy = |(id, executor): &(ExecutorId, &Executor)| (executor.drivers.len(), executor.load(), *id);
-            let Some((executor, _)) = self.executors.live().min_by_key(busy) else { return };
+            let busy = |(id, executor): &(ExecutorId, &Executor)| {
+                let runs = runs.get(id).copied().unwrap_or_default();
+                (runs, executor.drivers.len(), executor.load(), *id)
+            };
+            let free = |(id, _): &(ExecutorId, &Executor)| has_room(&runs, *id);
+            let Some((executor, _)) = self.executors.live().filter(free).min_by_key(busy) else { return };
             let Some(cleaning) = self.cleaning.get_mut(&job) else { continue };
+            *runs.entry(executor).or_default() += 1;
             let attempt = FIRST_ATTEMPT + cleaning.begun;
             let outputs = cleaning.batch();
             let launch = JobLaunch {
@@ -154,9 +165,22 @@ impl Scheduler {
         }
     }
 
-    /// When a run must begin or have ended.
+    /// How many runs each executor has.
+    fn clean_ups_on(&self) -> BTreeMap<ExecutorId, usize> {
+        let mut runs = BTreeMap::new();
+        for run in self.cleaning.values().filter_map(|cleaning| cleaning.run.as_ref()) {
+            *runs.entry(run.executor).or_default() += 1;
+        }
+        runs
+    }
+
+    /// When a run must begin or have ended. Without room for one, none begins before another has ended.
     pub(super) fn next_clean_up(&self) -> Option<TimeMs> {
-        let anywhere = self.executors.live().next().is_some();
+        if self.cleaning.is_empty() {
+            return None;
+        }
+        let runs = self.clean_ups_on();
+        let anywhere = self.executors.live().any(|(id, _)| has_room(&runs, id));
         let due = |cleaning: &Cleaning| match &cleaning.run {
             Some(run) => Some(run.since + PATIENCE),
             None => anywhere.then_some(cleaning.next),
@@ -209,4 +233,9 @@ impl Scheduler {
             self.append(JobRecord::Cleaned { job });
         }
     }
+}
+
+/// Whether an executor may take one more run.
+fn has_room(runs: &BTreeMap<ExecutorId, usize>, executor: ExecutorId) -> bool {
+    runs.get(&executor).is_none_or(|runs| *runs < RUNS)
 }

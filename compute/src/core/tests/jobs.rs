@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use situ_wire::hello::Role;
 use situ_wire::ids::{ActionId, ExecutorId, JobId, PartitionId, ShuffleId};
 use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request};
@@ -396,4 +398,42 @@ fn an_unfinished_job_keeps_what_it_writes_aside_through_restarts() {
     world.poll(2, Vec::new());
     let shown = world.user(kill(JOB));
     assert!(shown.contains(&"n2 <- end job-1, clean up /out of job-1 as ada".to_owned()), "{shown:?}");
+}
+
+#[test]
+fn the_clean_ups_of_many_jobs_are_spread_over_the_executors_a_few_at_a_time() {
+    let mut world = World::with_executors(1);
+    for number in 1..=12 {
+        let job = world.start(number);
+        let (secret, output) = (world.secret(job), DfsPath::parse(&format!("/out{number}")).unwrap());
+        world.driver(Request::WritesAside { job, secret, attempt: 0, output });
+    }
+    let mut shown: Vec<String> = (1..=12).flat_map(|number| world.user(kill(JobId(number)))).collect();
+    let (mut open, mut begun) = (BTreeMap::new(), BTreeMap::<u64, u32>::new());
+    let mut most = 0;
+    for _ in 0..100 {
+        shown.extend(world.live(&[1, 2, 3, 4], 1_000));
+        for line in shown.drain(..) {
+            let (executor, commands) = line.split_once(" <- ").unwrap_or_default();
+            for job in commands.split(", ").filter_map(|command| command.strip_prefix("clean up ")?.split(' ').nth(2)) {
+                let job = job.parse::<JobId>().unwrap().0;
+                open.insert(job, executor[1..].parse::<u32>().unwrap());
+                *begun.entry(job).or_default() += 1;
+            }
+        }
+        assert!((1..=4).all(|number| open.values().filter(|executor| **executor == number).count() <= 2), "{open:?}");
+        assert!(
+            world.scheduler.poll_timeout().is_none_or(|next| next > world.now),
+            "who waits for room needs no clock"
+        );
+        most = most.max(open.len());
+        if let Some((job, executor)) = open.pop_first() {
+            let attempt = (1 << 31) + begun[&job] - 1;
+            let ended = ExecutorEvent::DriverEnded { job: JobId(job), attempt, error: None, retry: false };
+            shown.extend(world.poll(executor, vec![ended]));
+        }
+    }
+    assert_eq!(most, 8, "all executors take part");
+    let cleaned = world.records.iter().filter(|record| matches!(record, JobRecord::Cleaned { .. })).count();
+    assert_eq!((cleaned, begun.len(), open.len()), (12, 12, 0));
 }
