@@ -47,7 +47,8 @@ impl BoundedLog {
         let kept_from = from.max(len.saturating_sub(room / 2));
         let mut end = vec![0; usize::try_from(len - kept_from).unwrap_or(0)];
         self.file.read_exact_at(&mut end, kept_from)?;
-        let missing = missing_before.unwrap_or(0) + (kept_from - from);
+        // Who writes the log may have written the number.
+        let missing = missing_before.unwrap_or(0).saturating_add(kept_from - from);
         let text = [notice(missing, self.limit_len_bytes).as_bytes(), &end].concat();
         // Shorter first: whoever appends at this moment does so behind the head, and is cut off or overwritten.
         self.file.set_len(head)?;
@@ -98,6 +99,17 @@ mod tests {
         let (missing, what) = told.split_once(' ').unwrap();
         assert_eq!(missing.parse::<usize>().unwrap(), written.len() - head.len() - end.len());
         assert!(what.starts_with("bytes are missing here: a log may take 4000 bytes"), "{what}");
+    }
+
+    #[test]
+    fn a_notice_that_the_writer_has_forged_does_no_harm() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let forged = ["x".repeat(2_000), notice(u64::MAX, 4_000), "y".repeat(9_000)].concat();
+        std::fs::write(&path, forged).unwrap();
+        BoundedLog::open(&path, 4_000).unwrap().bound().unwrap();
+        let kept = ["x".repeat(2_000), notice(u64::MAX, 4_000), "y".repeat(1_000)].concat();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
     }
 
     #[test]
