@@ -119,7 +119,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
             };
             let mut table = Table::reuse(Arc::clone(&combining));
             compute(task, partition).for_each(|(key, value)| {
-                if table.add(key, value) && table.len_bytes() > budget {
+                if table.add(key, value) && table.is_full(budget) {
                     table.drain(&mut write);
                 }
             });

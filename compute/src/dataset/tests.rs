@@ -134,6 +134,16 @@ fn keyed_operations_are_those_of_maps_with_and_without_room() {
 }
 
 #[test]
+fn more_keys_than_a_combining_table_holds_come_once_each() {
+    const KEYS: u64 = 250_000;
+    let (_, context) = roomy();
+    let numbers = context.parallelize(vec![0..KEYS, 0..KEYS], 1).flat_map(|keys| keys.map(|key| (key, 1_u64)));
+    let counts = numbers.reduce_by_key(|one, other| one + other, 3);
+    assert_eq!(counts.count().unwrap(), KEYS);
+    assert_eq!(counts.filter(|(_, count)| *count != 2).count().unwrap(), 0);
+}
+
+#[test]
 fn tight_memory_really_spills() {
     let (disk, context) = with(TIGHT);
     let dataset = context.parallelize(pairs(), 1).group_by_key(1);

@@ -26,6 +26,10 @@ const SAMPLE: usize = 64;
 /// How many values wait until they are added together; those that may hold memory of their own do not.
 const BATCH: usize = 32;
 
+/// How large a table grows that may be emptied before all is in it: those of a machine's tasks should fit into its cache
+/// together, because to wait for the memory behind it costs more than to pass some records on twice.
+const CACHED_LEN_BYTES: usize = 8 << 20;
+
 thread_local! {
     /// An empty table that the last task on this thread left: the next one of its stage needs one of the same size.
     static SPARE: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
@@ -85,6 +89,14 @@ impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
             self.settle();
         }
         settles
+    }
+
+    /// Whether a table that combines what passes should be emptied: it takes more than `budget_bytes`, or would outgrow the
+    /// cache.
+    #[inline]
+    pub(crate) fn is_full(&self, budget_bytes: usize) -> bool {
+        let grows_soon = self.entries.capacity() - self.entries.len() < BATCH;
+        self.len_bytes() > budget_bytes || (grows_soon && 2 * self.entries.allocation_size() > CACHED_LEN_BYTES)
     }
 
     /// Adds the values that wait.
