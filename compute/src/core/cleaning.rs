@@ -7,10 +7,10 @@ use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, Program, Respon
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::JobRecord;
 use super::calls::Outcome;
 use super::executor::Executor;
 use super::scheduler::Scheduler;
+use super::{JobRecord, RecordId};
 
 /// The program that takes away what a job wrote aside; every executor has it. Its arguments are the outputs.
 pub const CLEAN_UP: &str = "clean-up";
@@ -40,6 +40,8 @@ pub(super) struct Cleaning {
     outputs: BTreeSet<DfsPath>,
     /// When the job ended; the beginning of time if that was in an earlier life of the scheduler.
     ended: TimeMs,
+    /// What says so. A scheduler that dies before it is on disk goes on with the job, and with what it has written aside.
+    record: RecordId,
     /// The run that is under way.
     run: Option<Run>,
     /// When the next one may begin.
@@ -107,7 +109,13 @@ impl Scheduler {
     }
 
     /// A job has ended without success: what it wrote aside below `outputs` must be taken away.
-    pub(super) fn clean_up(&mut self, ended: TimeMs, job: JobId, user: &str, outputs: BTreeSet<DfsPath>) {
+    pub(super) fn clean_up(
+        &mut self,
+        (ended, record): (TimeMs, RecordId),
+        job: JobId,
+        user: &str,
+        outputs: BTreeSet<DfsPath>,
+    ) {
         if outputs.is_empty() {
             return;
         }
@@ -115,6 +123,7 @@ impl Scheduler {
             user: user.to_owned(),
             outputs: BTreeSet::new(),
             ended,
+            record,
             run: None,
             next: ended,
             begun: 0,
@@ -133,7 +142,8 @@ impl Scheduler {
 
     /// Places the runs whose time has come on the least busy executors.
     pub(super) fn place_clean_ups(&mut self, now: TimeMs) {
-        let due = |cleaning: &Cleaning| cleaning.run.is_none() && cleaning.next <= now;
+        let synced = self.synced;
+        let due = |it: &Cleaning| it.run.is_none() && it.next <= now && it.record <= synced;
         let jobs: Vec<JobId> =
             self.cleaning.iter().filter(|(_, cleaning)| due(cleaning)).map(|(job, _)| *job).collect();
         if jobs.is_empty() {
@@ -183,7 +193,7 @@ impl Scheduler {
         let anywhere = self.executors.live().any(|(id, _)| has_room(&runs, id));
         let due = |cleaning: &Cleaning| match &cleaning.run {
             Some(run) => Some(run.since + PATIENCE),
-            None => anywhere.then_some(cleaning.next),
+            None => (anywhere && cleaning.record <= self.synced).then_some(cleaning.next),
         };
         self.cleaning.values().filter_map(due).min()
     }

@@ -121,7 +121,12 @@ impl Scheduler {
                 if let Some(job) = self.jobs.remove(&status.summary.job) {
                     if status.summary.state != JobState::Succeeded {
                         let outputs: BTreeSet<DfsPath> = job.outputs.into_keys().collect();
-                        self.clean_up(TimeMs::default(), status.summary.job, &job.launch.user, outputs);
+                        self.clean_up(
+                            (TimeMs::default(), RecordId::default()),
+                            status.summary.job,
+                            &job.launch.user,
+                            outputs,
+                        );
                     }
                     self.keep_finished(status, logs, job.operation, None);
                 }
@@ -129,7 +134,7 @@ impl Scheduler {
             JobRecord::WritesAside { job, user, output } => match self.jobs.get_mut(&job) {
                 Some(job) => drop(job.outputs.insert(output, None)),
                 // It has ended; or this is what a snapshot repeats, and the job itself comes with it.
-                None => self.clean_up(TimeMs::default(), job, &user, BTreeSet::from([output])),
+                None => self.clean_up((TimeMs::default(), RecordId::default()), job, &user, BTreeSet::from([output])),
             },
             JobRecord::Cleaned { job } => drop(self.cleaning.remove(&job)),
         }
@@ -228,17 +233,18 @@ impl Scheduler {
         for stage in &mut status.stages {
             stage.running = 0;
         }
-        if state != JobState::Succeeded {
-            let outputs: BTreeSet<DfsPath> = found.outputs.into_keys().collect();
-            self.clean_up(at, job, &found.launch.user, outputs);
-        }
         let logs: Vec<(LogName, NodeName)> = found.logs.into_iter().collect();
         let record = self.append(JobRecord::Ended { status: status.clone(), logs: logs.clone() });
+        if state != JobState::Succeeded {
+            let outputs: BTreeSet<DfsPath> = found.outputs.into_keys().collect();
+            self.clean_up((at, record), job, &found.launch.user, outputs);
+        }
         self.keep_finished(status, logs, found.operation, Some(record));
         let error = ended_error(job, &state);
         for wait in self.waits.take_job(job) {
             let result = match wait.topic {
-                Topic::Action(..) => Ok(Some((Response::Action(ActionResult::Failed(error.clone())), None))),
+                // Who hears it takes away what it wrote: not before the end is certain.
+                Topic::Action(..) => Ok(Some((Response::Action(ActionResult::Failed(error.clone())), Some(record)))),
                 Topic::Outputs(..) => Err(error.clone()),
                 Topic::Status(_) => self.status_now(job),
             };

@@ -133,7 +133,10 @@ impl<T: TextLine + 'static> Dataset<T> {
                     |error: StorageError| ProgramError::Publish { path: output.to_string(), message: error.message };
                 take_away(files, &temporary, true).map(drop).map_err(failed)
             }),
-            Err(_) => clean_up(files, &output, &backend.job_name()),
+            Err(_) if backend.writes_aside(&output).is_ok() => clean_up(files, &output, &backend.job_name()),
+            // The job has ended, and the scheduler has it taken away; or another driver has taken this one's place, and the
+            // attempts for that one write where its own did.
+            Err(_) => Ok(()),
         };
         if let Err(error) = taken_away {
             tracing::warn!(%output, %error, "what was written aside stays for now");

@@ -188,7 +188,8 @@ fn a_task_that_fails_four_times_fails_the_job_and_each_time_elsewhere() {
                 "job-1/stage-0/partition-0/attempt-3 (flat_map) failed, the 4th time, on n{number}: division by zero"
             );
             assert_eq!(world.status(job).summary.state, JobState::Failed { reason: reason.clone() });
-            assert!(shown.contains(&format!("driver <- failed: the job failed: {reason}")), "{shown:?}");
+            let told = format!("driver <- failed: the job failed: {reason}, after record 4");
+            assert!(shown.contains(&told), "{shown:?}");
         }
     }
     places.sort_unstable();
