@@ -19,11 +19,11 @@ use crate::store::{SledStore, Store, StoreError};
 use crate::transport::net::{NetTransport, Route};
 use crate::{Runtime, Task};
 
-/// Lets the process keep up to 32 MiB of the memory that it frees, for a process that moves bulk bytes: else every packet
-/// is in pages that the kernel has just made and takes back again, which took a third of a datanode's processor time.
+/// Lets the process keep some of the memory that it frees, for a process that moves bulk bytes: else every packet is in
+/// pages that the kernel has just made and takes back again, which took a third of a datanode's processor time.
 ///
-/// glibc fits what it keeps to the largest block that was ever given back (mallopt(3), `M_MMAP_THRESHOLD`); elsewhere this
-/// does nothing that matters.
+/// glibc fits what it keeps, at the end of each heap, to twice the largest block that was ever given back, up to 64 MiB
+/// (mallopt(3), `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD`); elsewhere this does nothing that matters.
 pub fn keep_freed_memory() {
     const LARGEST_THAT_COUNTS_BYTES: usize = 31 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST_THAT_COUNTS_BYTES)));

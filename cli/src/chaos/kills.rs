@@ -222,7 +222,7 @@ fn verdict(
             tally.executor
         ))?;
         show::line(format!(
-            "{} stored and {} deleted, {} succeeded; {} failed, none of them acknowledged",
+            "{} stored and {} deleted, {} succeeded; {} failed without an acknowledgement",
             count(entries.files.len() as u64, "file"),
             entries.deleted.len(),
             count(entries.jobs.len() as u64, "job"),

@@ -120,10 +120,10 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
             let mut table = Table::reuse(Arc::clone(&combining));
             compute(task, partition).for_each(|(key, value)| {
                 if table.add(key, value) && table.is_full(budget) {
-                    table.drain(&mut write);
+                    table.drain(budget, &mut write);
                 }
             });
-            table.drain(&mut write);
+            table.drain(budget, &mut write);
             table.leave(budget / 4);
             writer.finish(shuffle, task.attempt())
         };

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
 
 use situ_runtime::Runtime;
-use situ_runtime::real::RealRuntime;
+use situ_runtime::real::{RealRuntime, keep_freed_memory};
 use situ_runtime::rpc::RpcError;
 use situ_runtime::security::Credentials;
 use situ_wire::ids::JobId;
@@ -62,6 +62,7 @@ pub(crate) fn clean_up(outputs: &[String]) -> ExitCode {
 
 /// Runs a part of a job as the executor that started this process says.
 fn on_cluster(part: impl FnOnce(&Arc<Cluster<RealRuntime>>) -> ExitCode) -> ExitCode {
+    keep_freed_memory();
     let environment = match Environment::from_variables(std::env::var_os) {
         Ok(Some(environment)) => environment,
         Ok(None) => {

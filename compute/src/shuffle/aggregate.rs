@@ -145,11 +145,15 @@ impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
         self.outside_bytes += self.sampled_bytes;
     }
 
-    /// Hands all entries to `sink`, in no particular order; the table is empty then.
-    pub(crate) fn drain(&mut self, sink: impl FnMut((K, A::State))) {
+    /// Hands all entries to `sink`, in no particular order; the table is empty then, and keeps its memory unless that alone
+    /// is more than `budget_bytes`.
+    pub(crate) fn drain(&mut self, budget_bytes: usize, sink: impl FnMut((K, A::State))) {
         self.settle();
         self.entries.drain().for_each(sink);
         self.outside_bytes = 0;
+        if self.entries.allocation_size() > budget_bytes {
+            self.entries = HashTable::new();
+        }
     }
 }
 
@@ -219,11 +223,10 @@ where
     fn spill(&mut self) {
         let (task, budget, level) = (&self.task, self.budget_bytes, self.level);
         let writer = self.overflow.get_or_insert_with(|| PieceWriter::new(task, FAN_OUT as usize, budget / 2));
-        self.table.drain(|entry| {
+        self.table.drain(0, |entry| {
             let part = partition_of(hash_key(&entry.0), level + 1, FAN_OUT);
             writer.write(part as usize, &entry);
         });
-        self.table.entries.shrink_to(0, |entry| hash_key(&entry.0));
     }
 
     /// Each key with its state, in no particular order.
