@@ -264,6 +264,10 @@ impl Core {
                 self.replicas.found_corrupt(storage, block);
             }
         }
+        // A spare that has taken its place is verified in its turn, whether there are more of them or not.
+        if !matches!(verdict, Verdict::Good) {
+            self.suspect(block);
+        }
         self.suspect_spared();
     }
 

@@ -527,7 +527,9 @@ fn of_two_replicas_in_one_life_none_is_deleted_before_one_is_verified() {
     let other = Effect::Index { storage: TWO, id: BlockId(1), replica: Some(known) };
     for bad in [Verdict::Corrupt("bits".to_owned()), Verdict::Gone] {
         let mut core = start();
-        assert_eq!(step(&mut core, T0, verified(bad)), [other.clone(), gone(ONE), delete(ONE)]);
+        // Nobody has looked at the other one yet.
+        let verify = Effect::Verify { storage: TWO, block: block(1, 5), rate_bytes: None };
+        assert_eq!(step(&mut core, T0, verified(bad)), [other.clone(), gone(ONE), delete(ONE), verify]);
         assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
     }
     // The volume of one of them fails first, or the namenode wants neither.
