@@ -159,7 +159,7 @@ impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
 
 impl<K: Hash + Eq + Serialize + 'static, A: Aggregation> Table<K, A> {
     /// An empty table, in the memory that the last task on this thread left with [`Self::leave`] if it is of this type: to
-    /// grow from nothing, table by table, costs a word count a tenth of its time.
+    /// grow from nothing, table by table, cost a word count about a twentieth of its time.
     pub(crate) fn reuse(aggregation: Arc<A>) -> Self {
         let spare =
             SPARE.with_borrow_mut(Option::take).and_then(|spare| spare.downcast::<HashTable<(K, A::State)>>().ok());
