@@ -1,7 +1,7 @@
 //! What keeps the log of a process from filling a disk.
 //!
-//! The process appends to its log by itself, so that a line is in it as soon as it is written. When the log has grown past
-//! its limit, its middle is taken out: its head and its end stay, and a line between them says how much is missing.
+//! When a log has grown past its limit, its middle is taken out: its head and its end stay, and a line between them says
+//! how much is missing.
 //!
 //! ```text
 //! head                | notice: N bytes are missing here | end, and what comes after it
@@ -20,39 +20,49 @@ const NOTICE: &str = "\n[situ: ";
 /// How many digits the number in it has.
 const DIGITS: usize = 20;
 
-/// A log that somebody else appends to.
+/// A log with one writer.
 #[derive(Debug)]
 pub(super) struct BoundedLog {
     file: File,
+    len_bytes: u64,
     limit_len_bytes: u64,
 }
 
 impl BoundedLog {
-    /// The log at `path`, which is made if it is not there. Nobody else bounds it at the same time.
+    /// The log at `path`, which is made if it is not there and goes on where it ends if it is. Nobody else writes to it
+    /// meanwhile.
     pub(super) fn open(path: &Path, limit_len_bytes: u64) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file, limit_len_bytes })
+        let len_bytes = file.metadata()?.len();
+        Ok(Self { file, len_bytes, limit_len_bytes })
     }
 
-    /// Takes the middle out of it if it has become too long. What is written to it meanwhile may be lost too, uncounted.
-    pub(super) fn bound(&self) -> io::Result<()> {
-        let len = self.file.metadata()?.len();
-        if len <= self.limit_len_bytes {
-            return Ok(());
-        }
+    /// Adds to its end. It is longer than its limit by these bytes for a moment.
+    ///
+    /// # Errors
+    /// When the disk fails or is full. What of the bytes was written is written over by the next.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.len_bytes)?;
+        self.len_bytes += bytes.len() as u64;
+        if self.len_bytes <= self.limit_len_bytes { Ok(()) } else { self.cut() }
+    }
+
+    /// Takes the middle out of it.
+    fn cut(&mut self) -> io::Result<()> {
         let room = ROOM_LEN_BYTES.min(self.limit_len_bytes / 2);
         let head = self.limit_len_bytes - room;
         let missing_before = self.missing(head)?;
         let from = head + missing_before.map_or(0, |_| notice(0, self.limit_len_bytes).len() as u64);
-        let kept_from = from.max(len.saturating_sub(room / 2));
-        let mut end = vec![0; usize::try_from(len - kept_from).unwrap_or(0)];
+        let kept_from = from.max(self.len_bytes.saturating_sub(room / 2));
+        let mut end = vec![0; usize::try_from(self.len_bytes - kept_from).unwrap_or(0)];
         self.file.read_exact_at(&mut end, kept_from)?;
         // Who writes the log may have written the number.
         let missing = missing_before.unwrap_or(0).saturating_add(kept_from - from);
         let text = [notice(missing, self.limit_len_bytes).as_bytes(), &end].concat();
-        // Shorter first: whoever appends at this moment does so behind the head, and is cut off or overwritten.
-        self.file.set_len(head)?;
-        self.file.write_all_at(&text, head)
+        // Whoever reads it meanwhile, or finds it after a crash, sees some of the end twice and never less of it.
+        self.file.write_all_at(&text, head)?;
+        self.len_bytes = head + text.len() as u64;
+        self.file.set_len(self.len_bytes)
     }
 
     /// How much the notice at `head` says is missing; none if there is no notice.
@@ -73,22 +83,22 @@ fn notice(missing: u64, limit: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]
     fn a_log_keeps_its_head_and_its_end_and_says_what_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let log = BoundedLog::open(&path, 4_000).unwrap();
-        let mut writer = File::options().append(true).open(&path).unwrap();
+        let mut log = BoundedLog::open(&path, 4_000).unwrap();
         let mut written = Vec::new();
         for number in 0..10_000 {
             let line = format!("line {number}\n");
-            writer.write_all(line.as_bytes()).unwrap();
+            if number % 1_000 == 0 {
+                // Another process of the same job goes on with it.
+                log = BoundedLog::open(&path, 4_000).unwrap();
+            }
+            log.append(line.as_bytes()).unwrap();
             written.extend_from_slice(line.as_bytes());
-            log.bound().unwrap();
             assert!(std::fs::metadata(&path).unwrap().len() <= 4_000);
         }
         let text = std::fs::read_to_string(&path).unwrap();
@@ -106,8 +116,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let forged = ["x".repeat(2_000), notice(u64::MAX, 4_000), "y".repeat(9_000)].concat();
-        std::fs::write(&path, forged).unwrap();
-        BoundedLog::open(&path, 4_000).unwrap().bound().unwrap();
+        BoundedLog::open(&path, 4_000).unwrap().append(forged.as_bytes()).unwrap();
         let kept = ["x".repeat(2_000), notice(u64::MAX, 4_000), "y".repeat(1_000)].concat();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
     }
@@ -116,8 +125,7 @@ mod tests {
     fn a_log_within_its_limit_stays_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        std::fs::write(&path, "short\n").unwrap();
-        BoundedLog::open(&path, 6).unwrap().bound().unwrap();
+        BoundedLog::open(&path, 6).unwrap().append(b"short\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"short\n");
     }
 }

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 use super::descendants::kill_marked;
-use super::shim::{ShimReport, ShimSpec, frame};
+use super::shim::{ShimEnding, ShimReport, ShimSpec, frame};
 use crate::program::environment::PROCESS;
 
 /// How long a shim may take to end once it was told to: longer than it gives what it kills.
@@ -98,17 +98,20 @@ pub(super) async fn run<R: Runtime>(
     };
     let report = tokio::select! {
         result = conversation => result.and_then(|_| report_in(&heard)),
-        _ = &mut stop => Ok(ShimReport::Killed),
+        _ = &mut stop => Ok(ShimReport { ending: ShimEnding::Killed, log_error: None }),
     };
     // Closed in both directions: what is left to do the shim does now.
     drop((hearing, telling));
     let status = wait(&runtime, child).await;
-    match report {
-        Ok(ShimReport::NotStarted { error, retry }) => {
+    if let Ok(ShimReport { log_error: Some(error), .. }) = &report {
+        tracing::warn!(program = %spec.program.display(), log = %spec.stderr.display(), "a log is not whole: {error}");
+    }
+    match report.map(|report| report.ending) {
+        Ok(ShimEnding::NotStarted { error, retry }) => {
             Ending { error: Some(format!("{} cannot be started: {error}", spec.program.display())), retry }
         }
-        Ok(ShimReport::Ended { status }) => ending(ExitStatus::from_raw(status), || tail(&spec.stderr, from)),
-        Ok(ShimReport::TooMuchMemory { used_bytes }) => {
+        Ok(ShimEnding::Ended { status }) => ending(ExitStatus::from_raw(status), || tail(&spec.stderr, from)),
+        Ok(ShimEnding::TooMuchMemory { used_bytes }) => {
             let error = format!(
                 "it used {} MiB of memory; {} MiB are allowed for one process of a job on this executor: use more and \
                  smaller partitions, or raise worker_memory_bytes",
@@ -117,7 +120,7 @@ pub(super) async fn run<R: Runtime>(
             );
             Ending { error: Some(error), retry: false }
         }
-        Ok(ShimReport::Killed) => {
+        Ok(ShimEnding::Killed) => {
             if !matches!(&status, Ok(status) if status.signal().is_none()) {
                 kill_marked(PROCESS, &marker);
             }
@@ -310,22 +313,42 @@ mod tests {
         assert!(log.contains("bytes are missing here"), "{}", log.len());
     }
 
+    #[tokio::test]
+    async fn a_log_that_cannot_be_written_does_not_stop_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_keep, stop) = oneshot::channel();
+        let script = "head -c 1000000 /dev/zero && echo all of it is out >&2; exit 6";
+        let spec = ProcessSpec { stdout: "/dev/full".into(), ..spec(directory.path(), script) };
+        let ending = run(runtime(), &shim(), spec, stop).await;
+        assert_eq!(ending.error.as_deref(), Some("it ended with exit code 6: all of it is out"));
+    }
+
     /// A script that leaves a process behind in a session of its own, whose parent ends at once; both say who they are.
     const DETACHING: &str = "sh -c 'setsid sleep 1000 & echo $! > inner.new; mv inner.new inner'; \
                              echo $$ > outer.new; mv outer.new outer; while :; do sleep 1000; done";
 
-    /// Waits until the script has said who its processes are.
-    async fn pids(directory: &Path) -> [String; 2] {
-        let mut found = Vec::new();
-        for name in ["inner", "outer"] {
-            found.push(loop {
-                if let Ok(text) = std::fs::read_to_string(directory.join(name)) {
-                    break text.trim().to_owned();
+    /// Asks again and again for what nobody tells of, and gives up only when it is certain not to come.
+    async fn until<T>(mut asked: impl FnMut() -> Option<T>) -> T {
+        let answer = async {
+            loop {
+                if let Some(answer) = asked() {
+                    return answer;
                 }
                 tokio::task::yield_now().await;
-            });
-        }
-        found.try_into().unwrap()
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), answer).await.expect("it comes to pass")
+    }
+
+    /// Waits until the script has said who its processes are.
+    async fn pids(directory: &Path) -> [String; 2] {
+        let read = |name| std::fs::read_to_string(directory.join(name)).ok().map(|text| text.trim().to_owned());
+        [until(|| read("inner")).await, until(|| read("outer")).await]
+    }
+
+    /// Waits until none of these processes is there.
+    async fn gone(pids: &[String]) {
+        until(|| pids.iter().all(|pid| is_gone(pid)).then_some(())).await;
     }
 
     fn is_gone(pid: &str) -> bool {
@@ -371,9 +394,7 @@ mod tests {
         let running = tokio::spawn(async move { run(runtime(), &shim(), spec, stop).await });
         let left = pids(&at).await;
         running.abort();
-        while !left.iter().all(|pid| is_gone(pid)) {
-            tokio::task::yield_now().await;
-        }
+        gone(&left).await;
 
         let (_keep, stop) = oneshot::channel();
         let (spec, at) = spec_of("killed");
@@ -385,8 +406,6 @@ mod tests {
         rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
         let ending = running.await.unwrap();
         assert!(ending.retry && ending.error.as_ref().unwrap().contains("signal: 9"), "{ending:?}");
-        while !left.iter().all(|pid| is_gone(pid)) {
-            tokio::task::yield_now().await;
-        }
+        gone(&left).await;
     }
 }

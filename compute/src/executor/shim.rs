@@ -7,8 +7,13 @@
 //!
 //! ```text
 //! executor ==socket as its standard input==> shim ==pipe==> program --> whatever it starts
-//!          <==== how it ended ==============      \_ looks at their memory and the length of their logs
+//!          <==== how it ended ==============  |   <=pipes==    |
+//!                                             |                \_ their memory is looked at
+//!                                             \_ logs: what both pipes give, bounded
 //! ```
+//!
+//! The program's output passes through the shim, so that there is one writer of each log and what is taken out of its
+//! middle is counted exactly. A log that cannot be written is read on and told of: it must not stop the program.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -27,12 +32,16 @@ use situ_wire::codec;
 use super::bounded_log::BoundedLog;
 use super::descendants::{descendants, kill_descendants, resident_bytes};
 
-/// How often the program's memory and its logs are looked at.
+/// How often the program's memory is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// At every so manieth look, the memory of all that it has started is looked at too: that means to read much of `/proc`.
 const LOOK_AT_ALL: u32 = 40;
 /// How long a killed process may take to be gone: one that waits for a broken disk takes for ever.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the ends of its logs may take once all are killed. Longer only for a pipe that somebody else holds open.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
+/// How much of its output is read at a time.
+const PIECE_LEN_BYTES: usize = 64 << 10;
 /// How long to wait before what is still there is killed again.
 const KILL_AGAIN: Duration = Duration::from_millis(10);
 /// The exit code of a shim that nobody has told what to do.
@@ -50,9 +59,18 @@ pub(super) struct ShimSpec {
     pub(super) log_len_bytes: u64,
 }
 
-/// What a shim says of the program's end.
+/// What a shim says in the end.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) enum ShimReport {
+pub(super) struct ShimReport {
+    /// How the program ended.
+    pub(super) ending: ShimEnding,
+    /// Why a log is not whole, if that is so.
+    pub(super) log_error: Option<String>,
+}
+
+/// How a program ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum ShimEnding {
     /// It could not be started.
     NotStarted { error: String, retry: bool },
     /// It ended, with this wait status.
@@ -97,7 +115,7 @@ fn complain(message: &str) -> ExitCode {
 
 fn not_started(error: io::Error) -> ShimReport {
     let retry = matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock);
-    ShimReport::NotStarted { error: error.to_string(), retry }
+    ShimReport { ending: ShimEnding::NotStarted { error: error.to_string(), retry }, log_error: None }
 }
 
 /// Reads a message behind its length.
@@ -137,30 +155,73 @@ enum Event {
 fn hold(control: UnixStream, spec: &ShimSpec) -> io::Result<ShimReport> {
     let this = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(this))?;
-    let logs = [&spec.stdout, &spec.stderr].map(|path| BoundedLog::open(Path::new(path), spec.log_len_bytes));
-    let [stdout, stderr] = logs;
-    let logs = [stdout?, stderr?];
+    let open = |path: &OsString| BoundedLog::open(Path::new(path), spec.log_len_bytes);
+    let (stdout, stderr) = (open(&spec.stdout)?, open(&spec.stderr)?);
     let mut child = start(spec)?;
     // Held to the end: by its standard input a program of ours notices that its shim is gone.
     let _stdin = child.stdin.take();
+    let (logged, logs) = mpsc::channel();
+    let (out, err) = child.stdout.take().zip(child.stderr.take()).ok_or(io::ErrorKind::BrokenPipe)?;
+    keep("standard output", out, stdout, logged.clone());
+    keep("standard error", err, stderr, logged);
     let program = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
     let (sender, events) = mpsc::channel();
     let abandoned = sender.clone();
     std::thread::spawn(move || watch(control, &abandoned));
     std::thread::spawn(move || reap(program, &sender));
-    let report = watch_over(program, spec, &logs, &events);
+    let ending = watch_over(program, spec, &events);
     kill_all(this, &events);
-    bound(&logs);
-    Ok(report)
+    Ok(ShimReport { ending, log_error: await_logs(&logs) })
 }
 
 fn start(spec: &ShimSpec) -> io::Result<std::process::Child> {
-    let append = |path: &OsString| std::fs::File::options().append(true).open(path);
-    let (stdout, stderr) = (append(&spec.stdout)?, append(&spec.stderr)?);
     let mut command = Command::new(PathBuf::from(&spec.program));
     command.args(&spec.arguments).current_dir(&spec.directory);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: a program that signals its group means itself, not its shim.
-    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0).spawn()
+    command.process_group(0).spawn()
+}
+
+/// Writes what `pipe` gives into `log` until everybody has closed the other end, and says then how that went.
+fn keep(
+    name: &'static str,
+    mut pipe: impl Read + Send + 'static,
+    mut log: BoundedLog,
+    logged: mpsc::Sender<Result<(), String>>,
+) {
+    std::thread::spawn(move || {
+        let mut result = Ok(());
+        let mut piece = vec![0; PIECE_LEN_BYTES];
+        loop {
+            match pipe.read(&mut piece) {
+                Ok(0) => break,
+                Ok(len) => {
+                    let written = log.append(&piece[..len]);
+                    result = result.and(written.map_err(|error| format!("its {name} cannot be kept: {error}")));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    result = result.and(Err(format!("its {name} cannot be read: {error}")));
+                    break;
+                }
+            }
+        }
+        // The shim may have stopped waiting.
+        let _ = logged.send(result);
+    });
+}
+
+/// Waits until both logs are written to their ends; what went wrong with them.
+fn await_logs(logs: &mpsc::Receiver<Result<(), String>>) -> Option<String> {
+    let begun = Instant::now();
+    let mut errors = Vec::new();
+    for _ in 0..2 {
+        match logs.recv_timeout(LOG_LIMIT.saturating_sub(begun.elapsed())) {
+            Ok(result) => errors.extend(result.err()),
+            Err(_) => errors.push("somebody else holds its output open".to_owned()),
+        }
+    }
+    if errors.is_empty() { None } else { Some(errors.join("; ")) }
 }
 
 /// Waits until the executor closes its end, by its will or by its death.
@@ -189,23 +250,22 @@ fn reap(program: Pid, events: &mpsc::Sender<Event>) {
 }
 
 /// Watches over the program until it must end or has.
-fn watch_over(program: Pid, spec: &ShimSpec, logs: &[BoundedLog; 2], events: &mpsc::Receiver<Event>) -> ShimReport {
+fn watch_over(program: Pid, spec: &ShimSpec, events: &mpsc::Receiver<Event>) -> ShimEnding {
     for look in (1..=LOOK_AT_ALL).cycle() {
         match events.recv_timeout(LOOK) {
-            Ok(Event::Ended(status)) => return ShimReport::Ended { status },
+            Ok(Event::Ended(status)) => return ShimEnding::Ended { status },
             Ok(Event::Abandoned | Event::Alone) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
-        bound(logs);
         let mut used = resident_bytes(program);
         if look == LOOK_AT_ALL {
             used = used.max(descendants(rustix::process::getpid()).into_iter().filter_map(resident_bytes).max());
         }
         if let Some(used_bytes) = used.filter(|used| *used > spec.memory_bytes) {
-            return ShimReport::TooMuchMemory { used_bytes };
+            return ShimEnding::TooMuchMemory { used_bytes };
         }
     }
-    ShimReport::Killed
+    ShimEnding::Killed
 }
 
 /// Kills all that is below this process, again and again: what a dying process starts in its last moment too.
@@ -217,12 +277,5 @@ fn kill_all(this: Pid, events: &mpsc::Receiver<Event>) {
         if matches!(event, Ok(Event::Alone) | Err(mpsc::RecvTimeoutError::Disconnected)) {
             return;
         }
-    }
-}
-
-fn bound(logs: &[BoundedLog; 2]) {
-    for log in logs {
-        // A disk that fails here fails elsewhere too, where somebody can be told.
-        let _ = log.bound();
     }
 }
