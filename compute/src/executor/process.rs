@@ -52,7 +52,7 @@ pub(super) struct ProcessSpec {
     pub(super) directory: PathBuf,
     /// Where its standard output goes.
     pub(super) stdout: PathBuf,
-    /// Where its standard error goes.
+    /// Where its standard error goes; it may be the same.
     pub(super) stderr: PathBuf,
     /// How much memory it may use, and each process that it starts.
     pub(super) memory_bytes: u64,
@@ -104,7 +104,7 @@ pub(super) async fn run<R: Runtime>(
     drop((hearing, telling));
     let status = wait(&runtime, child).await;
     if let Ok(ShimReport { log_error: Some(error), .. }) = &report {
-        tracing::warn!(program = %spec.program.display(), log = %spec.stderr.display(), "a log is not whole: {error}");
+        tracing::warn!(program = %spec.program.display(), "a log of a job is not whole: {error}");
     }
     match report.map(|report| report.ending) {
         Ok(ShimEnding::NotStarted { error, retry }) => {
@@ -311,6 +311,20 @@ mod tests {
         let log = std::fs::read_to_string(directory.path().join("out")).unwrap();
         assert!(log.len() <= 100_000 && log.starts_with("xxx") && log.ends_with("x\nthe end\n"), "{}", log.len());
         assert!(log.contains("bytes are missing here"), "{}", log.len());
+    }
+
+    #[tokio::test]
+    async fn output_and_errors_share_a_log_in_the_order_in_which_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let script = "for n in 1 2 3; do echo out $n; echo error $n >&2; done";
+        for round in 1..=2 {
+            let (_keep, stop) = oneshot::channel();
+            let spec = ProcessSpec { stdout: log.clone(), stderr: log.clone(), ..spec(directory.path(), script) };
+            assert_eq!(run(runtime(), &shim(), spec, stop).await.error, None);
+            let expected = "out 1\nerror 1\nout 2\nerror 2\nout 3\nerror 3\n".repeat(round);
+            assert_eq!(std::fs::read_to_string(&log).unwrap(), expected, "a later process goes on with it");
+        }
     }
 
     #[tokio::test]

@@ -155,15 +155,10 @@ enum Event {
 fn hold(control: UnixStream, spec: &ShimSpec) -> io::Result<ShimReport> {
     let this = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(this))?;
-    let open = |path: &OsString| BoundedLog::open(Path::new(path), spec.log_len_bytes);
-    let (stdout, stderr) = (open(&spec.stdout)?, open(&spec.stderr)?);
-    let mut child = start(spec)?;
+    let (mut child, outputs) = start(spec)?;
     // Held to the end: by its standard input a program of ours notices that its shim is gone.
     let _stdin = child.stdin.take();
-    let (logged, logs) = mpsc::channel();
-    let (out, err) = child.stdout.take().zip(child.stderr.take()).ok_or(io::ErrorKind::BrokenPipe)?;
-    keep("standard output", out, stdout, logged.clone());
-    keep("standard error", err, stderr, logged);
+    let logs = outputs.into_iter().map(keep).collect();
     let program = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
     let (sender, events) = mpsc::channel();
     let abandoned = sender.clone();
@@ -171,56 +166,72 @@ fn hold(control: UnixStream, spec: &ShimSpec) -> io::Result<ShimReport> {
     std::thread::spawn(move || reap(program, &sender));
     let ending = watch_over(program, spec, &events);
     kill_all(this, &events);
-    Ok(ShimReport { ending, log_error: await_logs(&logs) })
+    Ok(ShimReport { ending, log_error: await_logs(logs) })
 }
 
-fn start(spec: &ShimSpec) -> io::Result<std::process::Child> {
+/// What a program writes, and where it goes.
+struct Output {
+    pipe: io::PipeReader,
+    log: BoundedLog,
+    path: PathBuf,
+}
+
+/// Starts the program. Its standard output and standard error are one stream if they go to the same log.
+fn start(spec: &ShimSpec) -> io::Result<(std::process::Child, Vec<Output>)> {
+    let open = |path: &OsString| {
+        let (pipe, writer) = io::pipe()?;
+        let log = BoundedLog::open(Path::new(path), spec.log_len_bytes)?;
+        io::Result::Ok((writer, Output { pipe, log, path: path.into() }))
+    };
+    let (stdout, output) = open(&spec.stdout)?;
+    let mut outputs = vec![output];
+    let stderr = if spec.stderr == spec.stdout {
+        stdout.try_clone()?
+    } else {
+        let (stderr, output) = open(&spec.stderr)?;
+        outputs.push(output);
+        stderr
+    };
     let mut command = Command::new(PathBuf::from(&spec.program));
     command.args(&spec.arguments).current_dir(&spec.directory);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A group of its own: a program that signals its group means itself, not its shim.
-    command.process_group(0).spawn()
+    // A group of its own: a program that signals its group means itself, not its shim. The command's ends of the pipes
+    // are closed with it.
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0);
+    Ok((command.spawn()?, outputs))
 }
 
-/// Writes what `pipe` gives into `log` until everybody has closed the other end, and says then how that went.
-fn keep(
-    name: &'static str,
-    mut pipe: impl Read + Send + 'static,
-    mut log: BoundedLog,
-    logged: mpsc::Sender<Result<(), String>>,
-) {
+/// Writes what the program does into its log until everybody has closed the other end of the pipe. What comes in the end
+/// is how that went.
+fn keep(mut output: Output) -> mpsc::Receiver<Result<(), String>> {
+    let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
         let mut result = Ok(());
         let mut piece = vec![0; PIECE_LEN_BYTES];
         loop {
-            match pipe.read(&mut piece) {
+            let kept = match output.pipe.read(&mut piece) {
                 Ok(0) => break,
-                Ok(len) => {
-                    let written = log.append(&piece[..len]);
-                    result = result.and(written.map_err(|error| format!("its {name} cannot be kept: {error}")));
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(len) => output.log.append(&piece[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) => {
-                    result = result.and(Err(format!("its {name} cannot be read: {error}")));
+                    result = Err(format!("what goes to {} cannot be read: {error}", output.path.display()));
                     break;
                 }
-            }
+            };
+            // The first error is the one to tell; what comes later may be kept again.
+            result = result.and(kept.map_err(|error| format!("{} cannot be written: {error}", output.path.display())));
         }
         // The shim may have stopped waiting.
-        let _ = logged.send(result);
+        let _ = ended.send(result);
     });
+    end
 }
 
-/// Waits until both logs are written to their ends; what went wrong with them.
-fn await_logs(logs: &mpsc::Receiver<Result<(), String>>) -> Option<String> {
+/// Waits until all logs are written to their ends; what went wrong with them.
+fn await_logs(logs: Vec<mpsc::Receiver<Result<(), String>>>) -> Option<String> {
     let begun = Instant::now();
-    let mut errors = Vec::new();
-    for _ in 0..2 {
-        match logs.recv_timeout(LOG_LIMIT.saturating_sub(begun.elapsed())) {
-            Ok(result) => errors.extend(result.err()),
-            Err(_) => errors.push("somebody else holds its output open".to_owned()),
-        }
-    }
+    let ends = logs.into_iter().map(|log| log.recv_timeout(LOG_LIMIT.saturating_sub(begun.elapsed())));
+    let ends = ends.map(|end| end.unwrap_or_else(|_| Err("somebody else holds its output open".to_owned())));
+    let errors: Vec<String> = ends.filter_map(Result::err).collect();
     if errors.is_empty() { None } else { Some(errors.join("; ")) }
 }
 
