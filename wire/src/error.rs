@@ -70,6 +70,8 @@ pub enum ErrorCode {
     Io,
     /// The server broke a rule of its own: a defect.
     Internal,
+    /// Map outputs that a task reads are lost and being computed again: it gives its slot back and waits for its turn.
+    OutputsLost,
 }
 
 impl ErrorCode {
@@ -96,7 +98,8 @@ impl ErrorCode {
             | Self::TooMuch
             | Self::Malformed
             | Self::JobFailed
-            | Self::Internal => Retry::Never,
+            | Self::Internal
+            | Self::OutputsLost => Retry::Never,
         }
     }
 }

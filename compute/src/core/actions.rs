@@ -5,7 +5,7 @@ use situ_wire::limits::MESSAGE_LEN_BYTES;
 use situ_wire::messages::scheduler::{ActionResult, Plan, Response, StageOutput, StagePlan};
 use situ_wire::time::TimeMs;
 
-use super::calls::{Asked, NO_RANGE, Outcome, now};
+use super::calls::{Asked, Outcome, now};
 use super::job::{Action, Job};
 use super::plan::check_plan;
 use super::scheduler::Scheduler;
@@ -55,7 +55,7 @@ impl Scheduler {
     fn await_action(&mut self, asked: Asked<'_>, job: JobId, action: ActionId) -> Outcome {
         match self.jobs.get(&job).and_then(|found| found.actions.get(&action)) {
             Some(Action::Done { results, .. }) => now(Response::Action(ActionResult::Done(results.clone()))),
-            Some(Action::Running { .. }) => self.park(asked, Topic::Action(job, action), NO_RANGE),
+            Some(Action::Running { .. }) => self.park(asked, Topic::Action(job, action)),
             // Its results were too much.
             Some(Action::Recorded(_)) | None => Err(self.gone(job)),
         }
@@ -70,6 +70,7 @@ impl Scheduler {
         mut plan: Box<Plan>,
     ) -> Result<(), String> {
         check_plan(&plan, action, &self.policy).map_err(|reason| format!("its plan makes no sense: {reason}"))?;
+        let all_tasks: u64 = self.jobs.values().map(|job| job.tasks).sum();
         let Some(found) = self.jobs.get_mut(&job) else { return Ok(()) };
         let known = |stage: &StagePlan| found.stages.get(&StageKey::from(stage.output));
         for stage in &plan.stages {
@@ -82,6 +83,7 @@ impl Scheduler {
         let pieces = found.pieces + new().map(pieces).fold(0, u64::saturating_add);
         let len = found.kept_len_bytes + plan_len_bytes(&plan);
         ensure(tasks, self.policy.tasks, "tasks")?;
+        ensure(all_tasks - found.tasks + tasks, self.policy.all_tasks, "tasks, with those of all other jobs")?;
         ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")?;
         ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions")?;
         ensure(len as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")?;

@@ -18,21 +18,23 @@ const ATTEMPTS_PER_LIFE: u32 = 1 << 16;
 type Free = BTreeSet<(u64, ExecutorId)>;
 
 impl Scheduler {
-    /// Starts what can be started: drivers, then tasks of the job with the fewest that run, then second attempts.
+    /// Starts what can be started: drivers, then tasks of the job with the fewest that run, or that has waited longest since
+    /// its last one was started, then second attempts.
     pub(super) fn assign(&mut self, now: TimeMs) {
         self.place_drivers(now);
         let free = |(id, executor): (ExecutorId, &Executor)| (executor.free() > 0).then(|| (executor.load(), id));
         let mut free: Free = self.executors.live().filter_map(free).collect();
-        let mut open: BTreeSet<(usize, JobId)> =
-            self.jobs.values().filter(|job| job.is_open()).map(|job| (job.attempts.len(), job.id())).collect();
-        while let Some((_, job)) = open.pop_first() {
+        let turn = |job: &Job| (job.attempts.len(), job.served, job.id());
+        let mut open: BTreeSet<(usize, u64, JobId)> =
+            self.jobs.values().filter(|job| job.is_open()).map(turn).collect();
+        while let Some((.., job)) = open.pop_first() {
             if free.is_empty() {
                 break;
             }
             if self.assign_one(now, job, &mut free)
                 && let Some(found) = self.jobs.get(&job)
             {
-                open.insert((found.attempts.len(), job));
+                open.insert(turn(found));
             }
         }
         let slow = if self.policy.speculation { self.speculate(now, &mut free) } else { None };
@@ -123,6 +125,8 @@ impl Scheduler {
         if there.free() > 0 {
             free.insert((there.load(), executor));
         }
+        self.served += 1;
+        found.served = self.served;
         found.touched.insert(executor);
         found.logs.insert((LogName::Worker, there.registration.node.clone()));
         found.attempts.insert(attempt, Attempt { stage: key, executor, started: now, cancelled: false });

@@ -86,7 +86,7 @@ impl Scheduler {
             },
             Request::MapOutputs { job, secret, shuffle, reduce } => {
                 self.job_of(job, secret)?;
-                self.map_outputs(asked, job, shuffle, reduce)
+                self.map_outputs(job, shuffle, reduce)
             }
             Request::DriverEnd { job, secret, attempt, error } => self.driver_end(asked, job, secret, attempt, error),
             Request::WritesAside { job, secret, attempt, output } => {
@@ -134,7 +134,7 @@ impl Scheduler {
     }
 
     /// Keeps a call until `topic` moves.
-    pub(super) fn park(&mut self, asked: Asked<'_>, topic: Topic, reduce: (PartitionId, PartitionId)) -> Outcome {
+    pub(super) fn park(&mut self, asked: Asked<'_>, topic: Topic) -> Outcome {
         if self.waits.len() >= self.policy.waits {
             return Err(RemoteError::new(
                 ErrorCode::Unavailable,
@@ -142,18 +142,17 @@ impl Scheduler {
                 format!("{} calls wait already, which is the most; ask again later", self.policy.waits),
             ));
         }
-        self.waits.park(Wait { call: asked.call, topic, since: asked.now, until: asked.until, reduce });
+        self.waits.park(Wait { call: asked.call, topic, since: asked.now, until: asked.until });
         Ok(None)
     }
 
     /// Answers a call whose time is up.
     pub(super) fn answer_late(&mut self, wait: Wait) {
-        let later =
-            |subject: String| Err(RemoteError::new(ErrorCode::Unavailable, subject, "not there yet; ask again"));
         let outcome = match wait.topic {
             Topic::Status(job) => self.status_now(job),
-            Topic::Action(job, action) => later(format!("{action} of {job}")),
-            Topic::Outputs(job, shuffle) => later(format!("{shuffle} of {job}")),
+            Topic::Action(job, action) => {
+                Err(RemoteError::new(ErrorCode::Unavailable, format!("{action} of {job}"), "not there yet; ask again"))
+            }
         };
         match outcome {
             Ok(Some((response, when))) => self.answer_when(wait.call, Ok(response), when),
@@ -167,62 +166,38 @@ impl Scheduler {
             Some(Action::Done { results, .. }) => now(Response::Action(ActionResult::Done(results.clone()))),
             Some(Action::Recorded(value)) => now(Response::Action(ActionResult::Done(vec![value.clone()]))),
             None if !wait => now(Response::Action(ActionResult::Unknown)),
-            Some(Action::Running { .. }) | None => self.park(asked, Topic::Action(job, action), NO_RANGE),
+            Some(Action::Running { .. }) | None => self.park(asked, Topic::Action(job, action)),
         }
     }
 
-    fn map_outputs(
-        &mut self,
-        asked: Asked<'_>,
-        job: JobId,
-        shuffle: ShuffleId,
-        reduce: (PartitionId, PartitionId),
-    ) -> Outcome {
-        match self.map_outputs_now(job, shuffle, reduce)? {
-            Some(outputs) => now(Response::MapOutputs(outputs)),
-            None => self.park(asked, Topic::Outputs(job, shuffle), reduce),
-        }
-    }
-
-    /// All outputs of a shuffle for a range of reduce partitions; none while some are missing.
-    pub(super) fn map_outputs_now(
-        &self,
-        job: JobId,
-        shuffle: ShuffleId,
-        (first, end): (PartitionId, PartitionId),
-    ) -> Result<Option<Vec<MapOutput>>, RemoteError> {
+    /// All outputs of a shuffle for a range of reduce partitions.
+    fn map_outputs(&self, job: JobId, shuffle: ShuffleId, (first, end): (PartitionId, PartitionId)) -> Outcome {
+        let error = |code, message: String| Err(RemoteError::new(code, format!("{shuffle} of {job}"), message));
         let stage = self.jobs.get(&job).and_then(|found| found.stages.get(&StageKey::Shuffle(shuffle)));
-        let Some(stage) = stage else {
-            return Err(RemoteError::new(
-                ErrorCode::NotFound,
-                format!("{shuffle} of {job}"),
-                "no action has planned it",
-            ));
-        };
+        let Some(stage) = stage else { return error(ErrorCode::NotFound, "no action has planned it".to_owned()) };
         let range = index(first.0)..index(end.0);
         let mut outputs = Vec::new();
         for done in stage.tasks.iter().map(|task| task.done.as_ref()) {
-            let Some(done) = done else { return Ok(None) };
-            let Some(pieces) = done.pieces.get(range.clone()) else {
-                return Err(RemoteError::new(
-                    ErrorCode::InvalidArgument,
-                    format!("{shuffle} of {job}"),
-                    format!("there are {} reduce partitions; {first} to {end} were asked for", done.pieces.len()),
-                ));
+            let there = done.and_then(|done| Some((done, self.executors.get(done.executor)?)));
+            let Some((done, executor)) = there else {
+                // Kept waiting, it could keep the slot that those who compute them again wait for.
+                return error(ErrorCode::OutputsLost, "outputs are lost and being computed again".to_owned());
             };
-            let Some(executor) = self.executors.get(done.executor) else { return Ok(None) };
+            let Some(pieces) = done.pieces.get(range.clone()) else {
+                return error(
+                    ErrorCode::InvalidArgument,
+                    format!("there are {} reduce partitions; {first} to {end} were asked for", done.pieces.len()),
+                );
+            };
             outputs.push(MapOutput {
                 map: done.attempt,
                 address: executor.registration.address,
                 pieces: pieces.to_vec(),
             });
         }
-        Ok(Some(outputs))
+        now(Response::MapOutputs(outputs))
     }
 }
-
-/// For waits that have none.
-pub(super) const NO_RANGE: (PartitionId, PartitionId) = (PartitionId(0), PartitionId(0));
 
 /// Who alone may make a call; none where a secret decides or anyone may.
 fn required_role(request: &Request) -> Option<Role> {

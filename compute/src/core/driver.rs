@@ -14,7 +14,7 @@ use super::policy::ms;
 use super::scheduler::Scheduler;
 
 impl Scheduler {
-    /// Places drivers that wait on the least busy executors.
+    /// Places drivers that wait on the least busy executors, those of the oldest jobs first.
     pub(super) fn place_drivers(&mut self, now: TimeMs) {
         for id in std::mem::take(&mut self.driverless) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
@@ -22,7 +22,9 @@ impl Scheduler {
             let busy = |(id, executor): &(ExecutorId, &super::executor::Executor)| {
                 (job.driver.lost_on.contains(id), executor.drivers.len(), executor.load(), *id)
             };
-            let Some((executor, _)) = self.executors.live().min_by_key(busy) else {
+            let takes =
+                |(_, executor): &(ExecutorId, &super::executor::Executor)| executor.drivers.len() < self.policy.drivers;
+            let Some((executor, _)) = self.executors.live().filter(takes).min_by_key(busy) else {
                 self.driverless.insert(id);
                 continue;
             };

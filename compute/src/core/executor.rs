@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use situ_wire::ids::{JobId, TaskAttemptId};
+use situ_wire::limits::MESSAGE_LEN_BYTES;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, ExecutorStatus};
 use situ_wire::time::TimeMs;
 
 use super::CallId;
+use super::jobs::ARGUMENTS_LEN_BYTES;
 use super::pending::Offer;
 use super::policy::{SchedulingPolicy, ms};
 
@@ -41,6 +43,30 @@ pub(super) struct Executor {
     commands: VecDeque<(u64, ExecutorCommand)>,
     /// The number of the last command.
     last: u64,
+}
+
+/// How much the commands of one answer take together, before the last of them. One takes [`ARGUMENTS_LEN_BYTES`] and a
+/// little.
+const COMMANDS_LEN_BYTES: usize = 4 << 20;
+/// What a command takes beside its arguments, at most.
+const COMMAND_LEN_BYTES: usize = 1 << 10;
+
+const _: () = assert!(
+    COMMANDS_LEN_BYTES + 2 * ARGUMENTS_LEN_BYTES < MESSAGE_LEN_BYTES,
+    "an answer with commands fits into a message"
+);
+
+/// How long a command is when it is encoded, or a little more.
+fn about_len_bytes(command: &ExecutorCommand) -> usize {
+    match command {
+        ExecutorCommand::StartDriver { job, .. } | ExecutorCommand::RunTask { job, .. } => {
+            // Each with its own length.
+            COMMAND_LEN_BYTES + job.arguments.iter().map(|argument| argument.len() + 8).sum::<usize>()
+        }
+        ExecutorCommand::CancelTask { .. } | ExecutorCommand::EndJob { .. } | ExecutorCommand::EndDriver { .. } => {
+            COMMAND_LEN_BYTES
+        }
+    }
 }
 
 impl Executor {
@@ -113,9 +139,17 @@ impl Executor {
         !self.commands.is_empty()
     }
 
-    /// The number of the last command, and all that are not acknowledged.
+    /// The commands that are not acknowledged, the oldest first, as many as fit into one answer; the number of the last of
+    /// them. What is left goes with the next poll.
     pub(super) fn commands(&self) -> (u64, Vec<(u64, ExecutorCommand)>) {
-        (self.last, self.commands.iter().cloned().collect())
+        let mut room = COMMANDS_LEN_BYTES;
+        let mut fits = |command: &ExecutorCommand| {
+            let had_room = room > 0;
+            room = room.saturating_sub(about_len_bytes(command));
+            had_room
+        };
+        let commands: Vec<_> = self.commands.iter().take_while(|(_, command)| fits(command)).cloned().collect();
+        (commands.last().map_or(self.last, |(number, _)| *number), commands)
     }
 
     /// Its connection is gone.

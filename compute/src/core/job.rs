@@ -42,6 +42,8 @@ pub(super) struct Job {
     pub(super) needed: BTreeSet<StageKey>,
     /// The number of the next attempt at a task, by what a [`TaskAttemptId`] says of it.
     pub(super) next_attempt: BTreeMap<(StageId, PartitionId), u32>,
+    /// The number, among all that were started, of its task that was started last.
+    pub(super) served: u64,
     /// Attempts that run, those among them that were cancelled too.
     pub(super) attempts: BTreeMap<TaskAttemptId, Attempt>,
     pub(super) cached: Cached,
@@ -157,6 +159,7 @@ impl Job {
             revision: 1,
             record,
             driver: Driver::default(),
+            served: 0,
             actions: BTreeMap::new(),
             stages: BTreeMap::new(),
             planned: VecDeque::new(),

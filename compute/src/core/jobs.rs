@@ -10,7 +10,7 @@ use situ_wire::messages::scheduler::{
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::calls::{Asked, NO_RANGE, Outcome, ended_error, now};
+use super::calls::{Asked, Outcome, ended_error, now};
 use super::job::Job;
 use super::scheduler::Scheduler;
 use super::waits::Topic;
@@ -19,7 +19,7 @@ use super::{JobRecord, RecordId};
 /// The longest reason for an end that is kept, in characters.
 const REASON_CHARS: usize = 8_000;
 /// The most that the arguments of a program may take together: an operating system takes no more either.
-const ARGUMENTS_LEN_BYTES: usize = 1 << 20;
+pub(super) const ARGUMENTS_LEN_BYTES: usize = 1 << 20;
 /// The longest name of a program.
 const PROGRAM_NAME_LEN_BYTES: usize = 255;
 
@@ -151,7 +151,7 @@ impl Scheduler {
 
     pub(super) fn status(&mut self, asked: Asked<'_>, job: JobId, seen: u64) -> Outcome {
         match self.jobs.get(&job) {
-            Some(found) if found.revision == seen => self.park(asked, Topic::Status(job), NO_RANGE),
+            Some(found) if found.revision == seen => self.park(asked, Topic::Status(job)),
             _ => self.status_now(job),
         }
     }
@@ -245,7 +245,6 @@ impl Scheduler {
             let result = match wait.topic {
                 // Who hears it takes away what it wrote: not before the end is certain.
                 Topic::Action(..) => Ok(Some((Response::Action(ActionResult::Failed(error.clone())), Some(record)))),
-                Topic::Outputs(..) => Err(error.clone()),
                 Topic::Status(_) => self.status_now(job),
             };
             match result {

@@ -45,6 +45,8 @@ pub struct SchedulingPolicy {
     pub speculation_multiple_percent: u32,
     /// A task that runs for less than this is never slow, in ms.
     pub speculation_floor_ms: u32,
+    /// How many drivers may run on one executor; those of further jobs wait.
+    pub drivers: usize,
     /// How many unfinished jobs there may be.
     pub jobs: usize,
     /// How many finished jobs are remembered; the oldest go first.
@@ -59,6 +61,8 @@ pub struct SchedulingPolicy {
     pub outputs: usize,
     /// How many tasks the stages of a job may have together.
     pub tasks: u64,
+    /// The same for all jobs.
+    pub all_tasks: u64,
     /// How many pieces the shuffles of a job may have together.
     pub pieces: u64,
     /// How many executors there may be.
@@ -91,6 +95,7 @@ impl Default for SchedulingPolicy {
             speculation_percent: 75,
             speculation_multiple_percent: 150,
             speculation_floor_ms: 3_000,
+            drivers: 16,
             jobs: 1_000,
             finished_jobs: 10_000,
             finished_len_bytes: 64 << 20,
@@ -98,6 +103,7 @@ impl Default for SchedulingPolicy {
             actions: 100_000,
             outputs: 10_000,
             tasks: 4_000_000,
+            all_tasks: 8_000_000,
             pieces: 16_000_000,
             executors: 10_000,
             waits: 100_000,
@@ -122,7 +128,7 @@ impl SchedulingPolicy {
             (self.driver_begin_ms > 0, "driver_begin_ms must be at least 1"),
             (self.speculation_percent <= 100, "speculation_percent must be at most 100"),
             (self.finished_jobs > 0, "finished_jobs must be at least 1"),
-            (self.jobs > 0 && self.executors > 0, "jobs and executors must be at least 1"),
+            (self.jobs > 0 && self.executors > 0 && self.drivers > 0, "jobs, executors and drivers must be at least 1"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(format!("scheduling: {rule}; found {self:?}")),

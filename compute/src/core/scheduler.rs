@@ -56,6 +56,8 @@ pub struct Scheduler {
     pub(super) waits: Waits,
     /// Jobs that the event at hand has changed.
     pub(super) changed: BTreeSet<JobId>,
+    /// How many tasks were started.
+    pub(super) served: u64,
     /// When tasks may be started that no event will start: a level relaxes, an attempt becomes slow.
     pub(super) assign_at: Option<TimeMs>,
     last_record: RecordId,
@@ -84,6 +86,7 @@ impl Scheduler {
             executors: Executors::default(),
             waits: Waits::default(),
             changed: BTreeSet::new(),
+            served: 0,
             assign_at: None,
             last_record: RecordId(0),
             synced: RecordId(0),

@@ -1,7 +1,7 @@
 use situ_wire::ids::{ExecutorId, JobId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, Lost, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome,
+    ExecutorCommand, ExecutorEvent, Lost, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
@@ -9,7 +9,6 @@ use super::job::{Attempt, Job};
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, StageKey, index};
-use super::waits::Topic;
 
 /// The most partitions that one task may say it left in memory.
 const CACHED_PER_TASK: usize = 10_000;
@@ -91,16 +90,9 @@ impl Scheduler {
     fn stage_complete(&mut self, now: TimeMs, job: JobId, key: StageKey) {
         match key {
             StageKey::Result(action) => self.finish_action(now, job, action),
-            StageKey::Shuffle(shuffle) => {
+            StageKey::Shuffle(_) => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.find_needed(now, self.executors.places());
-                }
-                for wait in self.waits.take(Topic::Outputs(job, shuffle)) {
-                    match self.map_outputs_now(job, shuffle, wait.reduce) {
-                        Ok(Some(outputs)) => self.answer(wait.call, Ok(Response::MapOutputs(outputs))),
-                        Ok(None) => self.waits.park(wait),
-                        Err(error) => self.answer(wait.call, Err(error)),
-                    }
                 }
             }
         }

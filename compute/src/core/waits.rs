@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use situ_wire::ids::{ActionId, JobId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, JobId};
 use situ_wire::time::TimeMs;
 
 use super::CallId;
@@ -10,8 +10,6 @@ use super::CallId;
 pub(super) enum Topic {
     /// The result of an action.
     Action(JobId, ActionId),
-    /// All outputs of a shuffle.
-    Outputs(JobId, ShuffleId),
     /// A change of a job.
     Status(JobId),
 }
@@ -27,8 +25,6 @@ pub(super) struct Wait {
     pub(super) since: TimeMs,
     /// Until when.
     pub(super) until: TimeMs,
-    /// For [`Topic::Outputs`]: which reduce partitions it asks for.
-    pub(super) reduce: (PartitionId, PartitionId),
 }
 
 /// The calls whose answers are not there yet: by what they wait for, and by when their time is up.
@@ -60,7 +56,7 @@ impl Waits {
     /// Takes out all that wait for anything of a job.
     pub(super) fn take_job(&mut self, job: JobId) -> Vec<Wait> {
         let of = |topic: &Topic| match topic {
-            Topic::Action(of, _) | Topic::Outputs(of, _) | Topic::Status(of) => *of == job,
+            Topic::Action(of, _) | Topic::Status(of) => *of == job,
         };
         let calls: Vec<CallId> = self.calls.values().filter(|wait| of(&wait.topic)).map(|wait| wait.call).collect();
         calls.into_iter().filter_map(|call| self.remove(call)).collect()

@@ -221,7 +221,7 @@ struct UnderWay {
 }
 
 impl<R: Runtime> Fetching<R> {
-    /// Asks the scheduler where the pieces are. Waits while some are being computed again.
+    /// Asks the scheduler where the pieces are. While some are being computed again, the task gives its slot back.
     pub(super) fn begin(
         cluster: Arc<Cluster<R>>,
         shuffle: ShuffleId,
@@ -239,8 +239,9 @@ impl<R: Runtime> Fetching<R> {
             }
             other => Err(wrong_answer("MapOutputs", &other)),
         });
-        let outputs = answer.map_err(|error| TaskFailure::Storage {
-            message: format!("the scheduler does not say where {shuffle} is: {error}"),
+        let outputs = answer.map_err(|error| match error.remote().map(|error| error.code) {
+            Some(ErrorCode::OutputsLost) => TaskFailure::Cancelled,
+            _ => TaskFailure::Storage { message: format!("the scheduler does not say where {shuffle} is: {error}") },
         })?;
         Ok(Self {
             cluster,

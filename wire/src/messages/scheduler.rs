@@ -132,9 +132,9 @@ pub enum Request {
         /// Which action.
         action: ActionId,
     },
-    /// Where the outputs of a shuffle's map tasks are. While some of them are being computed again the answer waits; if
-    /// that takes longer than the call's time it is [`ErrorCode::Unavailable`](crate::error::ErrorCode::Unavailable): ask
-    /// again. Answer: [`Response::MapOutputs`].
+    /// Where the outputs of a shuffle's map tasks are. While some of them are being computed again, it is
+    /// [`ErrorCode::OutputsLost`](crate::error::ErrorCode::OutputsLost): the task ends as cancelled, for the tasks that
+    /// compute them may need its slot. Answer: [`Response::MapOutputs`].
     MapOutputs {
         /// Its job.
         job: JobId,
@@ -577,7 +577,7 @@ pub enum Response {
     Action(ActionResult),
     /// A plan.
     Plan(Option<Box<Plan>>),
-    /// Where each map partition's output is, in order; all are there, or the caller is told to come later.
+    /// Where each map partition's output is, in order.
     MapOutputs(Vec<MapOutput>),
 }
 

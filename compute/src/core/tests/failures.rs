@@ -1,11 +1,17 @@
-use situ_wire::ids::ExecutorId;
+use situ_wire::codec;
+use situ_wire::ids::{ExecutorId, JobId, PartitionId, ShuffleId};
+use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ExecutorEvent, JobState, RecoveryOutcome, Request, Response, TaskFailure, TaskOutcome,
+    ExecutorCommand, ExecutorEvent, JobLaunch, JobState, Program, RecoveryOutcome, Request, Response, TaskFailure,
+    TaskOutcome,
 };
 
-use super::world::{JOB, World, failed, fetch_failed, flat, mapped, place, result, told_to_register, word_count};
+use super::world::{
+    JOB, World, failed, fetch_failed, flat, mapped, place, registration, result, told_to_register, word_count,
+};
 use crate::core::Event;
+use crate::core::executor::Executor;
 
 /// A job with its driver on n1, and word count with one map task on n2, n3 and n4 each and two reducers.
 fn counting() -> World {
@@ -73,6 +79,34 @@ fn lost_map_outputs_are_computed_again_before_reducers_start() {
         ["n1 <- run 2/0/0 NoPreference", "n3 <- run 2/1/0 NoPreference"]
     );
     assert_eq!(world.recoveries(JOB), ["MapOutput 1/0/0 on n2 by 1/0/1 on n1"]);
+}
+
+#[test]
+fn reducers_whose_input_is_lost_make_room_for_those_who_compute_it_again() {
+    let mut world = World::new();
+    for number in 1..=2 {
+        world.join(number, 1);
+        world.poll(number, Vec::new());
+    }
+    world.start(1);
+    world.poll(1, Vec::new());
+    world.run(JOB, 0, word_count(vec![vec![place(1)], vec![place(2)]], 2));
+    world.poll(1, Vec::new());
+    world.poll(2, Vec::new());
+    world.ended(1, &["1/0/0"], &mapped(2));
+    let shown = world.ended(2, &["1/1/0"], &mapped(2));
+    assert_eq!(shown, ["n2 <- run 2/1/0 NoPreference", "n1 <- run 2/0/0 NoPreference"]);
+    world.poll(1, Vec::new());
+    // The only other executor dies before the reducer asks: nobody else can compute again what was there.
+    assert_eq!(kill(&mut world, 2, &[1]), [""; 0]);
+    let secret = world.secret(JOB);
+    let reduce = (PartitionId(0), PartitionId(1));
+    let asked = world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce });
+    assert_eq!(asked, ["driver <- OutputsLost: outputs are lost and being computed again"]);
+    let given_back = TaskOutcome::Failed(TaskFailure::Cancelled);
+    assert_eq!(world.ended(1, &["2/0/0"], &given_back), ["n1 <- run 1/1/1 Rack"]);
+    assert_eq!(world.ended(1, &["1/1/1"], &mapped(2)), ["n1 <- run 2/0/1 NoPreference"]);
+    assert_eq!(world.status(JOB).stages[1].failed, 0, "it counts against nobody");
 }
 
 #[test]
@@ -263,6 +297,29 @@ fn commands_are_given_until_they_are_acknowledged() {
     let shown = world.call("n2", role, "n2", again(7));
     assert!(told_to_register(&shown), "{shown:?}");
     let _ = Response::Done;
+}
+
+#[test]
+fn commands_that_are_too_long_for_one_answer_come_in_several() {
+    let mut executor = Executor::new(registration(1, 40), "n1".to_owned(), situ_wire::time::TimeMs(1));
+    let program = Program::BuiltIn { name: "grep".to_owned() };
+    let (secret, user, arguments) = (JobSecret([0; 16]), "ada".to_owned(), vec!["x".repeat(1 << 20)]);
+    let job = JobLaunch { job: JobId(1), secret, user, program, arguments };
+    for attempt in 1..=40 {
+        executor.push(ExecutorCommand::StartDriver { job: job.clone(), attempt });
+    }
+    let mut got = Vec::new();
+    let mut seen = 0;
+    while executor.has_commands() {
+        let (last, commands) = executor.commands();
+        assert!(commands.len() >= 4, "no more answers than need be");
+        got.extend(commands.iter().map(|(number, _)| *number));
+        codec::encode(&Response::Commands { last, commands }).expect("it fits into a message");
+        assert!(last > seen && executor.poll(last, situ_wire::time::TimeMs(2)));
+        seen = last;
+    }
+    assert_eq!(got, (1..=40).collect::<Vec<u64>>());
+    assert_eq!(executor.commands(), (40, Vec::new()));
 }
 
 #[test]

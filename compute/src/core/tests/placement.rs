@@ -1,6 +1,7 @@
-use situ_wire::messages::scheduler::TaskLocation;
+use situ_wire::ids::{JobId, TaskAttemptId};
+use situ_wire::messages::scheduler::{ExecutorEvent, JobState, TaskLocation};
 
-use super::world::{World, flat, mapped, place, result, word_count};
+use super::world::{World, attempt, flat, mapped, place, result, word_count};
 use crate::core::SchedulingPolicy;
 
 #[test]
@@ -107,6 +108,66 @@ fn jobs_share_slots_fairly() {
         world.ended(number, &[attempt], &result("x"));
     }
     assert_eq!((world.status(first).stages[0].running, world.status(second).stages[0].running), (4, 4));
+}
+
+#[test]
+fn jobs_take_turns_when_there_are_more_of_them_than_slots() {
+    const JOBS: u64 = 9;
+    let mut world = World::with_executors(1);
+    let mut started = Vec::new();
+    for sequence in 1..=JOBS {
+        let job = world.start(sequence);
+        started.extend(world.run(job, 0, flat(0, vec![Vec::new(); 100])));
+        for number in 1..=4 {
+            started.extend(world.poll(number, Vec::new()));
+        }
+    }
+    let mut done = std::collections::BTreeMap::<JobId, u32>::new();
+    for _ in 0..45 {
+        let lines = std::mem::take(&mut started);
+        for (number, task) in lines.iter().filter_map(|line| line[1..].split_once(" <- run ")) {
+            let (task, _) = task.split_once(' ').unwrap();
+            let (job, task) = task.split_once(':').unwrap_or(("job-1", task));
+            let job: JobId = job.parse().unwrap();
+            *done.entry(job).or_default() += 1;
+            let attempt = TaskAttemptId { job, ..attempt(task) };
+            let number = number.parse().unwrap();
+            started.extend(world.poll(number, vec![ExecutorEvent::TaskEnded { attempt, outcome: result("x") }]));
+            started.extend(world.poll(number, Vec::new()));
+        }
+    }
+    let counts: Vec<u32> = (1..=JOBS).map(|job| done.get(&JobId(job)).copied().unwrap_or(0)).collect();
+    assert!(counts.iter().sum::<u32>() >= 150, "{counts:?}");
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    // The first had all slots until the second was there.
+    assert!(most - least <= 6, "{counts:?}");
+}
+
+#[test]
+fn drivers_of_too_many_jobs_wait() {
+    let mut world = World::with(SchedulingPolicy { drivers: 2, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    for sequence in 1..=3 {
+        world.submit(sequence);
+    }
+    assert_eq!(world.poll(1, Vec::new()), ["n1 <- drive job-1 0, drive job-2 0"]);
+    let ended = ExecutorEvent::DriverEnded { job: JobId(1), attempt: 0, error: Some("no".to_owned()), retry: false };
+    let shown = world.poll(1, vec![ended]);
+    assert!(shown.iter().any(|line| line.ends_with("drive job-3 0")), "{shown:?}");
+}
+
+#[test]
+fn all_jobs_together_have_a_bounded_number_of_tasks() {
+    let mut world = World::with(SchedulingPolicy { all_tasks: 9, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    world.poll(1, Vec::new());
+    let (first, second) = (world.start(1), world.start(2));
+    world.run(first, 0, flat(0, vec![Vec::new(); 5]));
+    let shown = world.run(second, 0, flat(0, vec![Vec::new(); 5]));
+    let told = "10 tasks, with those of all other jobs; at most 9 are allowed";
+    assert!(shown.iter().any(|line| line.contains(told)), "{shown:?}");
+    world.run(first, 0, flat(1, vec![Vec::new(); 4]));
+    assert_eq!(world.status(first).summary.state, JobState::Running);
 }
 
 #[test]

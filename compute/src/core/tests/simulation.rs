@@ -422,6 +422,10 @@ impl Simulation {
             (Who::Reducer { executor, life, task }, Ok(Response::MapOutputs(outputs))) => {
                 self.reduce(executor, life, &task, &outputs);
             }
+            (Who::Reducer { executor, life, task }, Err(error)) if error.code == ErrorCode::OutputsLost => {
+                let (attempt, outcome) = (task.attempt, TaskOutcome::Failed(TaskFailure::Cancelled));
+                self.later(10, Happens::TaskEnds { executor, life, attempt, outcome });
+            }
             (who, Err(error)) if error.code == ErrorCode::Unavailable => self.ask_again(who),
             (Who::Poll { executor, .. }, Err(error)) if error.code == ErrorCode::NotRegistered => {
                 let before = &self.executors[&executor];
@@ -667,7 +671,10 @@ impl Simulation {
                 if was_alive && self.random.percent(70) {
                     self.later(50, Happens::Disconnected(id));
                 }
-                self.later(8_000, Happens::Return(number));
+                // Most do not return before the jobs must be done; the last one does, or nobody could do them.
+                let rest = if self.executors.values().any(|executor| executor.alive) { 400_000 } else { 8_000 };
+                let rest = if self.random.percent(60) { 8_000 } else { rest };
+                self.later(rest, Happens::Return(number));
             }
             5..=6 => {
                 let until = self.now + Duration::from_millis(self.random.below(15_000));

@@ -132,5 +132,6 @@ fn codes(book: &mut Book) {
         JobFailed => ErrorCode::JobFailed,
         Io => ErrorCode::Io,
         Internal => ErrorCode::Internal,
+        OutputsLost => ErrorCode::OutputsLost,
     });
 }
