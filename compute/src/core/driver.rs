@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use situ_wire::ids::{ExecutorId, JobId, NodeName};
+use situ_wire::ids::{ClientId, ExecutorId, JobId, NodeName};
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
 use situ_wire::path::DfsPath;
@@ -55,7 +55,7 @@ impl Scheduler {
             found.state = JobState::Running;
             self.changed.insert(job);
         }
-        now(Response::Done)
+        now(Response::Begun { publisher: found.publisher() })
     }
 
     /// Gives up attempts at drivers that should have begun by now: their programs hang, or are none of a job.
@@ -157,6 +157,18 @@ impl Scheduler {
 }
 
 impl Job {
+    /// Under which name it publishes. It comes of what only the submitter and the scheduler know, and the journal keeps: a
+    /// driver that begins after a restart learns from the namenode what an earlier one has published.
+    pub(super) fn publisher(&self) -> ClientId {
+        let mut hasher = blake3::Hasher::new_derive_key("situ 2026 who publishes the output of a job");
+        hasher.update(&self.operation.client.0.to_le_bytes());
+        hasher.update(&self.operation.sequence.to_le_bytes());
+        hasher.update(&self.launch.job.0.to_le_bytes());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        ClientId(u128::from_le_bytes(id))
+    }
+
     pub(super) fn add_driver_logs(&mut self, attempt: u32, node: NodeName) {
         self.logs.insert((LogName::DriverOut(attempt), node.clone()));
         self.logs.insert((LogName::DriverErr(attempt), node));

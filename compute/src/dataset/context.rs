@@ -81,9 +81,9 @@ impl Context {
     pub(super) fn record(
         &self,
         name: &str,
-        mut compute: impl FnMut(&dyn Files) -> Bytes,
+        mut compute: impl FnMut(ActionId, &dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
-        self.numbered(name, |action| self.shared.backend.record(action, &mut compute))
+        self.numbered(name, |action| self.shared.backend.record(action, &mut |files| compute(action, files)))
     }
 
     pub(super) fn backend(&self) -> &dyn Backend {

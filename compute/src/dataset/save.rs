@@ -4,9 +4,10 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use situ_wire::codec;
-use situ_wire::error::ErrorCode;
-use situ_wire::ids::{ActionId, PartitionId, TaskAttemptId};
+use situ_wire::error::{ErrorCode, Retry};
+use situ_wire::ids::{ActionId, ClientId, OperationId, PartitionId, TaskAttemptId};
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
@@ -95,38 +96,14 @@ impl<T: TextLine + 'static> Dataset<T> {
     pub fn save_as_text_file(&self, path: &str) -> Result<(), ProgramError> {
         let name = Context::name("save_as_text_file", Location::caller());
         let output = DfsPath::parse(path)?;
-        check_output(&self.context, &name, &output)?;
+        let saved = match find_target(&self.context, &name, &output)? {
+            Target::Free { publication } => self.write_and_publish(name, &output, publication),
+            Target::Published => Ok(()),
+            Target::Taken => return Err(ProgramError::OutputExists { path: output.to_string() }),
+        };
         let backend = self.context.backend();
-        let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
-        if let Some(files) = backend.driver_files() {
-            // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
-            backend.writes_aside(&output)?;
-            // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
-            files
-                .make_directory(&attempts)
-                .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
-        }
-        let compute = Arc::clone(&self.compute);
-        let mut number = None;
-        let written =
-            self.context.run_action(name.clone(), self.id, self.partitions, self.preferred.clone(), |action| {
-                number = Some(action);
-                Arc::new(move |task, partition| {
-                    let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
-                    let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
-                        abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
-                    });
-                    write_lines(task, &path, compute(task, partition));
-                    codec::encode(&path).expect("a path is short")
-                })
-            });
-        // A worker only follows; publishing is the driver's.
-        let Some(files) = backend.driver_files() else { return written.map(|_| ()) };
-        let published = written.and_then(|written| {
-            let action = number.expect("the action has run");
-            publish(backend, files, &name, &output, action, &written)
-        });
-        let taken_away = match &published {
+        let Some(files) = backend.driver_files() else { return saved };
+        let taken_away = match &saved {
             // Publishing has done it, unless a driver that was started anew after that has made it again.
             Ok(()) => output.join(TEMPORARY).map_err(ProgramError::from).and_then(|temporary| {
                 let failed =
@@ -141,23 +118,89 @@ impl<T: TextLine + 'static> Dataset<T> {
         if let Err(error) = taken_away {
             tracing::warn!(%output, %error, "what was written aside stays for now");
         }
-        published
+        saved
+    }
+
+    /// Lets tasks write aside, and publishes what those that count have written.
+    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<(), ProgramError> {
+        let backend = self.context.backend();
+        let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
+        if let Some(files) = backend.driver_files() {
+            // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
+            backend.writes_aside(output)?;
+            // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
+            files
+                .make_directory(&attempts)
+                .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
+        }
+        let compute = Arc::clone(&self.compute);
+        let written =
+            self.context.run_action(name.clone(), self.id, self.partitions, self.preferred.clone(), |_| {
+                Arc::new(move |task, partition| {
+                    let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
+                    let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
+                        abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
+                    });
+                    write_lines(task, &path, compute(task, partition));
+                    codec::encode(&path).expect("a path is short")
+                })
+            })?;
+        // A worker only follows; publishing is the driver's.
+        match backend.driver_files() {
+            Some(files) => publish(files, &name, output, operation(backend, publication, output), &written),
+            None => Ok(()),
+        }
     }
 }
 
-/// Fails if there is something at `output` already. What the first attempt at the driver saw counts: a later one finds
-/// what the first has published.
-fn check_output(context: &Context, name: &str, output: &DfsPath) -> Result<(), ProgramError> {
-    let recorded = context.record(&format!("{name} (target)"), |files| {
-        let exists = exists(files, output).map_err(|error| error.message);
-        codec::encode(&exists).expect("a short text can be encoded")
+/// What a save finds where it shall write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Target {
+    /// Nothing: the publication is named by this action.
+    Free { publication: ActionId },
+    /// What this very save has published already: the scheduler was started anew before it knew.
+    Published,
+    /// Something else.
+    Taken,
+}
+
+/// Finds what there is at `output`. What the first attempt at the driver saw counts: a later one finds what the first has
+/// published.
+fn find_target(context: &Context, name: &str, output: &DfsPath) -> Result<Target, ProgramError> {
+    let recorded = context.record(&format!("{name} (target)"), |action, files| {
+        let publication = operation(context.backend(), action, output);
+        let target = match exists(files, output) {
+            Ok(false) => Ok(Target::Free { publication: action }),
+            Ok(true) => is_published(files, output, publication)
+                .map(|published| if published { Target::Published } else { Target::Taken }),
+            Err(error) => Err(error),
+        };
+        codec::encode(&target.map_err(|error| error.message)).expect("a short text can be encoded")
     })?;
-    let recorded: Result<bool, String> = codec::decode(&recorded)
+    let recorded: Result<Target, String> = codec::decode(&recorded)
         .map_err(|error| ProgramError::Result { action: name.to_owned(), message: error.to_string() })?;
-    match recorded {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(ProgramError::OutputExists { path: output.to_string() }),
-        Err(message) => Err(ProgramError::Publish { path: output.to_string(), message }),
+    recorded.map_err(|message| ProgramError::Publish { path: output.to_string(), message })
+}
+
+/// The operation that publishes at `output` what belongs to an action.
+fn operation(backend: &dyn Backend, action: ActionId, output: &DfsPath) -> OperationId {
+    let OperationId { client: ClientId(client), sequence } = backend.publication(action);
+    let mut place = [0; 16];
+    blake3::Hasher::new().update(output.as_str().as_bytes()).finalize_xof().fill(&mut place);
+    OperationId { client: ClientId(client ^ u128::from_le_bytes(place)), sequence }
+}
+
+/// Whether that publication was carried out. No operation is carried out twice: it is asked for once more, with something
+/// to be moved that is not there, and if it was carried out the answer is that of the first time.
+fn is_published(files: &dyn Files, output: &DfsPath, publication: OperationId) -> Result<bool, StorageError> {
+    let path = |name: &str| {
+        output.join(name).map_err(|error| StorageError { code: ErrorCode::InvalidArgument, message: error.to_string() })
+    };
+    let (nothing, nowhere) = (path(".nothing")?, path(".nowhere")?);
+    match files.publish(vec![(nothing, nowhere)], path(SUCCESS)?, path(TEMPORARY)?, publication) {
+        Ok(()) => Ok(true),
+        Err(error) if error.code.retry() == Retry::Never => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -202,11 +245,10 @@ fn write_lines<T: TextLine>(task: &TaskContext, path: &DfsPath, records: impl It
 
 /// Publishes what the attempts that count have written.
 fn publish(
-    backend: &dyn Backend,
     files: &dyn Files,
     name: &str,
     output: &DfsPath,
-    action: ActionId,
+    publication: OperationId,
     written: &[Bytes],
 ) -> Result<(), ProgramError> {
     let mut moves = Vec::with_capacity(written.len());
@@ -216,7 +258,7 @@ fn publish(
         moves.push((from, output.join(&part_name(partition))?));
     }
     files
-        .publish(moves, output.join(SUCCESS)?, output.join(TEMPORARY)?, backend.publication(action))
+        .publish(moves, output.join(SUCCESS)?, output.join(TEMPORARY)?, publication)
         .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })
 }
 

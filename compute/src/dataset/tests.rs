@@ -10,7 +10,7 @@ use situ_runtime::disk::{Disk, File, OpenMode};
 
 use super::Context;
 use crate::program::error::ProgramError;
-use crate::program::local::{LocalOptions, StillClock, context};
+use crate::program::local::{LocalOptions, StillClock, attempts, context};
 use crate::text::Text;
 
 const ROOMY: LocalOptions =
@@ -255,6 +255,26 @@ fn a_saved_dataset_is_one_file_a_partition_and_a_mark() {
     let error = dataset.save_as_text_file("/out/deep").unwrap_err();
     assert_eq!(error, ProgramError::OutputExists { path: "/out/deep".to_owned() });
     assert_eq!(context.text_file("/out/deep").unwrap().count().unwrap(), 3);
+}
+
+#[test]
+fn a_driver_that_is_started_anew_finds_what_the_one_before_has_published() {
+    let disk = MemoryDisk::default();
+    let attempt = attempts(disk.clone(), StillClock, Path::new("/r"), ROOMY);
+    let save = |context: &Context| context.parallelize(vec![1_u64, 2], 2).save_as_text_file("/out");
+    save(&attempt()).unwrap();
+    put(&disk, "out/part-00000", b"the first time\n");
+    // Nobody remembers that the first one ended.
+    let again = attempt();
+    save(&again).unwrap();
+    assert_eq!(get(&disk, "out/part-00000"), "the first time\n");
+    assert_eq!(names(&disk, "out"), ["_SUCCESS", "part-00000", "part-00001"]);
+    let exists = ProgramError::OutputExists { path: "/out".to_owned() };
+    assert_eq!(save(&again), Err(exists.clone()), "the second save of a program is another one");
+    put(&disk, "other/file", b"somebody's");
+    assert!(attempt().parallelize(vec![1_u64], 1).save_as_text_file("/other").is_err());
+    // Of another job.
+    assert_eq!(save(&context(disk, StillClock, Path::new("/r"), ROOMY)), Err(exists));
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Context {
     #[track_caller]
     pub fn text_file(&self, path: &str) -> Result<Dataset<Text>, ProgramError> {
         let name = Self::name("text_file", Location::caller());
-        let recorded = self.record(&name, |files| {
+        let recorded = self.record(&name, |_, files| {
             let listing = list(files, path);
             codec::encode(&listing).unwrap_or_else(|error| {
                 let message: Result<Listing, String> = Err(format!("too many input files for one job: {error}"));

@@ -20,20 +20,19 @@ pub(super) struct DriverBackend<R: Runtime> {
     cluster: Arc<Cluster<R>>,
     files: ClusterFiles<R>,
     attempt: u32,
+    publisher: ClientId,
 }
 
 impl<R: Runtime> DriverBackend<R> {
-    pub(super) fn new(cluster: Arc<Cluster<R>>, attempt: u32) -> Self {
-        Self { files: ClusterFiles(Arc::clone(&cluster)), cluster, attempt }
-    }
-}
-
-/// Tells the scheduler that the driver begins.
-pub(super) fn begin<R: Runtime>(cluster: &Cluster<R>, attempt: u32) -> Result<(), RpcError> {
-    let (job, secret) = (cluster.environment.job, cluster.environment.secret);
-    match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
-        Response::Done => Ok(()),
-        other => Err(wrong_answer("DriverBegin", &other)),
+    /// Tells the scheduler that the driver begins.
+    pub(super) fn begin(cluster: Arc<Cluster<R>>, attempt: u32) -> Result<Self, RpcError> {
+        let (job, secret) = (cluster.environment.job, cluster.environment.secret);
+        match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
+            Response::Begun { publisher } => {
+                Ok(Self { files: ClusterFiles(Arc::clone(&cluster)), cluster, attempt, publisher })
+            }
+            other => Err(wrong_answer("DriverBegin", &other)),
+        }
     }
 }
 
@@ -88,7 +87,7 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     }
 
     fn publication(&self, action: ActionId) -> OperationId {
-        OperationId { client: publisher(&self.cluster.environment), sequence: u64::from(action.0) + 1 }
+        OperationId { client: self.publisher, sequence: u64::from(action.0) + 1 }
     }
 
     fn job_name(&self) -> String {
@@ -102,15 +101,4 @@ pub(super) fn one_result(results: Vec<Bytes>) -> Result<Bytes, ProgramError> {
         Ok([value]) => Ok(value),
         Err(results) => Err(ProgramError::Scheduler { message: format!("{} pieces of one value", results.len()) }),
     }
-}
-
-/// Under which name a job publishes: the same for every attempt at its driver, unlike that of a process's client.
-fn publisher(environment: &super::environment::Environment) -> ClientId {
-    let mut hasher = blake3::Hasher::new_derive_key("situ 2026 who publishes the output of a job");
-    hasher.update(&environment.cluster.0.to_le_bytes());
-    hasher.update(&environment.job.0.to_le_bytes());
-    hasher.update(&environment.secret.0);
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    ClientId(u128::from_le_bytes(id))
 }

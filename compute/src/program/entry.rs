@@ -151,10 +151,11 @@ fn drive<R: Runtime>(
     attempt: u32,
     program: impl FnOnce(&Context) -> ProgramResult,
 ) -> ExitCode {
-    if let Err(error) = driver::begin(cluster, attempt) {
-        return fail(&format!("the driver cannot begin: {error}"));
-    }
-    let context = Context::new(graph, Box::new(DriverBackend::new(Arc::clone(cluster), attempt)));
+    let backend = match DriverBackend::begin(Arc::clone(cluster), attempt) {
+        Ok(backend) => backend,
+        Err(error) => return fail(&format!("the driver cannot begin: {error}")),
+    };
+    let context = Context::new(graph, Box::new(backend));
     let error = run_program(&context, program).err();
     let code = match &error {
         None => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 //! The same plans and the same tasks as on a cluster, one after the other on the calling thread; shuffle output is
 //! written and read back in its real format.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -48,21 +48,35 @@ impl Default for LocalOptions {
 /// A context whose paths lie below `root` of `disk`: `/in` is the file `root/files/in`. What tasks write for each other
 /// lies in `root/work`.
 pub fn context<D: Disk, C: Clock>(disk: D, clock: C, root: &Path, options: LocalOptions) -> Context {
-    let graph = Arc::new(RwLock::new(Graph::default()));
+    attempts(disk, clock, root, options)()
+}
+
+/// The same for a job whose driver is started again and again while nobody remembers what an earlier one recorded: each
+/// context is that of the next attempt.
+pub(crate) fn attempts<D: Disk, C: Clock>(
+    disk: D,
+    clock: C,
+    root: &Path,
+    options: LocalOptions,
+) -> impl Fn() -> Context {
     let world = Arc::new(LocalWorld {
         files: LocalFiles {
             disk: disk.clone(),
             root: root.join("files"),
             block_len_bytes: options.block_len_bytes.max(1),
+            published: Mutex::default(),
         },
         scratch: DiskScratch { disk, root: root.join("work") },
         clock,
         options,
         outputs: Mutex::default(),
     });
-    let cache = Arc::new(Cache::new(options.cache_memory_bytes));
-    let backend = LocalBackend { graph: Arc::clone(&graph), world, cache };
-    Context::new(graph, Box::new(backend))
+    move || {
+        let graph = Arc::new(RwLock::new(Graph::default()));
+        let cache = Arc::new(Cache::new(options.cache_memory_bytes));
+        let backend = LocalBackend { graph: Arc::clone(&graph), world: Arc::clone(&world), cache };
+        Context::new(graph, Box::new(backend))
+    }
 }
 
 /// A clock that stands still, for tests and measurements in which nothing waits.
@@ -233,6 +247,8 @@ struct LocalFiles<D> {
     disk: D,
     root: PathBuf,
     block_len_bytes: u64,
+    /// Publications that were carried out, and are not again.
+    published: Mutex<BTreeSet<OperationId>>,
 }
 
 impl<D: Disk> LocalFiles<D> {
@@ -300,8 +316,12 @@ impl<D: Disk> Files for LocalFiles<D> {
         moves: Vec<(DfsPath, DfsPath)>,
         success: DfsPath,
         remove: DfsPath,
-        _: OperationId,
+        operation: OperationId,
     ) -> Result<(), StorageError> {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.contains(&operation) {
+            return Ok(());
+        }
         for (_, to) in &moves {
             if self.disk.exists(&self.path(to))? {
                 return Err(StorageError {
@@ -314,7 +334,9 @@ impl<D: Disk> Files for LocalFiles<D> {
             self.disk.rename(&self.path(from), &self.path(to))?;
         }
         self.disk.open(&self.path(&success), OpenMode::CreateNew)?;
-        Ok(self.disk.remove_directory(&self.path(&remove))?)
+        self.disk.remove_directory(&self.path(&remove))?;
+        published.insert(operation);
+        Ok(())
     }
 
     fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {

@@ -67,7 +67,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// driver is killed. Only a driver does.
     fn writes_aside(&self, output: &DfsPath) -> Result<(), ProgramError>;
 
-    /// Names the publication of an action's output: the same in every attempt at the driver.
+    /// Names the publication that belongs to an action: the same in every attempt at the driver, whatever became of the
+    /// scheduler meanwhile.
     fn publication(&self, action: ActionId) -> OperationId;
 
     /// A name for the job, for directories of its own.

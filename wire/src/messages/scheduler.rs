@@ -14,7 +14,7 @@ use super::executor::{JobSecret, ShufflePiece};
 use super::namenode::Liveness;
 use crate::error::RemoteError;
 use crate::ids::{
-    ActionId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ShuffleId, StageId,
+    ActionId, ClientId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ShuffleId, StageId,
     TaskAttemptId,
 };
 use crate::path::DfsPath;
@@ -72,7 +72,7 @@ pub enum Request {
         events: Vec<ExecutorEvent>,
     },
 
-    /// A driver begins. Answer: [`Response::Done`].
+    /// A driver begins. Answer: [`Response::Begun`].
     DriverBegin {
         /// Its job.
         job: JobId,
@@ -579,6 +579,11 @@ pub enum Response {
     Plan(Option<Box<Plan>>),
     /// Where each map partition's output is, in order.
     MapOutputs(Vec<MapOutput>),
+    /// A driver may begin.
+    Begun {
+        /// Under which name the job publishes: the same for every attempt at its driver, in every life of the scheduler.
+        publisher: ClientId,
+    },
 }
 
 /// Where a job stands.

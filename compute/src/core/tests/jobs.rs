@@ -24,7 +24,7 @@ fn word_count_from_submission_to_end() {
     );
     assert_eq!(world.poll(1, Vec::new()), [""; 0]);
     let secret = world.secret(JOB);
-    assert_eq!(world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 }), ["driver <- done"]);
+    assert_eq!(world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 }), ["driver <- begun"]);
     let plan = word_count(vec![vec![place(1)], vec![place(2)], Vec::new()], 2);
     assert_eq!(world.run(JOB, 0, plan), ["n1 <- run 1/0/0 Node, run 1/1/0 Rack"]);
     let outputs =
@@ -251,7 +251,7 @@ fn a_driver_that_does_not_begin_is_started_elsewhere_and_at_last_fails_the_job()
     let begin = |attempt| Request::DriverBegin { job: JOB, secret, attempt };
     assert!(world.driver(begin(0))[0].starts_with("driver <- LeaseLost"));
     // The second begins, and may then take as long as it likes.
-    assert_eq!(world.driver(begin(1)), ["driver <- done"]);
+    assert_eq!(world.driver(begin(1)), ["driver <- begun"]);
     assert_eq!(world.live(&[1, 2, 3, 4], 120_000), [""; 0]);
     let lost = ExecutorEvent::DriverEnded { job: JOB, attempt: 1, error: Some("SIGKILL".to_owned()), retry: true };
     world.poll(2, vec![lost]);
@@ -277,7 +277,19 @@ fn a_scheduler_that_stood_still_gives_drivers_time_to_begin() {
     world.scheduler.handle_timeout(world.now);
     let secret = world.secret(JOB);
     let shown = world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 });
-    assert_eq!(shown.last().unwrap(), "driver <- done");
+    assert_eq!(shown.last().unwrap(), "driver <- begun");
+}
+
+#[test]
+fn a_job_publishes_under_the_same_name_in_every_life_of_the_scheduler() {
+    let mut world = World::with_executors(1);
+    let (first, second) = (world.start(1), world.start(2));
+    let names = |world: &World| [first, second].map(|job| world.scheduler.jobs[&job].publisher());
+    let (before, secret) = (names(&world), world.secret(first));
+    world.restart();
+    assert_eq!(names(&world), before);
+    assert_ne!(before[0], before[1]);
+    assert_ne!(world.secret(first), secret, "while the processes of the earlier life are strangers");
 }
 
 /// A job of which the scheduler knows that it writes aside.

@@ -163,7 +163,7 @@ impl World {
         self.submit(sequence);
         let job = JobId(sequence);
         let secret = self.secret(job);
-        assert_eq!(self.driver(Request::DriverBegin { job, secret, attempt: 0 }), ["driver <- done"]);
+        assert_eq!(self.driver(Request::DriverBegin { job, secret, attempt: 0 }), ["driver <- begun"]);
         job
     }
 
@@ -350,6 +350,7 @@ fn show_record(record: &JobRecord) -> String {
 fn show_answer(result: &Result<Response, RemoteError>) -> String {
     match result {
         Ok(Response::Done) => "done".to_owned(),
+        Ok(Response::Begun { .. }) => "begun".to_owned(),
         Ok(Response::Submitted(job)) => format!("{job}"),
         Ok(Response::Registered { .. }) => "registered".to_owned(),
         Ok(Response::Commands { commands, .. }) if commands.is_empty() => "nothing to do".to_owned(),

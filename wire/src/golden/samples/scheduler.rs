@@ -2,7 +2,7 @@
 
 use super::super::book::{Book, sample, variants};
 use super::values::{ATTEMPT, NOW, OPERATION, PIECE, SECRET, address, bytes, error, node, path, rack, text};
-use crate::ids::{ActionId, DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, StageId};
+use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, StageId};
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
@@ -286,5 +286,6 @@ pub(super) fn add_answers(book: &mut Book) {
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
         MapOutputs => Response::MapOutputs(vec![output()]),
+        Begun => Response::Begun { publisher: ClientId(7) },
     });
 }
