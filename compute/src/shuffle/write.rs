@@ -101,11 +101,12 @@ impl PieceWriter {
             },
         };
         for piece in self.pieces.iter_mut().filter(|piece| !piece.packed.is_empty()) {
-            match spill.append(&piece.packed) {
+            // Taken with its memory: a piece that gets no more records must not keep what counts as free.
+            let packed = std::mem::take(&mut piece.packed);
+            match spill.append(&packed) {
                 Ok(segment) => piece.spilled.push(segment),
                 Err(error) => abort_disk(&error),
             }
-            piece.packed.clear();
         }
         self.held_bytes = 0;
     }
@@ -293,5 +294,74 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
             };
             self.reader = FrameReader::new(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_runtime::disk::memory::MemoryDisk;
+    use situ_wire::ids::{JobId, PartitionId, StageId};
+    use situ_wire::messages::scheduler::TaskOutcome;
+    use situ_wire::time::TimeMs;
+
+    use super::*;
+    use crate::dataset::Cache;
+    use crate::program::task::{TaskOutput, run_task};
+    use crate::program::world::{DiskScratch, Files, Piece, Scratch, World};
+    use crate::shuffle::hash_key;
+
+    /// A world that is a disk to spill to.
+    struct OnlyDisk(DiskScratch<MemoryDisk>);
+
+    impl World for OnlyDisk {
+        fn now(&self) -> TimeMs {
+            TimeMs(0)
+        }
+
+        fn scratch(&self) -> &dyn Scratch {
+            &self.0
+        }
+
+        fn files(&self) -> &dyn Files {
+            unreachable!("the task reads no file")
+        }
+
+        fn task_memory_bytes(&self) -> u64 {
+            unreachable!("the writer is told its budget")
+        }
+
+        fn is_wanted(&self, _: TaskAttemptId) -> bool {
+            true
+        }
+
+        fn fetch(
+            &self,
+            _: ShuffleId,
+            _: PartitionId,
+        ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+            unreachable!("the task fetches nothing")
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_filled_one_after_the_other_keep_no_memory() {
+        const BUDGET_BYTES: usize = 64 << 10;
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        let world: Arc<dyn World> =
+            Arc::new(OnlyDisk(DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r") }));
+        let mut kept_bytes = 0;
+        let outcome = run_task(attempt, &world, &Arc::new(Cache::new(0)), |task| {
+            let mut writer = PieceWriter::new(task, 16, BUDGET_BYTES);
+            for piece in 0..16 {
+                for number in 0..10_000_u32 {
+                    writer.write(piece, &hash_key(&number));
+                }
+            }
+            kept_bytes = writer.pieces.iter().map(|piece| piece.packed.capacity()).sum();
+            TaskOutput::Result(Bytes::new())
+        });
+        assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
+        // A vector that grows may be half empty.
+        assert!(kept_bytes <= 2 * BUDGET_BYTES, "{kept_bytes} bytes with a budget of {BUDGET_BYTES}");
     }
 }
