@@ -16,16 +16,24 @@ pub(crate) fn hash_key<K: Hash>(key: &K) -> u64 {
 }
 
 /// The partition, among `partitions`, of a key with that hash. `level` gives other splits of the same hash, for whoever
-/// splits a partition again.
+/// splits a partition again: how they split does not depend on how another level has.
 #[inline]
 pub(crate) fn partition_of(hash: u64, level: u32, partitions: u32) -> u32 {
+    let hash = if level == 0 { hash } else { hash_again(hash, level) };
     // Hash tables take the low and the top bits as they are: mixed, so that the keys of one partition still spread.
-    let mixed = (hash ^ u64::from(level))
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .rotate_left(23)
-        .wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let partition = (u128::from(mixed) * u128::from(partitions)) >> 64;
     u32::try_from(partition).expect("it is below `partitions`")
+}
+
+/// Another hash for each level. The finalizer of Austin Appleby's MurmurHash3, in which every bit of the input turns each
+/// bit of the output with a chance of about a half: the keys of one partition have much of their mixed hash in common, and
+/// what is only a multiplication away from it would be in common too.
+fn hash_again(hash: u64, level: u32) -> u64 {
+    let mut mixed = hash ^ u64::from(level).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^ (mixed >> 33)
 }
 
 /// How a shuffle splits records of type `R`.
@@ -68,6 +76,24 @@ mod tests {
                 counts[partition_of(hash_key(&key), level, 7) as usize] += 1;
             }
             assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "level {level}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_one_partition_spread_at_the_next_level() {
+        let hashes: Vec<u64> = (0..1_000_000_u64).map(|key| hash_key(&key)).collect();
+        for level in 0..4 {
+            for partition in [0, 37, 99] {
+                let mut counts = [0_usize; 16];
+                for hash in hashes.iter().filter(|hash| partition_of(**hash, level, 100) == partition) {
+                    counts[partition_of(*hash, level + 1, 16) as usize] += 1;
+                }
+                let even = counts.iter().sum::<usize>() / 16;
+                assert!(
+                    counts.iter().all(|count| count.abs_diff(even) < even / 4),
+                    "partition {partition} of level {level}: {counts:?}"
+                );
+            }
         }
     }
 
