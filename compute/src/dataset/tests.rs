@@ -314,6 +314,22 @@ fn a_flipped_bit_in_shuffle_output_is_a_fetch_failure() {
 }
 
 #[test]
+fn records_that_do_not_read_back_are_no_fetch_failure() {
+    /// Serializes as its content alone, from which postcard cannot tell what it was.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u64),
+    }
+
+    let (_, context) = roomy();
+    let grouped = context.parallelize(vec![1_u64, 2], 1).map(|n| (n, Untagged::Number(n))).group_by_key(1);
+    let error = grouped.count().unwrap_err().to_string();
+    assert!(error.contains("does its type serialize as it deserializes?"), "{error}");
+    assert!(!error.contains("could not fetch"), "{error}");
+}
+
+#[test]
 fn actions_from_two_threads_are_refused() {
     let (_, context) = roomy();
     let inner = context.clone();

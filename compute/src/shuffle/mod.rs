@@ -3,7 +3,7 @@
 //! A map task splits its records among the reduce partitions and leaves one [file](mod@format) with one piece for each of
 //! them; the executor serves pieces from it; a reduce task fetches its piece of every map task's file and checks each
 //! against the CRC32C that the map task reported. A piece that is missing or wrong is a fetch failure, which makes the
-//! map task run again.
+//! map task run again. A piece that is right and whose records do not read back is the program's failure.
 
 mod aggregate;
 pub mod format;

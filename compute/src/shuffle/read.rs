@@ -7,7 +7,7 @@ use situ_wire::ids::{PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::TaskFailure;
 
-use super::frame::FrameReader;
+use super::frame::{FrameError, FrameReader};
 use crate::program::task::{TaskContext, abort};
 use crate::program::world::Piece;
 
@@ -25,6 +25,14 @@ pub(crate) fn verify(piece: &ShufflePiece, bytes: &[u8]) -> Result<(), String> {
         return Err(format!("its checksum is {crc:08x}, {:08x} was written", piece.crc32c));
     }
     Ok(())
+}
+
+/// Ends the task because records do not read back out of bytes that are those that were written. To write them again
+/// would not help.
+pub(super) fn unreadable(error: &FrameError) -> ! {
+    abort(TaskFailure::Program {
+        message: format!("a record cannot be read back: {error}; does its type serialize as it deserializes?"),
+    })
 }
 
 /// The records of one reduce partition: those of every map task, in the order of the map partitions.
@@ -74,6 +82,7 @@ impl<T: DeserializeOwned> Iterator for ShuffleRecords<T> {
                     }
                     Ok(None) if left == 0 => self.current = None,
                     Ok(_) => self.damaged(map, "it does not hold as many records as were written".to_owned()),
+                    Err(error @ FrameError::Records(_)) => unreadable(&error),
                     Err(error) => self.damaged(map, error.to_string()),
                 }
             }

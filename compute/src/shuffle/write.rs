@@ -15,6 +15,7 @@ use situ_wire::messages::scheduler::TaskFailure;
 
 use super::format::{Header, output_path};
 use super::frame::{FrameBuffer, FrameReader};
+use super::read::unreadable;
 use crate::program::task::{TaskContext, abort, abort_disk};
 
 /// How long frames become; shorter where there are so many pieces that their frames would fill the memory.
@@ -278,11 +279,7 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
             match self.reader.next() {
                 Ok(Some(record)) => return Some(record),
                 Ok(None) => {}
-                Err(error) => abort(TaskFailure::Program {
-                    message: format!(
-                        "a record cannot be read back: {error}; does its type serialize as it deserializes?"
-                    ),
-                }),
+                Err(error) => unreadable(&error),
             }
             let bytes = match (self.segments.next(), &self.spill) {
                 (Some(segment), Some(spill)) => match spill.read(segment) {
