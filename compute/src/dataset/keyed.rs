@@ -14,6 +14,7 @@ use situ_wire::messages::executor::ShufflePiece;
 use super::graph::{MapTask, Node, NodeKind};
 use super::{Context, Dataset, Records};
 use crate::program::task::TaskContext;
+use crate::shuffle::records::encoded_len;
 use crate::shuffle::{
     Aggregation, Gatherer, Partitioner, PieceWriter, ShuffleRecords, Table, by_hash, hash_key, partition_of,
 };
@@ -268,14 +269,15 @@ where
         }
     }
 
+    // As in `Combine`: the function may keep all of a value. One without memory of its own, as a number, costs nothing.
     #[inline]
-    fn growth_bytes(&self, _: &V) -> usize {
-        0
+    fn growth_bytes(&self, value: &V) -> usize {
+        if std::mem::needs_drop::<V>() { encoded_len(value).saturating_sub(16) } else { 0 }
     }
 
     #[inline]
-    fn merge_growth_bytes(&self, _: &Reduced<V>) -> usize {
-        0
+    fn merge_growth_bytes(&self, state: &Reduced<V>) -> usize {
+        state.0.as_ref().map_or(0, |value| self.growth_bytes(value))
     }
 }
 
@@ -313,11 +315,11 @@ where
     // What the program's functions keep of a value is not known. That they keep all of it is assumed only for what may
     // be large.
     fn growth_bytes(&self, value: &V) -> usize {
-        crate::shuffle::records::encoded_len(value).saturating_sub(16)
+        encoded_len(value).saturating_sub(16)
     }
 
     fn merge_growth_bytes(&self, state: &S) -> usize {
-        crate::shuffle::records::encoded_len(state).saturating_sub(16)
+        encoded_len(state).saturating_sub(16)
     }
 }
 
@@ -341,11 +343,11 @@ impl<V: Serialize + DeserializeOwned + 'static> Aggregation for Group<V> {
     }
 
     fn growth_bytes(&self, value: &V) -> usize {
-        size_of::<V>() + crate::shuffle::records::encoded_len(value)
+        size_of::<V>() + encoded_len(value)
     }
 
     fn merge_growth_bytes(&self, state: &Vec<V>) -> usize {
-        state.len() * size_of::<V>() + crate::shuffle::records::encoded_len(state)
+        state.len() * size_of::<V>() + encoded_len(state)
     }
 }
 
