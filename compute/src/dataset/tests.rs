@@ -267,6 +267,24 @@ fn text_files_are_read_by_path_directory_and_pattern() {
 }
 
 #[test]
+fn a_line_longer_than_the_memory_of_a_task_is_named() {
+    const LIMIT: usize = 2 << 20;
+    for block_len_bytes in [1 << 20, 8 << 20] {
+        let (disk, context) = with(LocalOptions { block_len_bytes, task_memory_bytes: LIMIT as u64, ..ROOMY });
+        for (len, fits) in [(LIMIT, true), (LIMIT + 1, false)] {
+            put(&disk, "in", format!("one\n{}\nthree", "x".repeat(len)).as_bytes());
+            match context.text_file("/in").unwrap().count() {
+                Ok(count) => assert!(fits && count == 3, "{count} lines with one of {len} bytes"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!fits && error.contains("/in: the line that starts at byte 4 is over 2097152"), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_saved_dataset_is_one_file_a_partition_and_a_mark() {
     let (disk, context) = roomy();
     let dataset = context.parallelize(vec![(Text::from("a"), 1_u64), (Text::from("b"), 2), (Text::from("c"), 3)], 2);

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use memchr::memchr;
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
+use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::input;
-use crate::program::task::{TaskContext, abort_storage};
+use crate::program::task::{TaskContext, abort, abort_storage};
 use crate::program::world::{Files, Input, InputBlock};
 use crate::text::Text;
 
@@ -40,9 +41,9 @@ impl Context {
     /// that match a pattern with `*`, `?`, `[..]` and `{..}`.
     ///
     /// A partition is one block. A line belongs to the partition that holds the line break before it, the first line of a
-    /// file to the first; so each line is in exactly one partition, however long it is. Lines come without their line
-    /// break (`\n`; a `\r` before it is part of the line) and in no encoding in particular. What follows the last line
-    /// break is a line only if there is something.
+    /// file to the first; so each line is in exactly one partition. One that is longer than a task's share of the worker's
+    /// memory (and than 1 MiB) ends the job. Lines come without their line break (`\n`; a `\r` before it is part of the
+    /// line) and in no encoding in particular. What follows the last line break is a line only if there is something.
     ///
     /// # Errors
     /// When there is no such file, or the listing cannot be had.
@@ -97,7 +98,10 @@ fn list(files: &dyn Files, path: &str) -> Result<Listing, String> {
 
 fn read_lines(task: &TaskContext, split: &Split) -> Records<Text> {
     match task.world().files().open(&split.path, split.start..split.end) {
-        Ok(input) => Records::new(Lines::new(SplitReader { task: task.clone(), input }, split.start, split.end)),
+        Ok(input) => {
+            let reader = SplitReader { task: task.clone(), path: split.path.clone(), input };
+            Records::new(Lines::new(reader, split.start, split.end))
+        }
         Err(error) => abort_storage(&error),
     }
 }
@@ -106,11 +110,15 @@ fn read_lines(task: &TaskContext, split: &Split) -> Records<Text> {
 trait ReadAt {
     /// Up to `len_bytes` bytes from `offset` on; none at the end of the file.
     fn read_at(&mut self, offset: u64, len_bytes: usize) -> Bytes;
+
+    /// Accepts that a line that starts at `start` is at least `len_bytes` long.
+    fn check_line(&self, start: u64, len_bytes: usize);
 }
 
 /// Reads for a task and counts for it.
 struct SplitReader {
     task: TaskContext,
+    path: DfsPath,
     input: Box<dyn Input>,
 }
 
@@ -129,6 +137,20 @@ impl ReadAt for SplitReader {
                 bytes
             }
             Err(error) => abort_storage(&error),
+        }
+    }
+
+    fn check_line(&self, start: u64, len_bytes: usize) {
+        // What is read at once may be one line, however little memory there is.
+        let limit_bytes = self.task.world().task_memory_bytes().max(READ_LEN_BYTES as u64);
+        if len_bytes as u64 > limit_bytes {
+            abort(TaskFailure::Program {
+                message: format!(
+                    "{}: the line that starts at byte {start} is over {limit_bytes} bytes, which is all the memory that a \
+                     task may use for it; raise worker_memory_bytes of the executors, or break the line",
+                    self.path
+                ),
+            });
         }
     }
 }
@@ -204,13 +226,23 @@ impl<R: ReadAt> Lines<R> {
         if self.carried.is_empty() {
             return Some(Text::slice_of(&self.chunk, start..start + len));
         }
-        self.carried.extend_from_slice(&self.chunk[start..start + len]);
+        let rest = self.chunk.slice(start..start + len);
+        self.carry(self.offset - (self.chunk.len() - start) as u64, &rest);
         Some(Text::from(std::mem::take(&mut self.carried)))
+    }
+
+    /// Adds bytes, which stand at `offset`, to the line that is carried on.
+    #[inline(never)]
+    fn carry(&mut self, offset: u64, bytes: &[u8]) {
+        let start = offset - self.carried.len() as u64;
+        self.reader.check_line(start, self.carried.len() + bytes.len());
+        self.carried.extend_from_slice(bytes);
     }
 
     /// Goes on to the next chunk, in which lines may end; none at the end of the split.
     fn advance(&mut self) -> bool {
-        self.carried.extend_from_slice(&self.chunk[self.at..]);
+        let rest = self.chunk.slice(self.at..);
+        self.carry(self.offset - rest.len() as u64, &rest);
         self.at = self.chunk.len();
         self.fill()
     }
@@ -218,19 +250,16 @@ impl<R: ReadAt> Lines<R> {
     /// The line that the split ends in, or that starts right behind it; it ends behind the split.
     fn tail(&mut self) -> Option<Text> {
         self.state = State::Done;
-        let mut line = std::mem::take(&mut self.carried);
         loop {
             let chunk = self.reader.read_at(self.offset, TAIL_LEN_BYTES);
-            if chunk.is_empty() {
-                return if line.is_empty() { None } else { Some(Text::from(line)) };
+            if chunk.is_empty() && self.carried.is_empty() {
+                return None;
             }
+            let line_break = memchr(b'\n', &chunk);
+            self.carry(self.offset, &chunk[..line_break.unwrap_or(chunk.len())]);
             self.offset += chunk.len() as u64;
-            match memchr(b'\n', &chunk) {
-                Some(len) => {
-                    line.extend_from_slice(&chunk[..len]);
-                    return Some(Text::from(line));
-                }
-                None => line.extend_from_slice(&chunk),
+            if line_break.is_some() || chunk.is_empty() {
+                return Some(Text::from(std::mem::take(&mut self.carried)));
             }
         }
     }
@@ -289,6 +318,12 @@ mod tests {
         fn read_at(&mut self, offset: u64, len_bytes: usize) -> Bytes {
             let start = usize::try_from(offset).unwrap().min(self.bytes.len());
             self.bytes.slice(start..self.bytes.len().min(start + len_bytes.min(self.limit)))
+        }
+
+        fn check_line(&self, start: u64, len_bytes: usize) {
+            let start = usize::try_from(start).unwrap();
+            assert!(start == 0 || self.bytes[start - 1] == b'\n', "a line starts at {start}");
+            assert!(!self.bytes[start..start + len_bytes].contains(&b'\n'), "it is {len_bytes} bytes long");
         }
     }
 
