@@ -236,6 +236,24 @@ fn persisted_partitions_are_computed_once() {
 }
 
 #[test]
+fn what_kept_records_hold_elsewhere_takes_room() {
+    for (cache_memory_bytes, computations) in [(1 << 20, 10), (64 << 10, 20)] {
+        let (_, context) = with(LocalOptions { cache_memory_bytes, ..ROOMY });
+        let computed = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&computed);
+        let dataset = context
+            .parallelize((0..10_usize).collect(), 1)
+            .map(move |n| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                "x".repeat(n * 3000)
+            })
+            .persist();
+        assert_eq!((dataset.count().unwrap(), dataset.count().unwrap()), (10, 10));
+        assert_eq!(computed.load(Ordering::Relaxed), computations, "with room for {cache_memory_bytes} bytes");
+    }
+}
+
+#[test]
 fn text_files_are_read_by_path_directory_and_pattern() {
     let (disk, context) = roomy();
     let long = "x".repeat(300);

@@ -3,10 +3,12 @@
 use std::panic::Location;
 use std::sync::Arc;
 
+use serde::Serialize;
 use situ_wire::messages::scheduler::TaskLocation;
 
 use super::graph::{Node, NodeKind};
 use super::{Context, Dataset, Records};
+use crate::shuffle::records::outside_len;
 
 impl<T: 'static> Dataset<T> {
     /// Every record through `function`.
@@ -113,10 +115,16 @@ impl<T: 'static> Dataset<T> {
 
     /// The same records, kept in the memory of the workers once an action has computed them, as far as there is room: a
     /// later action finds them there, and its tasks go where they are. What is lost with a worker is computed again.
+    ///
+    /// How much a partition takes is an estimate: the records themselves, and of each what it would take encoded, numbers
+    /// at their full length, for what it holds elsewhere. What a record shares counts once for each that shares it; not
+    /// counted is spare capacity, and the up to 1 MiB of input that a [`Text`](crate::Text) of a file's line keeps when it
+    /// is longer than 23 bytes: to keep few lines of many, keep copies (`Text::copy_from_slice`). A partition is in memory
+    /// as a whole before it is known whether there is room.
     #[track_caller]
     pub fn persist(&self) -> Dataset<T>
     where
-        T: Clone + Send + Sync,
+        T: Clone + Serialize + Send + Sync,
     {
         let name = Context::name("persist", Location::caller());
         let (partitions, preferred) = (self.partitions, self.preferred.clone());
@@ -136,7 +144,9 @@ impl<T: 'static> Dataset<T> {
                 Some(records) => records,
                 None => {
                     let records: Arc<Vec<T>> = Arc::new(compute(task, partition).collect());
-                    let len_bytes = (records.capacity() * size_of::<T>()) as u64;
+                    // All are measured and no sample: one group may be longer than all others together.
+                    let outside_bytes: usize = records.iter().map(outside_len).sum();
+                    let len_bytes = (records.capacity() * size_of::<T>() + outside_bytes) as u64;
                     if task.cache().put(id, partition, Arc::clone(&records), len_bytes) {
                         task.note_cached(id, partition);
                     }
