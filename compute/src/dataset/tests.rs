@@ -259,7 +259,9 @@ fn text_files_are_read_by_path_directory_and_pattern() {
     let long = "x".repeat(300);
     put(&disk, "in/b.txt", format!("three\n{long}\nno line break").as_bytes());
     put(&disk, "in/a.txt", b"one\n\ntwo\n");
-    put(&disk, "in/_hidden", b"hidden\n");
+    put(&disk, "in/_hidden.txt", b"hidden\n");
+    put(&disk, "in/.7._COPYING_.txt", b"half a li");
+    put(&disk, "_aside/c.txt", b"aside\n");
     put(&disk, "in/empty", b"");
     put(&disk, "other/c.txt", b"\xff\xfe\n");
     let lines = |path: &str| {
@@ -272,6 +274,10 @@ fn text_files_are_read_by_path_directory_and_pattern() {
     expected.sort();
     assert_eq!(lines("/in"), expected);
     assert_eq!(lines("/in/*.txt"), expected);
+    assert_eq!(lines("/in/*"), expected);
+    assert_eq!(lines("/*n"), expected);
+    assert_eq!(lines("/in/_*.txt"), [Text::from("hidden")]);
+    assert_eq!(lines("/in/_hidden.txt"), [Text::from("hidden")]);
     assert_eq!(lines("/i?/{a,b}.txt"), expected);
     assert!(lines("/in/empty").is_empty());
     assert_eq!(context.text_file("/in/empty").unwrap().partitions(), 1);

@@ -38,7 +38,8 @@ struct Split {
 
 impl Context {
     /// The lines of a text file, of all files of a directory but those whose names start with `.` or `_`, or of all files
-    /// that match a pattern with `*`, `?`, `[..]` and `{..}`.
+    /// that match a pattern with `*`, `?`, `[..]` and `{..}`. A name that starts with `.` or `_` matches only a part of the
+    /// pattern that starts so itself.
     ///
     /// A partition is one block. A line belongs to the partition that holds the line break before it, the first line of a
     /// file to the first; so each line is in exactly one partition. One that is longer than a task's share of the worker's
@@ -46,7 +47,7 @@ impl Context {
     /// line) and in no encoding in particular. What follows the last line break is a line only if there is something.
     ///
     /// # Errors
-    /// When there is no such file, or the listing cannot be had.
+    /// When there is no such file, one is still being written, or the listing cannot be had.
     #[track_caller]
     pub fn text_file(&self, path: &str) -> Result<Dataset<Text>, ProgramError> {
         let name = Self::name("text_file", Location::caller());

@@ -16,7 +16,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{OperationId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::StreamOpen;
 use situ_wire::messages::executor::{self, FetchReply, FetchShuffle};
-use situ_wire::messages::namenode::FileStatus;
+use situ_wire::messages::namenode::{FileKind, FileStatus};
 use situ_wire::messages::scheduler::{self, MapOutput, TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
 use tokio::runtime::Handle;
@@ -84,7 +84,8 @@ impl From<ClientError> for StorageError {
 }
 
 fn entry(status: FileStatus) -> Entry {
-    Entry { is_directory: status.is_directory(), path: status.path }
+    let is_open = matches!(status.kind, FileKind::File { open: true, .. });
+    Entry { is_directory: status.is_directory(), is_open, path: status.path }
 }
 
 impl<R: Runtime> Files for ClusterFiles<R> {

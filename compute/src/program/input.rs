@@ -5,10 +5,12 @@ use situ_wire::path::DfsPath;
 
 use super::world::{Entry, Files};
 
-/// The files that `pattern` names: a file itself, the files of a directory, or what matches a pattern, by path.
+/// The files that `pattern` names: a file itself, the files of a directory, or what matches a pattern, by path. Hidden is
+/// what starts with `.` or `_`: copies that are under way, marks, what tasks write aside. It must be named; a component of
+/// a pattern names it if it starts with the same character.
 ///
 /// # Errors
-/// Says what is not there, for people.
+/// Says what is not there, or is still being written, for people.
 pub(crate) fn resolve(files: &dyn Files, pattern: &str) -> Result<Vec<DfsPath>, String> {
     let path = DfsPath::parse(pattern);
     if let Ok(path) = &path {
@@ -34,12 +36,14 @@ pub(crate) fn resolve(files: &dyn Files, pattern: &str) -> Result<Vec<DfsPath>, 
                 .build()
                 .map_err(|error| format!("the pattern {component:?} is not valid: {}", error.kind()))?
                 .compile_matcher();
+            let is_meant = |path: &DfsPath| {
+                let name = path.name();
+                matcher.is_match(name) && (!is_hidden(name) || name.chars().next() == component.chars().next())
+            };
             match files.stat(&directory).map_err(|error| error.message)? {
                 Some(entry) if entry.is_directory => {
                     let entries = files.list(&directory).map_err(|error| error.message)?;
-                    next.extend(
-                        entries.into_iter().map(|entry| entry.path).filter(|path| matcher.is_match(path.name())),
-                    );
+                    next.extend(entries.into_iter().map(|entry| entry.path).filter(is_meant));
                 }
                 _ => {}
             }
@@ -62,14 +66,105 @@ pub(crate) fn resolve(files: &dyn Files, pattern: &str) -> Result<Vec<DfsPath>, 
 
 /// A file itself, or the files of a directory that are not hidden.
 fn within(files: &dyn Files, entry: Entry) -> Result<Vec<DfsPath>, String> {
-    if !entry.is_directory {
-        return Ok(vec![entry.path]);
+    let entries = if entry.is_directory {
+        let mut entries = files.list(&entry.path).map_err(|error| error.message)?;
+        entries.retain(|entry| !entry.is_directory && !is_hidden(entry.path.name()));
+        entries
+    } else {
+        vec![entry]
+    };
+    // What is there of it now is a part that nobody has chosen.
+    if let Some(open) = entries.iter().find(|entry| entry.is_open) {
+        return Err(format!(
+            "{} is still being written; try again when its writer has closed it, or name only other files",
+            open.path
+        ));
     }
-    let entries = files.list(&entry.path).map_err(|error| error.message)?;
-    let visible = |entry: &Entry| !entry.is_directory && !entry.path.name().starts_with(['.', '_']);
-    Ok(entries.into_iter().filter(visible).map(|entry| entry.path).collect())
+    Ok(entries.into_iter().map(|entry| entry.path).collect())
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.starts_with(['.', '_'])
 }
 
 fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use situ_wire::ids::OperationId;
+
+    use super::*;
+    use crate::program::error::StorageError;
+    use crate::program::world::{Input, InputBlock, Output};
+
+    /// The directory `/in`, in which every file with `open` in its name is being written.
+    struct OneDirectory(&'static [&'static str]);
+
+    fn entry(path: &str, is_directory: bool) -> Entry {
+        Entry { path: DfsPath::parse(path).unwrap(), is_directory, is_open: path.contains("open") }
+    }
+
+    impl Files for OneDirectory {
+        fn stat(&self, path: &DfsPath) -> Result<Option<Entry>, StorageError> {
+            Ok(match path.name() {
+                "" | "in" => Some(entry(path.as_str(), true)),
+                name => self.0.contains(&name).then(|| entry(path.as_str(), false)),
+            })
+        }
+
+        fn list(&self, directory: &DfsPath) -> Result<Vec<Entry>, StorageError> {
+            Ok(match directory.name() {
+                "" => vec![entry("/in", true)],
+                _ => self.0.iter().map(|name| entry(&format!("/in/{name}"), false)).collect(),
+            })
+        }
+
+        fn blocks(&self, _: &DfsPath) -> Result<Vec<InputBlock>, StorageError> {
+            unreachable!("nothing is read")
+        }
+
+        fn open(&self, _: &DfsPath, _: Range<u64>) -> Result<Box<dyn Input>, StorageError> {
+            unreachable!("nothing is read")
+        }
+
+        fn make_directory(&self, _: &DfsPath) -> Result<(), StorageError> {
+            unreachable!("nothing is written")
+        }
+
+        fn create(&self, _: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
+            unreachable!("nothing is written")
+        }
+
+        fn publish(
+            &self,
+            _: Vec<(DfsPath, DfsPath)>,
+            _: DfsPath,
+            _: DfsPath,
+            _: OperationId,
+        ) -> Result<(), StorageError> {
+            unreachable!("nothing is written")
+        }
+
+        fn delete(&self, _: &DfsPath, _: bool) -> Result<bool, StorageError> {
+            unreachable!("nothing is written")
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_refused_wherever_it_is_meant() {
+        let files = OneDirectory(&["a", "b-open", ".7._COPYING_open"]);
+        for pattern in ["/in", "/in/*", "/in/b-open", "/i*"] {
+            let error = resolve(&files, pattern).unwrap_err();
+            assert!(error.starts_with("/in/b-open is still being written; try again"), "{pattern}: {error}");
+        }
+        assert_eq!(resolve(&files, "/in/a*").unwrap(), [DfsPath::parse("/in/a").unwrap()]);
+        let files = OneDirectory(&["a", ".7._COPYING_open"]);
+        for pattern in ["/in", "/in/*"] {
+            assert_eq!(resolve(&files, pattern).unwrap(), [DfsPath::parse("/in/a").unwrap()]);
+        }
+    }
 }

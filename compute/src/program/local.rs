@@ -279,13 +279,13 @@ impl<D: Disk> Files for LocalFiles<D> {
         if !self.disk.exists(&local)? {
             return Ok(None);
         }
-        Ok(Some(Entry { path: path.clone(), is_directory: self.disk.list(&local).is_ok() }))
+        Ok(Some(Entry { path: path.clone(), is_directory: self.disk.list(&local).is_ok(), is_open: false }))
     }
 
     fn list(&self, path: &DfsPath) -> Result<Vec<Entry>, StorageError> {
         let entries = self.disk.list(&self.path(path))?;
         let entry = |entry: situ_runtime::disk::DirectoryEntry| match path.join(&entry.name) {
-            Ok(path) => Ok(Entry { path, is_directory: entry.is_directory }),
+            Ok(path) => Ok(Entry { path, is_directory: entry.is_directory, is_open: false }),
             Err(error) => Err(StorageError { code: ErrorCode::InvalidArgument, message: error.to_string() }),
         };
         entries.into_iter().map(entry).collect()

@@ -115,6 +115,8 @@ pub(crate) struct Entry {
     pub(crate) path: DfsPath,
     /// Whether it is a directory.
     pub(crate) is_directory: bool,
+    /// Whether it is a file that is still being written.
+    pub(crate) is_open: bool,
 }
 
 /// One block of an input file.
