@@ -10,7 +10,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use situ_compute::Text;
 use situ_compute::program::local::{LocalOptions, StillClock, context};
 use situ_runtime::disk::fs::FsDisk;
 
@@ -60,10 +59,9 @@ fn count_by_tasks(directory: &Path, round: usize) -> (u64, u64) {
     let context = context(FsDisk, StillClock, directory, LocalOptions::default());
     let output = format!("/out-{round}");
     context
-        .text_file("/in")
-        .and_then(|lines| {
-            let counts =
-                lines.flat_map(Text::into_words).map(|word| (word, 1_u64)).reduce_by_key(|one, other| one + other, 4);
+        .words("/in")
+        .and_then(|words| {
+            let counts = words.map(|word| (word, 1_u64)).reduce_by_key(|one, other| one + other, 4);
             counts.sort_within_partitions().save_as_text_file(&output)
         })
         .expect("the job");

@@ -2,7 +2,7 @@ use situ_wire::limits::PARTITIONS;
 use situ_wire::path::DfsPath;
 
 use super::BuiltIn;
-use crate::{Context, ProgramResult, Text};
+use crate::{Context, ProgramResult};
 
 /// How many partitions the counts get when nobody says.
 const REDUCERS: u32 = 4;
@@ -51,8 +51,7 @@ fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
 fn run(context: &Context, arguments: &[String]) -> ProgramResult {
     let Arguments { input, output, reducers } = parse(arguments)?;
     context
-        .text_file(input)?
-        .flat_map(Text::into_words)
+        .words(input)?
         .map(|word| (word, 1_u64))
         .reduce_by_key(|one, other| one + other, reducers)
         .sort_within_partitions()

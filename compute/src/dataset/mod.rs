@@ -15,6 +15,7 @@ mod core;
 mod graph;
 mod keyed;
 mod parallelize;
+mod pieces;
 mod records;
 mod save;
 mod sort;
