@@ -1,6 +1,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,12 +24,17 @@ use crate::transport::{Connection, Listener, Peer, SendStream, Transport};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much is gathered before it is sent, while answers wait.
 const BATCH_LEN_BYTES: usize = 128 << 10;
-/// How much the requests that are under way on one stream of calls may take.
+/// How much the requests that are under way on one connection may take.
 const REQUESTS_LEN_BYTES: usize = 256 << 20;
 /// What each of them counts for at least, so that there are never more than [`CALLS_IN_FLIGHT`].
 const REQUEST_LEN_MIN_BYTES: usize = REQUESTS_LEN_BYTES / CALLS_IN_FLIGHT;
+/// How much the answers that a peer has not read yet may take, on one connection and on all of a server. They can be much
+/// longer than what asked for them: a peer that asks and does not read must not fill the memory.
+const UNSENT_LEN_BYTES: [usize; 2] = [256 << 20, 1 << 30];
 /// The most streams of calls and of bytes that one connection keeps open at once.
 const STREAMS_PER_CONNECTION: usize = 1024;
+/// The most among them that are for calls: on each, a message of full length may be half here.
+const CALL_STREAMS_PER_CONNECTION: usize = 64;
 
 type ConnectionOf<R> = <<R as Runtime>::Transport as Transport>::Connection;
 type SendOf<R> = <ConnectionOf<R> as Connection>::Send;
@@ -84,10 +90,57 @@ pub struct Reply {
     deadline: TimeMs,
     answers: mpsc::UnboundedSender<Outgoing>,
     permit: Option<OwnedSemaphorePermit>,
+    unsent: [Arc<AtomicUsize>; 2],
 }
 
-/// An answer, and the place that its call takes among those under way until it is sent.
-type Outgoing = (Answer, Option<OwnedSemaphorePermit>);
+/// An answer, and what it takes until it is sent.
+type Outgoing = (Answer, Place);
+
+/// The place of a call among those under way, and of its answer among those that are not sent.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    len_bytes: usize,
+    unsent: [Arc<AtomicUsize>; 2],
+}
+
+impl Place {
+    /// The same for a call that gets a short answer instead.
+    fn without_answer(mut self) -> Self {
+        let len_bytes = std::mem::take(&mut self.len_bytes);
+        self.unsent.iter().for_each(|unsent| {
+            unsent.fetch_sub(len_bytes, Ordering::Relaxed);
+        });
+        self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.unsent.iter().for_each(|unsent| {
+            unsent.fetch_sub(self.len_bytes, Ordering::Relaxed);
+        });
+    }
+}
+
+/// What the calls of one connection share.
+struct Room {
+    requests: Arc<Semaphore>,
+    /// Places for streams of calls.
+    streams: Semaphore,
+    /// How long the answers are together that are not sent: on this connection, and on all of the server.
+    unsent: [Arc<AtomicUsize>; 2],
+}
+
+impl Room {
+    fn new(all_unsent: Arc<AtomicUsize>) -> Self {
+        Self {
+            requests: Arc::new(Semaphore::new(REQUESTS_LEN_BYTES)),
+            streams: Semaphore::new(CALL_STREAMS_PER_CONNECTION),
+            unsent: [Arc::default(), all_unsent],
+        }
+    }
+}
 
 impl Reply {
     /// Until when the caller waits.
@@ -102,11 +155,24 @@ impl Reply {
         self.answer(result);
     }
 
-    fn answer(&mut self, result: Result<Bytes, RemoteError>) {
-        if let Some(permit) = self.permit.take() {
-            // The stream may be gone: then nobody waits.
-            let _ = self.answers.send((Answer { number: self.number, result }, Some(permit)));
+    fn answer(&mut self, mut result: Result<Bytes, RemoteError>) {
+        let Some(permit) = self.permit.take() else { return };
+        let unsent = self.unsent.clone();
+        let len_bytes = result.as_ref().map_or(0, Bytes::len);
+        let mut place = Place { _permit: permit, len_bytes, unsent };
+        let before = place.unsent.each_ref().map(|unsent| unsent.fetch_add(len_bytes, Ordering::Relaxed));
+        // An answer goes out however long it is if nothing waits before it.
+        let is_full = |(before, limit): (usize, usize)| before > 0 && before + len_bytes > limit;
+        if before.into_iter().zip(UNSENT_LEN_BYTES).any(is_full) {
+            place = place.without_answer();
+            result = Err(RemoteError::new(
+                ErrorCode::Unavailable,
+                "the server",
+                "too many answers wait to be read; read them and try again",
+            ));
         }
+        // The stream may be gone: then nobody waits.
+        let _ = self.answers.send((Answer { number: self.number, result }, place));
     }
 }
 
@@ -127,10 +193,12 @@ where
     L: Listener<Connection = ConnectionOf<R>>,
     S: Service<R>,
 {
+    let unsent = Arc::new(AtomicUsize::new(0));
     loop {
         match listener.accept().await {
             Ok(connection) => {
-                let task = serve_connection(runtime.clone(), connection, identity.clone(), service.clone());
+                let room = Arc::new(Room::new(Arc::clone(&unsent)));
+                let task = serve_connection(runtime.clone(), connection, identity.clone(), service.clone(), room);
                 runtime.spawn("connection", task);
             }
             Err(error) => return error.into(),
@@ -143,6 +211,7 @@ async fn serve_connection<R: Runtime, S: Service<R>>(
     connection: ConnectionOf<R>,
     identity: ServerIdentity,
     service: S,
+    room: Arc<Room>,
 ) {
     let greeted = runtime.clock().timeout(HELLO_TIMEOUT, greet(&connection, &identity)).await;
     let caller = match greeted {
@@ -170,8 +239,9 @@ async fn serve_connection<R: Runtime, S: Service<R>>(
         };
         let Some((place, (send, receive))) = next else { return service.disconnected(&caller) };
         let (runtime_, service, caller) = (runtime.clone(), service.clone(), Arc::clone(&caller));
+        let room = Arc::clone(&room);
         runtime.spawn("stream", async move {
-            if let Err(error) = serve_stream(runtime_, service, &caller, send, receive).await {
+            if let Err(error) = serve_stream(runtime_, service, &caller, &room, send, receive).await {
                 tracing::debug!(caller = %caller.name, %error, "a stream ended with an error");
             }
             drop(place);
@@ -252,13 +322,14 @@ async fn serve_stream<R: Runtime, S: Service<R>>(
     runtime: R,
     service: S,
     caller: &Arc<CallerIdentity>,
+    room: &Room,
     send: SendOf<R>,
     receive: ReceiveOf<R>,
 ) -> Result<(), RpcError> {
     let mut receive = FrameReceiver::new(receive);
     match receive.message_within::<StreamOpen>(STREAM_OPEN_LEN_BYTES).await? {
         None => Ok(()),
-        Some(StreamOpen::Calls) => serve_calls(runtime, service, caller, send, receive).await,
+        Some(StreamOpen::Calls) => serve_calls(runtime, service, caller, room, send, receive).await,
         Some(open) => service.stream(Arc::clone(caller), open, FrameSender::new(send), receive).await,
     }
 }
@@ -267,19 +338,21 @@ async fn serve_calls<R: Runtime, S: Service<R>>(
     runtime: R,
     service: S,
     caller: &Arc<CallerIdentity>,
+    room: &Room,
     send: SendOf<R>,
     mut receive: FrameReceiver<ReceiveOf<R>>,
 ) -> Result<(), RpcError> {
+    let _place = room.streams.acquire().await.expect("it is never closed");
     let (answers, queue) = mpsc::unbounded_channel();
     let sender = runtime.spawn("rpc-answer", send_answers(send, queue));
-    let room = Arc::new(Semaphore::new(REQUESTS_LEN_BYTES));
     while let Some(call) = receive.message::<Call>().await? {
         // Without room no call is taken, and the transport holds the caller back.
         let room_bytes = call.request.len().clamp(REQUEST_LEN_MIN_BYTES, REQUESTS_LEN_BYTES);
         let room_bytes = u32::try_from(room_bytes).expect("the room for requests is less than 4 GiB");
-        let Ok(permit) = Arc::clone(&room).acquire_many_owned(room_bytes).await else { break };
+        let Ok(permit) = Arc::clone(&room.requests).acquire_many_owned(room_bytes).await else { break };
         let deadline = runtime.clock().now() + Duration::from_millis(u64::from(call.timeout_ms));
-        let reply = Reply { number: call.number, deadline, answers: answers.clone(), permit: Some(permit) };
+        let (answers, unsent) = (answers.clone(), room.unsent.clone());
+        let reply = Reply { number: call.number, deadline, answers, permit: Some(permit), unsent };
         service.call(caller, call.request, reply);
     }
     // The caller asks no more; what is under way is still answered.
@@ -292,17 +365,17 @@ async fn send_answers<S: SendStream>(
     mut stream: S,
     mut queue: mpsc::UnboundedReceiver<Outgoing>,
 ) -> Result<(), RpcError> {
-    while let Some((answer, permit)) = queue.recv().await {
+    while let Some((answer, place)) = queue.recv().await {
         let mut batch = BytesMut::new();
-        let mut permits = vec![permit];
+        let mut places = vec![place];
         put_answer(answer, &mut batch)?;
         while batch.len() < BATCH_LEN_BYTES {
-            let Ok((answer, permit)) = queue.try_recv() else { break };
+            let Ok((answer, place)) = queue.try_recv() else { break };
             put_answer(answer, &mut batch)?;
-            permits.push(permit);
+            places.push(place);
         }
         stream.send(batch.freeze()).await?;
-        drop(permits);
+        drop(places);
     }
     Ok(stream.finish().await?)
 }

@@ -9,7 +9,7 @@ use situ_wire::error::ErrorCode;
 use situ_wire::hello::{Hello, HelloReply, MAGIC, ProtocolVersion, Role};
 use situ_wire::ids::ClusterId;
 use situ_wire::limits::{HELLO_LEN_BYTES, MESSAGE_LEN_BYTES};
-use situ_wire::messages::StreamOpen;
+use situ_wire::messages::{Answer, Call, StreamOpen};
 use tokio::sync::mpsc;
 
 use super::{
@@ -23,8 +23,10 @@ use crate::transport::sim::{IDLE_TIMEOUT, SimConnection, SimReceiveStream, SimSe
 use crate::transport::{Connection, Listener, SendStream, Transport, TransportError};
 
 const LONG: Duration = Duration::from_secs(60);
+const LONG_ANSWER: &[u8] = b"a long answer, please";
 
-/// Answers a number after as many milliseconds; gives odd ones up. Answers a text with as many bytes more than fit.
+/// Answers a number after as many milliseconds; gives odd ones up. Answers [`LONG_ANSWER`] with almost as many bytes as
+/// fit, all else with more.
 #[derive(Clone)]
 struct Sleeper {
     runtime: SimRuntime,
@@ -35,7 +37,8 @@ impl Service<SimRuntime> for Sleeper {
     fn call(&self, _caller: &Arc<CallerIdentity>, request: Bytes, reply: Reply) {
         let runtime = self.runtime.clone();
         let Ok(delay_ms) = codec::decode::<u64>(&request) else {
-            return reply.send(Ok(&vec![0_u8; MESSAGE_LEN_BYTES - 4]));
+            let missing = if request == LONG_ANSWER { 100 } else { 4 };
+            return reply.send(Ok(&Bytes::from(vec![0_u8; MESSAGE_LEN_BYTES - missing])));
         };
         self.runtime.spawn("answer", async move {
             runtime.clock().sleep(Duration::from_millis(delay_ms)).await;
@@ -173,6 +176,32 @@ fn what_is_too_long_fails_alone() {
         let not_a_number = short.unwrap_err();
         assert_eq!(not_a_number.remote().map(|error| error.code), Some(ErrorCode::TooMuch), "{not_a_number}");
         assert!(!caller.is_closed());
+    });
+}
+
+#[test]
+fn whoever_asks_and_does_not_read_gets_short_answers() {
+    SimWorld::run(1, async |world| {
+        let (address, _left) = start(&world, "nn").await;
+        let connector = connector(&world, "ann");
+        let (mut send, mut receive) = connector.stream(address, Role::Namenode, &StreamOpen::Calls).await.unwrap();
+        let request = Bytes::from_static(LONG_ANSWER);
+        for number in 0..40 {
+            send.message(&Call { number, timeout_ms: 60_000, request: request.clone() }).await.unwrap();
+        }
+        world.clock().sleep(Duration::from_secs(1)).await;
+        let (mut long, mut put_off) = (0, 0);
+        for _ in 0..40 {
+            match receive.message::<Answer>().await.unwrap().unwrap().result {
+                Ok(bytes) => long += bytes.len(),
+                Err(error) if error.code == ErrorCode::Unavailable => put_off += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(put_off >= 20 && long <= (256 << 20) + 2 * MESSAGE_LEN_BYTES, "{put_off} put off, {long} bytes");
+        // What was read makes room.
+        send.message(&Call { number: 40, timeout_ms: 60_000, request }).await.unwrap();
+        assert!(receive.message::<Answer>().await.unwrap().unwrap().result.is_ok());
     });
 }
 
