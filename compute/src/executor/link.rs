@@ -9,18 +9,17 @@ use std::time::Duration;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{Caller, Connector, RpcError};
+use situ_wire::codec;
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
-use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, ExecutorRegistration, Request, Response, TaskOutcome,
-};
+use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorEvent, ExecutorRegistration, Request, Response};
 use tokio::sync::mpsc;
 
 /// How long a call may take: longer than the scheduler lets a poll wait.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first and the longest wait before the scheduler is called again after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How many bytes of results one poll carries; the rest goes with the next.
+/// How many bytes of events one poll carries, unless a single one is longer; the rest goes with the next.
 const POLL_LEN_BYTES: usize = 8 << 20;
 
 /// What the owner hears from the scheduler.
@@ -149,15 +148,39 @@ fn wrong(request: &'static str, found: &Response) -> RpcError {
 fn told_at_once(events: &[ExecutorEvent]) -> usize {
     let mut len = 0;
     for (index, event) in events.iter().enumerate() {
-        len += match event {
-            ExecutorEvent::TaskEnded { outcome: TaskOutcome::Done(done), .. } => {
-                done.result.len() + done.pieces.len() * 24 + done.cached.len() * 12 + 128
-            }
-            _ => 8 << 10,
-        };
+        // One that cannot be encoded at all goes alone, and its failure is told.
+        len += codec::encode(event).map_or(POLL_LEN_BYTES, |encoded| encoded.len());
         if len > POLL_LEN_BYTES && index > 0 {
             return index;
         }
     }
     events.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::ids::{JobId, PartitionId, StageId, TaskAttemptId};
+    use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskOutcome};
+
+    use super::*;
+
+    fn ended(outcome: TaskOutcome) -> ExecutorEvent {
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        ExecutorEvent::TaskEnded { attempt, outcome }
+    }
+
+    #[test]
+    fn what_one_poll_carries_fits_into_a_message() {
+        let text = |len| "x".repeat(len);
+        let failed = |len| ended(TaskOutcome::Failed(TaskFailure::Program { message: text(len) }));
+        let done =
+            |len| ended(TaskOutcome::Done(Box::new(TaskDone { result: text(len).into(), ..TaskDone::default() })));
+        let lost = |len| ExecutorEvent::WorkerLost { job: JobId(1), reason: text(len) };
+        for event in [&failed as &dyn Fn(usize) -> ExecutorEvent, &done, &lost] {
+            assert_eq!(told_at_once(&[]), 0);
+            assert_eq!(told_at_once(&vec![event(1_000); 1_000]), 1_000);
+            assert_eq!(told_at_once(&vec![event(2 << 20); 9]), 3);
+            assert_eq!(told_at_once(&vec![event(12 << 20); 2]), 1, "one always goes");
+        }
+    }
 }

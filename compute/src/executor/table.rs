@@ -16,6 +16,8 @@ use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorEvent, JobLaunch, TaskFailure, TaskOutcome, TaskSpec};
 use situ_wire::time::TimeMs;
 
+use crate::program::task::cut;
+
 /// A worker's call for work that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct WaiterId(pub(super) u64);
@@ -298,6 +300,11 @@ impl JobTable {
             && job.handed.remove(&attempt)
         {
             job.cancelled.remove(&attempt);
+            // A worker has cut it already, if it keeps to that.
+            let outcome = match outcome {
+                TaskOutcome::Failed(failure) => TaskOutcome::Failed(cut(failure)),
+                done @ TaskOutcome::Done(_) => done,
+            };
             self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
         }
         Ok(())
@@ -404,6 +411,20 @@ mod tests {
             table.task_ended(JobId(1), SECRET, task(0).attempt, done.clone()).unwrap();
         }
         let ended = ExecutorEvent::TaskEnded { attempt: task(0).attempt, outcome: done };
+        assert_eq!(actions(&mut table), [Action::Report(ended)]);
+    }
+
+    #[test]
+    fn what_a_worker_says_of_a_failure_is_cut() {
+        let mut table = JobTable::default();
+        table.command(NOW, run(0));
+        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        actions(&mut table);
+        let failure = TaskFailure::Program { message: "x".repeat(10 << 20) };
+        table.task_ended(JobId(1), SECRET, task(0).attempt, TaskOutcome::Failed(failure.clone())).unwrap();
+        let outcome = TaskOutcome::Failed(cut(failure));
+        let ended = ExecutorEvent::TaskEnded { attempt: task(0).attempt, outcome };
+        assert!(situ_wire::codec::encode(&ended).unwrap().len() < 64 << 10);
         assert_eq!(actions(&mut table), [Action::Report(ended)]);
     }
 

@@ -19,6 +19,8 @@ use crate::dataset::Cache;
 
 /// How often a task that takes long asks whether it is still wanted.
 const ASK: Duration = Duration::from_secs(1);
+/// How much of what a failure says is told. It may be the text of a panic, of any length: it must fit into a message.
+const TOLD_CHARS: usize = 8_000;
 
 /// What the operations of a task share: what it is, the world, and what it has counted. A task runs on one thread.
 #[derive(Clone)]
@@ -146,13 +148,32 @@ pub(crate) fn run_task(
 
 /// What a caught panic says.
 fn failure_of(payload: Box<dyn Any + Send>) -> TaskFailure {
-    match payload.downcast::<Abort>() {
+    cut(match payload.downcast::<Abort>() {
         Ok(abort) => abort.0,
         Err(payload) => {
             let place = LAST_PANIC.take();
             TaskFailure::Program { message: format!("it panicked{place}: {}", panic_message(payload.as_ref())) }
         }
+    })
+}
+
+/// A failure with what it says cut to what is told.
+pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
+    match &mut failure {
+        TaskFailure::Fetch { reason: text, .. }
+        | TaskFailure::Program { message: text }
+        | TaskFailure::WorkerLost { reason: text }
+        | TaskFailure::PlanMismatch { message: text }
+        | TaskFailure::Storage { message: text }
+        | TaskFailure::ExecutorLost { reason: text } => {
+            if let Some((end, _)) = text.char_indices().nth(TOLD_CHARS) {
+                text.truncate(end);
+                text.push_str(" ...");
+            }
+        }
+        TaskFailure::Cancelled => {}
     }
+    failure
 }
 
 /// The text of a panic.
@@ -232,13 +253,15 @@ mod tests {
         }
     }
 
+    const ATTEMPT: TaskAttemptId =
+        TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+
     #[test]
     fn a_task_that_is_not_wanted_any_more_ends_itself() {
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
         let hasty = Arc::new(Hasty::default());
         let world: Arc<dyn World> = Arc::<Hasty>::clone(&hasty);
         let cache = Arc::new(Cache::new(0));
-        let outcome = run_task(attempt, &world, &cache, |task| {
+        let outcome = run_task(ATTEMPT, &world, &cache, |task| {
             for _ in 0..1_000 {
                 task.go_on();
             }
@@ -246,5 +269,16 @@ mod tests {
         });
         assert_eq!(outcome, TaskOutcome::Failed(TaskFailure::Cancelled));
         assert_eq!(hasty.asked.load(Ordering::Relaxed), 3, "it asks once a second");
+    }
+
+    #[test]
+    fn of_a_long_panic_the_beginning_is_told() {
+        let world: Arc<dyn World> = Arc::new(Hasty::default());
+        let outcome = run_task(ATTEMPT, &world, &Arc::new(Cache::new(0)), |_| panic!("{}", "é".repeat(20_000)));
+        let TaskOutcome::Failed(TaskFailure::Program { message }) = outcome else { panic!("{outcome:?}") };
+        assert!(message.starts_with("it panicked at ") && message.ends_with("éé ..."), "{}", message.len());
+        assert_eq!(message.chars().count(), TOLD_CHARS + 4);
+        let again = cut(TaskFailure::Program { message: message.clone() });
+        assert_eq!(again, TaskFailure::Program { message }, "it may be cut again on its way");
     }
 }

@@ -18,7 +18,7 @@ use super::cluster::{Cluster, ClusterFiles, Fetching};
 use super::driver::{one_result, results};
 use super::error::ProgramError;
 use super::replay::{NotReached, Reached, Replay};
-use super::task::{TaskContext, TaskOutput, run_task};
+use super::task::{TaskContext, TaskOutput, cut, run_task};
 use super::world::{Backend, DiskScratch, Files, Piece, Scratch, World};
 use crate::dataset::{Cache, Graph, StageTask};
 
@@ -80,7 +80,7 @@ impl<R: Runtime> Worker<R> {
     fn run(&self, spec: &TaskSpec) -> TaskOutcome {
         match self.find(spec) {
             Ok(task) => run_task(spec.attempt, &self.world, &self.cache, |context| run_stage_task(&task, context)),
-            Err(failure) => TaskOutcome::Failed(failure),
+            Err(failure) => TaskOutcome::Failed(cut(failure)),
         }
     }
 
