@@ -290,7 +290,7 @@ impl<R: Runtime> Owner<R> {
             Request::NextTask { job, secret } => {
                 let waiter = WaiterId(self.next_waiter);
                 self.next_waiter += 1;
-                self.table.next_task(job, secret, waiter, reply.deadline());
+                self.table.next_task(self.runtime.clock().now(), job, secret, waiter, reply.deadline());
                 self.waiters.insert(waiter, reply);
             }
             Request::TaskEnded { job, secret, attempt, outcome } => {

@@ -76,6 +76,27 @@ struct Job {
     ending: Option<Ending>,
 }
 
+impl Job {
+    /// Gives tasks to those who wait, the oldest first. Who has waited long enough is told to ask again instead: it gives
+    /// its call up soon, and a task that goes there is with nobody.
+    fn hand_over(&mut self, now: TimeMs, actions: &mut VecDeque<Action>) {
+        self.waiting.retain(|waiter, until| {
+            let waits = *until > now;
+            if !waits {
+                let again = RemoteError::new(ErrorCode::Unavailable, self.launch.job, "no task yet; ask again");
+                actions.push_back(Action::Answer { waiter: *waiter, task: Err(again) });
+            }
+            waits
+        });
+        while let Some(waiting) = self.waiting.first_entry()
+            && let Some(task) = self.queued.pop_front()
+        {
+            self.handed.insert(task.attempt);
+            actions.push_back(Action::Answer { waiter: waiting.remove_entry().0, task: Ok(Some(task)) });
+        }
+    }
+}
+
 /// Why a worker was told to end.
 #[derive(Debug)]
 struct Ending {
@@ -108,8 +129,7 @@ impl JobTable {
     pub(super) fn command(&mut self, now: TimeMs, command: ExecutorCommand) {
         match command {
             ExecutorCommand::StartDriver { job: launch, attempt } => {
-                let job = self.job(&launch);
-                if job.drivers.insert(attempt) {
+                if job_of(&mut self.jobs, &launch).drivers.insert(attempt) {
                     self.actions.push_back(Action::StartDriver { launch, attempt });
                 }
             }
@@ -130,32 +150,10 @@ impl JobTable {
         jobs.into_iter().for_each(|job| self.end_job(job));
     }
 
-    fn job(&mut self, launch: &JobLaunch) -> &mut Job {
-        self.jobs.entry(launch.job).or_insert_with(|| Job {
-            launch: launch.clone(),
-            drivers: BTreeSet::new(),
-            worker: None,
-            ready_by: None,
-            queued: VecDeque::new(),
-            handed: BTreeSet::new(),
-            cancelled: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            ending: None,
-        })
-    }
-
     fn run_task(&mut self, now: TimeMs, launch: &JobLaunch, task: Box<TaskSpec>) {
-        let job = self.job(launch);
-        let waiter = job.waiting.pop_first();
-        match &waiter {
-            Some(_) => {
-                job.handed.insert(task.attempt);
-            }
-            None => job.queued.push_back(task.clone()),
-        }
-        if let Some((waiter, _)) = waiter {
-            self.actions.push_back(Action::Answer { waiter, task: Ok(Some(task)) });
-        }
+        let job = job_of(&mut self.jobs, launch);
+        job.queued.push_back(task);
+        job.hand_over(now, &mut self.actions);
         self.start_worker(now, launch.job);
     }
 
@@ -206,7 +204,7 @@ impl JobTable {
     }
 
     /// A worker asks for work until `deadline`.
-    pub(super) fn next_task(&mut self, job: JobId, secret: JobSecret, waiter: WaiterId, deadline: TimeMs) {
+    pub(super) fn next_task(&mut self, now: TimeMs, job: JobId, secret: JobSecret, waiter: WaiterId, deadline: TimeMs) {
         if let Err(error) = self.check(job, secret) {
             // A worker of an ended job ends, too.
             let task = if error.code == ErrorCode::NotFound { Ok(None) } else { Err(error) };
@@ -216,15 +214,8 @@ impl JobTable {
         if job.ending.is_some() {
             return self.actions.push_back(Action::Answer { waiter, task: Ok(None) });
         }
-        match job.queued.pop_front() {
-            Some(task) => {
-                job.handed.insert(task.attempt);
-                self.actions.push_back(Action::Answer { waiter, task: Ok(Some(task)) });
-            }
-            None => {
-                job.waiting.insert(waiter, TimeMs(deadline.0.saturating_sub(HAND_OVER_MARGIN_MS)));
-            }
-        }
+        job.waiting.insert(waiter, TimeMs(deadline.0.saturating_sub(HAND_OVER_MARGIN_MS)));
+        job.hand_over(now, &mut self.actions);
     }
 
     /// A worker is ready for tasks.
@@ -271,13 +262,7 @@ impl JobTable {
     pub(super) fn handle_timeout(&mut self, now: TimeMs) {
         self.judge_workers(now);
         for job in self.jobs.values_mut() {
-            let over: Vec<WaiterId> =
-                job.waiting.iter().filter(|(_, until)| **until <= now).map(|(waiter, _)| *waiter).collect();
-            for waiter in over {
-                job.waiting.remove(&waiter);
-                let error = RemoteError::new(ErrorCode::Unavailable, job.launch.job, "no task yet; ask again");
-                self.actions.push_back(Action::Answer { waiter, task: Err(error) });
-            }
+            job.hand_over(now, &mut self.actions);
         }
     }
 
@@ -359,6 +344,21 @@ impl JobTable {
     }
 }
 
+/// The job of a launch, which may be new.
+fn job_of<'a>(jobs: &'a mut BTreeMap<JobId, Job>, launch: &JobLaunch) -> &'a mut Job {
+    jobs.entry(launch.job).or_insert_with(|| Job {
+        launch: launch.clone(),
+        drivers: BTreeSet::new(),
+        worker: None,
+        ready_by: None,
+        queued: VecDeque::new(),
+        handed: BTreeSet::new(),
+        cancelled: BTreeMap::new(),
+        waiting: BTreeMap::new(),
+        ending: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{ActionId, PartitionId, StageId};
@@ -404,7 +404,7 @@ mod tests {
         table.command(NOW, run(0));
         table.command(NOW, run(1));
         assert_eq!(actions(&mut table), [Action::StartWorker { launch: launch(), life: WorkerLife(1) }]);
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(1), task: Ok(Some(task(0))) }]);
         let done = TaskOutcome::Done(Box::default());
         for _ in 0..2 {
@@ -418,7 +418,7 @@ mod tests {
     fn what_a_worker_says_of_a_failure_is_cut() {
         let mut table = JobTable::default();
         table.command(NOW, run(0));
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
         let failure = TaskFailure::Program { message: "x".repeat(10 << 20) };
         table.task_ended(JobId(1), SECRET, task(0).attempt, TaskOutcome::Failed(failure.clone())).unwrap();
@@ -433,9 +433,9 @@ mod tests {
         let mut table = JobTable::default();
         table.command(NOW, run(0));
         table.worker_ready(JobId(1), SECRET).unwrap();
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
-        table.next_task(JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
-        table.next_task(JobId(1), SECRET, WaiterId(3), TimeMs(9_500));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(3), TimeMs(9_500));
         actions(&mut table);
         assert_eq!(table.poll_timeout(), Some(TimeMs(8_000)));
         table.command(NOW, run(1));
@@ -448,11 +448,34 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_not_handed_to_a_call_whose_time_is_up() {
+        let mut table = JobTable::default();
+        table.command(NOW, run(0));
+        actions(&mut table);
+        let late = TimeMs(8_000);
+        let again = |waiter| {
+            let error = RemoteError::new(ErrorCode::Unavailable, "job-1", "no task yet; ask again");
+            Action::Answer { waiter: WaiterId(waiter), task: Err(error) }
+        };
+        // The call itself was late, with a task there.
+        table.next_task(late, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        assert_eq!(actions(&mut table), [again(1)]);
+        let handed = |waiter, partition| Action::Answer { waiter: WaiterId(waiter), task: Ok(Some(task(partition))) };
+        table.next_task(late, JobId(1), SECRET, WaiterId(2), TimeMs(9_001));
+        assert_eq!(actions(&mut table), [handed(2, 0)]);
+        // The task was late, and nobody had looked at the time yet.
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(3), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(4), TimeMs(9_001));
+        table.command(late, run(1));
+        assert_eq!(actions(&mut table), [again(3), handed(4, 1)]);
+    }
+
+    #[test]
     fn a_lost_worker_loses_all_its_tasks_and_the_next_task_starts_another() {
         let mut table = JobTable::default();
         table.command(NOW, run(0));
         table.command(NOW, run(1));
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
         table.worker_ended(NOW, JobId(1), WorkerLife(1), "signal 9");
         let lost = |partition| {
@@ -486,7 +509,7 @@ mod tests {
         table.command(NOW, run(0));
         table.command(NOW, run(1));
         table.worker_ready(JobId(1), SECRET).unwrap();
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
         actions(&mut table);
         assert_eq!(table.is_wanted(JobId(1), SECRET, task(0).attempt), Ok(true));
         table.command(NOW, ExecutorCommand::CancelTask { attempt: task(0).attempt });
@@ -509,8 +532,8 @@ mod tests {
         let mut table = JobTable::default();
         (0..3).for_each(|partition| table.command(NOW, run(partition)));
         table.worker_ready(JobId(1), SECRET).unwrap();
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
-        table.next_task(JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
         actions(&mut table);
         table.command(NOW, ExecutorCommand::CancelTask { attempt: task(0).attempt });
         table.handle_timeout(TimeMs(11_000));
@@ -518,7 +541,7 @@ mod tests {
         assert_eq!(table.poll_timeout(), None, "all waits for its end");
         assert_eq!(table.is_wanted(JobId(1), SECRET, task(1).attempt), Ok(false));
         // While it is still there, it gets nothing; what it has done by then counts.
-        table.next_task(JobId(1), SECRET, WaiterId(3), TimeMs(99_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(3), TimeMs(99_000));
         table.command(TimeMs(11_000), ExecutorCommand::CancelTask { attempt: task(1).attempt });
         table.command(TimeMs(11_000), run(3));
         assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(3), task: Ok(None) }]);
@@ -532,7 +555,7 @@ mod tests {
         // It is a worker like another: it may be late, too.
         assert_eq!(table.poll_timeout(), Some(TimeMs(120_000)));
         for (waiter, partition) in [(4, 2), (5, 3)] {
-            table.next_task(JobId(1), SECRET, WaiterId(waiter), TimeMs(199_000));
+            table.next_task(NOW, JobId(1), SECRET, WaiterId(waiter), TimeMs(199_000));
             let given = Ok(Some(task(partition)));
             assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(waiter), task: given }]);
         }
@@ -576,10 +599,10 @@ mod tests {
     fn an_ended_job_sends_its_workers_home_and_strangers_are_refused() {
         let mut table = JobTable::default();
         table.command(NOW, run(0));
-        table.next_task(JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
-        table.next_task(JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(1), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(2), TimeMs(9_000));
         actions(&mut table);
-        table.next_task(JobId(1), JobSecret([0; 16]), WaiterId(3), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), JobSecret([0; 16]), WaiterId(3), TimeMs(9_000));
         let refused = actions(&mut table);
         assert!(
             matches!(&refused[..], [Action::Answer { task: Err(error), .. }] if error.code == ErrorCode::PermissionDenied)
@@ -589,7 +612,7 @@ mod tests {
             actions(&mut table),
             [Action::Answer { waiter: WaiterId(2), task: Ok(None) }, Action::EndJob { job: JobId(1) }]
         );
-        table.next_task(JobId(1), SECRET, WaiterId(4), TimeMs(9_000));
+        table.next_task(NOW, JobId(1), SECRET, WaiterId(4), TimeMs(9_000));
         assert_eq!(actions(&mut table), [Action::Answer { waiter: WaiterId(4), task: Ok(None) }]);
     }
 }
