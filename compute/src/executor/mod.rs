@@ -20,6 +20,7 @@
 //! | `descendants` | what a process has started, as the operating system shows it |
 //! | `bounded_log` | what keeps a log from filling a disk |
 //! | `programs` | executables, fetched from the file system and checked |
+//! | `removals` | what is being removed, beside the owner |
 //! | `service` | calls and streams from workers, other executors and people |
 
 mod bounded_log;
@@ -29,6 +30,7 @@ mod error;
 mod link;
 mod process;
 mod programs;
+mod removals;
 mod server;
 mod service;
 mod shim;

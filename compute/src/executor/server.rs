@@ -10,7 +10,7 @@ use situ_runtime::clock::Clock;
 use situ_runtime::disk::{Disk, DiskError};
 use situ_runtime::rpc::{Connector, Identity, Reply, RpcError, ServerIdentity, serve};
 use situ_runtime::transport::{Listener, Transport};
-use situ_runtime::{AbortOnDrop, Runtime};
+use situ_runtime::{AbortOnDrop, Runtime, Task};
 use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, ExecutorId, JobId};
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::link::{FromScheduler, Link};
 use super::process::{self, Ending, ProcessSpec, ShimCommand};
+use super::removals::Removals;
 use super::table::{Action, JobTable, ProcessId, WaiterId, WorkerLife};
 use super::{ExecutorConfig, StartError, programs};
 use crate::program::environment::{Environment, ProcessRole};
@@ -104,7 +105,7 @@ pub struct ExecutorHandle {
     address: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
     stopped: oneshot::Receiver<RpcError>,
-    owner: Option<situ_runtime::Task<()>>,
+    owner: Option<Task<()>>,
     _tasks: [AbortOnDrop<()>; 2],
 }
 
@@ -199,6 +200,7 @@ impl Executor {
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
+            removals: Removals::default(),
             inbox_sender: owner_sender,
             events: events_sender,
             _lock: lock,
@@ -236,11 +238,19 @@ struct Owner<R: Runtime> {
     table: JobTable,
     waiters: HashMap<WaiterId, Reply>,
     next_waiter: u64,
-    /// For each job, what ends its processes when dropped.
-    processes: BTreeMap<JobId, BTreeMap<ProcessId, oneshot::Sender<()>>>,
+    processes: BTreeMap<JobId, BTreeMap<ProcessId, Process>>,
+    removals: Removals,
     inbox_sender: mpsc::Sender<ToOwner>,
     events: mpsc::UnboundedSender<ExecutorEvent>,
     _lock: <R::Disk as Disk>::Lock,
+}
+
+/// A process of a job, from before it is started.
+struct Process {
+    /// Ends it when dropped; none when that is done.
+    stop: Option<oneshot::Sender<()>>,
+    /// Runs until it is gone.
+    task: Task<()>,
 }
 
 impl<R: Runtime> Owner<R> {
@@ -262,10 +272,13 @@ impl<R: Runtime> Owner<R> {
                 },
                 () = clock.sleep_until(deadline) => self.table.handle_timeout(clock.now()),
             }
-            self.act().await;
+            self.act();
         }
         self.table.end_all();
-        self.act().await;
+        self.act();
+        // What the processes' ends would be told to.
+        drop(inbox);
+        self.removals.ended().await;
     }
 
     fn hear(&mut self, message: ToOwner) {
@@ -310,7 +323,7 @@ impl<R: Runtime> Owner<R> {
         }
     }
 
-    async fn act(&mut self) {
+    fn act(&mut self) {
         while let Some(action) = self.table.poll_action() {
             match action {
                 Action::Answer { waiter, task } => {
@@ -321,10 +334,10 @@ impl<R: Runtime> Owner<R> {
                 Action::Report(event) => self.tell(event),
                 Action::StartDriver { launch, attempt } => self.start_driver(launch, attempt),
                 Action::StartWorker { launch, life } => self.start_worker(launch, life),
-                Action::EndJob { job } => self.end_job(job).await,
-                // Dropping what stops it ends it.
+                Action::EndJob { job } => self.end_job(job),
                 Action::EndProcess { job, process } => {
-                    drop(self.processes.get_mut(&job).and_then(|processes| processes.remove(&process)));
+                    let known = self.processes.get_mut(&job).and_then(|processes| processes.get_mut(&process));
+                    drop(known.and_then(|process| process.stop.take()));
                 }
             }
         }
@@ -374,13 +387,11 @@ impl<R: Runtime> Owner<R> {
         logs: [PathBuf; 2],
         ended: impl FnOnce(Ending) -> ToOwner + Send + 'static,
     ) {
+        let job = launch.job;
         let (stop, stopped) = oneshot::channel();
-        let stops = self.processes.entry(launch.job).or_default();
-        stops.retain(|_, stop| !stop.is_closed());
-        stops.insert(process, stop);
         let environment = Environment {
             role,
-            job: launch.job,
+            job,
             secret: launch.secret,
             user: launch.user.clone(),
             scheduler: self.config.scheduler,
@@ -400,20 +411,23 @@ impl<R: Runtime> Owner<R> {
             logs_kept: self.config.logs_kept,
         };
         let owner = self.inbox_sender.clone();
-        self.runtime.spawn("job-process", async move {
+        let removed = self.removals.end_of(&self.directories.job(job));
+        let task = self.runtime.spawn("job-process", async move {
+            removed.await;
             let ending = starting.run(launch, environment, logs, stopped).await;
             // The owner is gone only when this executor ends.
             let _ = owner.send(ended(ending)).await;
         });
+        let processes = self.processes.entry(job).or_default();
+        processes.retain(|_, process| !process.task.is_finished());
+        processes.insert(process, Process { stop: Some(stop), task });
     }
 
-    async fn end_job(&mut self, job: JobId) {
-        // Dropping what stops them ends them; their files may be taken away under them meanwhile.
-        drop(self.processes.remove(&job));
-        let (disk, directory) = (self.runtime.disk().clone(), self.directories.job(job));
-        if let Err(error) = self.runtime.blocking(move || disk.remove_directory(&directory)).await {
-            tracing::warn!(%job, %error, "the shuffle output of an ended job could not be removed");
-        }
+    fn end_job(&mut self, job: JobId) {
+        let processes = self.processes.remove(&job).unwrap_or_default();
+        // This drops what stops them.
+        let ending = processes.into_values().map(|process| process.task).collect();
+        self.removals.begin(&self.runtime, self.directories.job(job), ending);
     }
 }
 
@@ -497,4 +511,98 @@ fn make_job<D: Disk>(
         disk.remove_directory(directory)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_runtime::real::RealRuntime;
+    use situ_wire::ids::NodeName;
+    use situ_wire::messages::scheduler::{ExecutorCommand, Program};
+
+    use super::*;
+
+    /// An owner in `directory` whose every process is this script; it hears nothing by itself.
+    fn owner(directory: &Path, script: &str) -> (Owner<RealRuntime>, mpsc::Receiver<ToOwner>) {
+        let (text, program) = (directory.join("text"), directory.join("script"));
+        std::fs::write(&text, format!("#!/bin/sh\ncd '{}'\n{script}", directory.display())).unwrap();
+        // Not written by this process: another test that is just starting a process would keep it busy.
+        let installed = std::process::Command::new("install").args(["-m", "700"]).args([&text, &program]).status();
+        assert!(installed.unwrap().success());
+        let runtime = RealRuntime::new(None).unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let config = ExecutorConfig::new(directory.to_owned(), NodeName("node-1".to_owned()), nowhere, nowhere);
+        let directories = Arc::new(Directories(directory.to_owned()));
+        let lock = prepare(runtime.disk(), &directories).unwrap();
+        let cluster = ClusterId(1);
+        let identity = Identity { cluster, role: Role::Executor, name: "node-1".to_owned() };
+        let (inbox_sender, inbox) = mpsc::channel(QUEUE);
+        let (events, _) = mpsc::unbounded_channel();
+        let owner = Owner {
+            client: Client::new(runtime.clone(), ClientConfig::new(cluster, nowhere), identity),
+            runtime,
+            config,
+            cluster,
+            program,
+            advertised: nowhere,
+            directories,
+            table: JobTable::default(),
+            waiters: HashMap::new(),
+            next_waiter: 0,
+            processes: BTreeMap::new(),
+            removals: Removals::default(),
+            inbox_sender,
+            events,
+            _lock: lock,
+        };
+        (owner, inbox)
+    }
+
+    fn command(owner: &mut Owner<RealRuntime>, command: ExecutorCommand) {
+        owner.table.command(TimeMs(0), command);
+        owner.act();
+    }
+
+    fn start(attempt: u32) -> ExecutorCommand {
+        let job = JobLaunch {
+            job: JobId(1),
+            secret: JobSecret([7; 16]),
+            user: "ann".to_owned(),
+            program: Program::BuiltIn { name: "wordcount".to_owned() },
+            arguments: Vec::new(),
+        };
+        ExecutorCommand::StartDriver { job, attempt }
+    }
+
+    /// Waits until a file holds so many lines, and gives up only when it is certain not to come.
+    async fn lines(path: &Path, count: usize) {
+        let read = || std::fs::read_to_string(path).unwrap_or_default();
+        let there = async {
+            while read().lines().count() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(120), there).await.expect("it comes to pass");
+    }
+
+    #[tokio::test]
+    async fn the_output_of_an_ended_job_goes_after_its_processes_and_before_the_next_ones_come() {
+        let directory = tempfile::tempdir().unwrap();
+        // Each says how many have ended before it; told to end, it takes its time and then leaves something behind.
+        let script = "wc -l < ended >> begun; cat > /dev/null; sleep 0.2; mkdir -p jobs/job-1/work/late; echo >> ended";
+        std::fs::write(directory.path().join("ended"), "").unwrap();
+        let (mut owner, _inbox) = owner(directory.path(), script);
+        let at = |name: &str| directory.path().join(name);
+        command(&mut owner, start(0));
+        lines(&at("begun"), 1).await;
+        command(&mut owner, ExecutorCommand::EndDriver { job: JobId(1), attempt: 0 });
+        command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
+        command(&mut owner, start(1));
+        assert!(at("jobs/job-1/work").exists(), "nothing waits for the removal but the next process");
+        lines(&at("begun"), 2).await;
+        assert_eq!(std::fs::read_to_string(at("begun")).unwrap(), "0\n1\n");
+        assert!(at("jobs/job-1/work").exists() && !at("jobs/job-1/work/late").exists());
+        command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
+        owner.removals.ended().await;
+        assert!(!at("jobs/job-1").exists());
+    }
 }
