@@ -44,6 +44,9 @@ pub struct ExecutorConfig {
     /// Of how many ended jobs the logs are kept. Default: 1000.
     #[serde(default = "defaults::logs_kept")]
     pub logs_kept: usize,
+    /// How many fetched programs are kept, those that jobs use now among them; the least recently used go. Default: 64.
+    #[serde(default = "defaults::programs_kept")]
+    pub programs_kept: usize,
 }
 
 impl ExecutorConfig {
@@ -63,6 +66,7 @@ impl ExecutorConfig {
             worker_credentials: None,
             log_len_bytes: defaults::log_len_bytes(),
             logs_kept: defaults::logs_kept(),
+            programs_kept: defaults::programs_kept(),
         }
     }
 
@@ -115,5 +119,9 @@ mod defaults {
 
     pub(super) fn logs_kept() -> usize {
         1000
+    }
+
+    pub(super) fn programs_kept() -> usize {
+        64
     }
 }

@@ -1,70 +1,274 @@
-//! Executables that users have stored: fetched once, checked by their hash.
+//! Executables that users have stored: fetched once, checked by their hash, kept for later jobs.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use blake3::{Hash, Hasher};
 use situ_client::Client;
 use situ_runtime::Runtime;
-use situ_runtime::disk::{Disk, File, OpenMode};
+use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
 use situ_wire::messages::scheduler::Program;
+use situ_wire::path::DfsPath;
+use tokio::sync::Mutex;
 
-/// Where a program's executable is and what comes before its own arguments.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// How much of an executable is read at a time.
+const PIECE_LEN_BYTES: usize = 1 << 20;
+
+/// Where a program's executable is, or will be, and what comes before its own arguments.
+#[derive(Debug)]
 pub(super) struct Executable {
     pub(super) path: PathBuf,
     pub(super) leading: Vec<String>,
+    whole: Whole,
 }
 
-/// Finds a program's executable; one that is stored is fetched into `directory` unless it is there.
+/// Whether an executable was found to be whole, or was fetched, in this life of the executor. Who finds out, or fetches,
+/// holds it meanwhile.
+type Whole = Arc<Mutex<bool>>;
+
+/// The executables of an executor: its own, which holds the built-in programs, and those that it has fetched.
+#[derive(Debug)]
+pub(super) struct Programs {
+    own: PathBuf,
+    directory: PathBuf,
+    /// By their hashes, the least recently used first.
+    fetched: Vec<([u8; 32], Whole)>,
+}
+
+impl Programs {
+    /// Takes over what an earlier run has fetched, and deletes what it has not fetched to the end.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn load<D: Disk>(disk: &D, own: PathBuf, directory: PathBuf) -> Result<Self, DiskError> {
+        let mut fetched = Vec::new();
+        for entry in disk.list(&directory)? {
+            match Hash::from_hex(&entry.name) {
+                Ok(hash) => fetched.push((*hash.as_bytes(), Whole::default())),
+                // No directory is ever made here: it is somebody else's.
+                Err(_) if entry.is_directory => {}
+                Err(_) => disk.remove_file(&directory.join(entry.name))?,
+            }
+        }
+        Ok(Self { own, directory, fetched })
+    }
+
+    /// The executable of a program, which is used now.
+    pub(super) fn executable(&mut self, program: &Program) -> Executable {
+        match program {
+            Program::BuiltIn { name } => Executable {
+                path: self.own.clone(),
+                leading: vec!["program".to_owned(), name.clone()],
+                whole: Whole::default(),
+            },
+            Program::Stored { hash, .. } => {
+                let known = self.fetched.iter().position(|(fetched, _)| fetched == hash);
+                let whole = known.map(|at| self.fetched.remove(at).1).unwrap_or_default();
+                self.fetched.push((*hash, Arc::clone(&whole)));
+                Executable { path: self.path(hash), leading: Vec::new(), whole }
+            }
+        }
+    }
+
+    /// Gives up what is more than `kept`, the least recently used first, but nothing that is in use. Says where it is.
+    pub(super) fn take_surplus(&mut self, kept: usize, in_use: &BTreeSet<[u8; 32]>) -> Vec<PathBuf> {
+        let mut surplus = self.fetched.len().saturating_sub(kept);
+        let goes = |(hash, _): &mut ([u8; 32], Whole)| {
+            let goes = surplus > 0 && !in_use.contains(hash);
+            surplus -= usize::from(goes);
+            goes
+        };
+        let taken: Vec<_> = self.fetched.extract_if(.., goes).collect();
+        taken.iter().map(|(hash, _)| self.path(hash)).collect()
+    }
+
+    fn path(&self, hash: &[u8; 32]) -> PathBuf {
+        self.directory.join(Hash::from_bytes(*hash).to_hex().as_str())
+    }
+}
+
+/// Has a program's executable in its place: one that is stored is fetched unless it is there and whole.
 ///
 /// # Errors
 /// Says why it cannot be run; trying again may help.
-pub(super) async fn find<R: Runtime>(
+pub(super) async fn make_ready<R: Runtime>(
     client: &Client<R>,
-    own: &Path,
-    directory: &Path,
     program: &Program,
-) -> Result<Executable, String> {
-    match program {
-        Program::BuiltIn { name } => {
-            Ok(Executable { path: own.to_owned(), leading: vec!["program".to_owned(), name.clone()] })
+    executable: &Executable,
+) -> Result<(), String> {
+    let Program::Stored { name, path, hash } = program else { return Ok(()) };
+    let hash = Hash::from_bytes(*hash);
+    let mut whole = executable.whole.lock().await;
+    let (disk, target, known) = (client.runtime().disk().clone(), executable.path.clone(), *whole);
+    let find = move || Ok(disk.exists(&target)? && (known || hash_of(&disk, &target)? == hash));
+    let found = client.runtime().blocking(find).await.unwrap_or_else(|error: DiskError| {
+        tracing::warn!(program = %name, %error, "a fetched program cannot be read, and is fetched again");
+        false
+    });
+    if !found {
+        let fetched = fetch(client, path, hash, &executable.path).await;
+        fetched.map_err(|reason| format!("the program {name} cannot be fetched from {path}: {reason}"))?;
+    }
+    *whole = true;
+    Ok(())
+}
+
+fn hash_of<D: Disk>(disk: &D, path: &Path) -> Result<Hash, DiskError> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let (mut hasher, mut offset) = (Hasher::new(), 0);
+    loop {
+        let piece = file.read_at(offset, PIECE_LEN_BYTES)?;
+        if piece.is_empty() {
+            return Ok(hasher.finalize());
         }
-        Program::Stored { name, path, hash } => {
-            let hash = blake3::Hash::from_bytes(*hash);
-            let target = directory.join(hash.to_hex().as_str());
-            let failed = |reason: String| format!("the program {name} cannot be fetched from {path}: {reason}");
-            if !client.runtime().disk().exists(&target).map_err(|error| failed(error.to_string()))? {
-                fetch(client, path, hash, &target).await.map_err(failed)?;
-            }
-            Ok(Executable { path: target, leading: Vec::new() })
-        }
+        hasher.update(&piece);
+        offset += piece.len() as u64;
     }
 }
 
-async fn fetch<R: Runtime>(
-    client: &Client<R>,
-    path: &situ_wire::path::DfsPath,
-    expected: blake3::Hash,
-    target: &Path,
-) -> Result<(), String> {
+async fn fetch<R: Runtime>(client: &Client<R>, path: &DfsPath, expected: Hash, target: &Path) -> Result<(), String> {
     let reader = client.open(path).await.map_err(|error| error.to_string())?;
-    let disk = client.runtime().disk().clone();
-    // Two jobs may fetch the same program at once: each has its own name until it is whole.
-    let aside = target.with_extension(format!("{:016x}", client.runtime().random_u64()));
-    let file = disk.open(&aside, OpenMode::CreateNew).map_err(|error| error.to_string())?;
-    let mut hasher = blake3::Hasher::new();
-    let mut offset = 0;
+    // A name of its own: what was given up before may still be on its way into place.
+    let name = target.with_extension(format!("{:016x}", client.runtime().random_u64()));
+    let aside = Aside::create(client.runtime().disk(), name).map_err(|error| error.to_string())?;
+    // Before its bytes: the sync of these covers it.
+    let permissions = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&aside.path, permissions).map_err(|error| error.to_string())?;
+    let (mut hasher, mut offset) = (Hasher::new(), 0);
     let mut stream = reader.stream(0..reader.len_bytes());
     while let Some(piece) = stream.next().await.map_err(|error| error.to_string())? {
         hasher.update(&piece);
-        file.write_at(offset, &piece).map_err(|error| error.to_string())?;
+        aside.file.write_at(offset, &piece).map_err(|error| error.to_string())?;
         offset += piece.len() as u64;
     }
-    drop(file);
     if hasher.finalize() != expected {
-        let removed = disk.remove_file(&aside);
-        return Err(format!("its bytes hash to {}, expected {expected}; {removed:?}", hasher.finalize()));
+        return Err(format!("its bytes hash to {}, expected {expected}", hasher.finalize()));
     }
-    std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o700)).map_err(|error| error.to_string())?;
-    disk.rename(&aside, target).map_err(|error| error.to_string())
+    let target = target.to_owned();
+    client.runtime().blocking(move || aside.put_in_place(&target)).await.map_err(|error| error.to_string())
+}
+
+/// A file that is not whole yet. It is deleted when it is dropped before it is in place.
+struct Aside<D: Disk> {
+    disk: D,
+    path: PathBuf,
+    file: D::File,
+}
+
+impl<D: Disk> Aside<D> {
+    fn create(disk: &D, path: PathBuf) -> Result<Self, DiskError> {
+        let file = disk.open(&path, OpenMode::CreateNew)?;
+        Ok(Self { disk: disk.clone(), path, file })
+    }
+
+    /// Puts it where it belongs, where it is from then on, whole, also after a power cut.
+    fn put_in_place(self, target: &Path) -> Result<(), DiskError> {
+        self.file.sync()?;
+        self.disk.rename(&self.path, target)?;
+        self.disk.sync_directory(target.parent().unwrap_or(Path::new("/")))
+    }
+}
+
+impl<D: Disk> Drop for Aside<D> {
+    fn drop(&mut self) {
+        // Once it is in place there is nothing of this name. What stays goes when the executor starts again.
+        let _ = self.disk.remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use situ_client::ClientConfig;
+    use situ_runtime::disk::memory::MemoryDisk;
+    use situ_runtime::real::RealRuntime;
+    use situ_runtime::rpc::Identity;
+    use situ_wire::hello::Role;
+    use situ_wire::ids::ClusterId;
+
+    use super::*;
+
+    const DIRECTORY: &str = "/programs";
+
+    fn program(bytes: &[u8]) -> Program {
+        let path = DfsPath::parse("/program").unwrap();
+        Program::Stored { name: "program".to_owned(), path, hash: *blake3::hash(bytes).as_bytes() }
+    }
+
+    fn name(bytes: &[u8]) -> String {
+        blake3::hash(bytes).to_hex().to_string()
+    }
+
+    #[test]
+    fn what_was_not_fetched_to_its_end_is_deleted_at_the_next_start() {
+        let disk = MemoryDisk::default();
+        let directory = Path::new(DIRECTORY);
+        disk.create_directory(directory).unwrap();
+        for name in [name(b"whole"), format!("{}.0123456789abcdef", name(b"half"))] {
+            disk.open(&directory.join(name), OpenMode::CreateNew).unwrap();
+        }
+        Programs::load(&disk, PathBuf::new(), directory.to_owned()).unwrap();
+        let left: Vec<String> = disk.list(directory).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(left, [name(b"whole")]);
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first_and_none_that_a_job_uses() {
+        let disk = MemoryDisk::default();
+        disk.create_directory(Path::new(DIRECTORY)).unwrap();
+        let mut programs = Programs::load(&disk, "/own".into(), DIRECTORY.into()).unwrap();
+        for bytes in [b"a", b"b", b"c", b"d", b"a"] {
+            programs.executable(&program(bytes));
+        }
+        programs.executable(&Program::BuiltIn { name: "pi".to_owned() });
+        let at = |bytes: &[u8]| Path::new(DIRECTORY).join(name(bytes));
+        let in_use = BTreeSet::from([*blake3::hash(b"b").as_bytes()]);
+        assert_eq!(programs.take_surplus(4, &in_use), [""; 0].map(PathBuf::from));
+        assert_eq!(programs.take_surplus(2, &in_use), [at(b"c"), at(b"d")]);
+        assert_eq!(programs.take_surplus(0, &in_use), [at(b"a")]);
+        assert_eq!(programs.take_surplus(0, &BTreeSet::new()), [at(b"b")]);
+    }
+
+    #[test]
+    fn what_is_in_place_is_whole_after_a_power_cut_and_what_is_given_up_leaves_nothing() {
+        for seed in 0..20 {
+            let disk = MemoryDisk::default();
+            let directory = Path::new(DIRECTORY);
+            disk.create_directory(directory).unwrap();
+            let aside = |name| Aside::create(&disk, directory.join(name)).unwrap();
+            let (kept, given_up) = (aside("kept"), aside("given up"));
+            for aside in [&kept, &given_up] {
+                aside.file.write_at(0, b"a program").unwrap();
+            }
+            kept.put_in_place(&directory.join("target")).unwrap();
+            drop(given_up);
+            assert_eq!(disk.list(directory).unwrap().len(), 1);
+            disk.crash(seed);
+            assert_eq!(hash_of(&disk, &directory.join("target")).unwrap(), blake3::hash(b"a program"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_has_left_is_used_only_if_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = RealRuntime::new(None).unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let config = ClientConfig { patience_ms: 1, ..ClientConfig::new(ClusterId(1), nowhere) };
+        let identity = Identity { cluster: ClusterId(1), role: Role::Executor, name: "node-1".to_owned() };
+        let client = Client::new(runtime.clone(), config, identity);
+        for bytes in [&b"whole"[..], b"torn"] {
+            std::fs::write(directory.path().join(name(bytes)), "whole").unwrap();
+        }
+        let mut programs = Programs::load(runtime.disk(), PathBuf::new(), directory.path().to_owned()).unwrap();
+        let mut ready = async |bytes: &[u8]| {
+            let executable = programs.executable(&program(bytes));
+            make_ready(&client, &program(bytes), &executable).await
+        };
+        assert_eq!(ready(b"whole").await, Ok(()));
+        let error = ready(b"torn").await.unwrap_err();
+        assert!(error.starts_with("the program program cannot be fetched from /program: "), "{error}");
+    }
 }

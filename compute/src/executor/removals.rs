@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use situ_runtime::disk::Disk;
+use situ_runtime::disk::{DiskError, DiskErrorKind};
 use situ_runtime::{Runtime, Task};
 use tokio::sync::watch;
 
@@ -13,19 +13,28 @@ use tokio::sync::watch;
 pub(super) struct Removals(BTreeMap<PathBuf, watch::Receiver<()>>);
 
 impl Removals {
-    /// Removes a directory once its users have ended: else they could make it anew, or make something in it just then.
-    pub(super) fn begin<R: Runtime>(&mut self, runtime: &R, directory: PathBuf, users: Vec<Task<()>>) {
+    /// Removes what is at a path once its users have ended: else they could make it anew, or make something in it just
+    /// then.
+    pub(super) fn begin<R: Runtime>(
+        &mut self,
+        runtime: &R,
+        path: PathBuf,
+        users: Vec<Task<()>>,
+        remove: fn(&R::Disk, &Path) -> Result<(), DiskError>,
+    ) {
         self.0.retain(|_, removed| removed.has_changed().is_ok());
-        let earlier = self.end_of(&directory);
+        let earlier = self.end_of(&path);
         let (removing, removed) = watch::channel(());
-        self.0.insert(directory.clone(), removed);
+        self.0.insert(path.clone(), removed);
         let (world, disk) = (runtime.clone(), runtime.disk().clone());
         runtime.spawn("removal", async move {
             earlier.await;
             for user in users {
                 user.join().await;
             }
-            if let Err(error) = world.blocking(move || disk.remove_directory(&directory)).await {
+            if let Err(error) = world.blocking(move || remove(&disk, &path)).await
+                && error.kind != DiskErrorKind::NotFound
+            {
                 tracing::warn!(%error, "what nobody needs any more could not be removed");
             }
             drop(removing);

@@ -15,15 +15,16 @@ use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, ExecutorId, JobId};
 use situ_wire::messages::executor::{JobSecret, LogName, Request, Response};
-use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobLaunch};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobLaunch, Program};
 use situ_wire::time::TimeMs;
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::{FromScheduler, Link};
 use super::process::{self, Ending, ProcessSpec, ShimCommand};
+use super::programs::{Executable, Programs, make_ready};
 use super::removals::Removals;
 use super::table::{Action, JobTable, ProcessId, WaiterId, WorkerLife};
-use super::{ExecutorConfig, StartError, programs};
+use super::{ExecutorConfig, StartError};
 use crate::program::environment::{Environment, ProcessRole};
 
 /// How many calls and commands may wait for the owner.
@@ -35,7 +36,7 @@ const QUEUE: usize = 4096;
 /// jobs/job-N/work/    a worker's shuffle output and spills; gone when the job ends
 /// jobs/job-N/cwd/     where its processes run; likewise
 /// logs/job-N/         what its processes wrote, and who may read it; kept
-/// programs/HASH       fetched executables
+/// programs/HASH       fetched executables; those that were used last are kept
 /// ```
 #[derive(Debug)]
 pub(super) struct Directories(PathBuf);
@@ -149,8 +150,8 @@ impl Executor {
     {
         config.check()?;
         let directories = Arc::new(Directories(config.directory.clone()));
-        let (disk, making) = (runtime.disk().clone(), Arc::clone(&directories));
-        let lock = runtime.blocking(move || prepare(&disk, &making)).await?;
+        let (disk, making, own) = (runtime.disk().clone(), Arc::clone(&directories), program.clone());
+        let (lock, programs) = runtime.blocking(move || prepare(&disk, &making, own)).await?;
         let address = listener.address();
         let advertised = config.advertise.unwrap_or(address);
         let connector_identity = Identity { cluster, role: Role::Executor, name: config.node.0.clone() };
@@ -200,6 +201,7 @@ impl Executor {
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
+            programs,
             removals: Removals::default(),
             inbox_sender: owner_sender,
             events: events_sender,
@@ -217,14 +219,14 @@ impl Executor {
 }
 
 /// Takes the directory and clears away what an earlier run left.
-fn prepare<D: Disk>(disk: &D, directories: &Directories) -> Result<D::Lock, DiskError> {
+fn prepare<D: Disk>(disk: &D, directories: &Directories, own: PathBuf) -> Result<(D::Lock, Programs), DiskError> {
     disk.create_directory(&directories.0)?;
     let lock = disk.lock(&directories.0)?;
     disk.remove_directory(&directories.jobs())?;
     for directory in [directories.jobs(), directories.programs(), directories.all_logs()] {
         disk.create_directory(&directory)?;
     }
-    Ok(lock)
+    Ok((lock, Programs::load(disk, own, directories.programs())?))
 }
 
 struct Owner<R: Runtime> {
@@ -239,6 +241,7 @@ struct Owner<R: Runtime> {
     waiters: HashMap<WaiterId, Reply>,
     next_waiter: u64,
     processes: BTreeMap<JobId, BTreeMap<ProcessId, Process>>,
+    programs: Programs,
     removals: Removals,
     inbox_sender: mpsc::Sender<ToOwner>,
     events: mpsc::UnboundedSender<ExecutorEvent>,
@@ -409,11 +412,14 @@ impl<R: Runtime> Owner<R> {
             memory_bytes: self.config.worker_memory_bytes,
             log_len_bytes: self.config.log_len_bytes,
             logs_kept: self.config.logs_kept,
+            executable: self.executable(&launch.program),
         };
         let owner = self.inbox_sender.clone();
-        let removed = self.removals.end_of(&self.directories.job(job));
+        let removed = [&self.directories.job(job), &starting.executable.path].map(|path| self.removals.end_of(path));
         let task = self.runtime.spawn("job-process", async move {
-            removed.await;
+            for removed in removed {
+                removed.await;
+            }
             let ending = starting.run(launch, environment, logs, stopped).await;
             // The owner is gone only when this executor ends.
             let _ = owner.send(ended(ending)).await;
@@ -423,11 +429,20 @@ impl<R: Runtime> Owner<R> {
         processes.insert(process, Process { stop: Some(stop), task });
     }
 
+    /// The executable of a program that is used now. Others may go for it.
+    fn executable(&mut self, program: &Program) -> Executable {
+        let executable = self.programs.executable(program);
+        for path in self.programs.take_surplus(self.config.programs_kept, &self.table.stored_programs()) {
+            self.removals.begin(&self.runtime, path, Vec::new(), Disk::remove_file);
+        }
+        executable
+    }
+
     fn end_job(&mut self, job: JobId) {
         let processes = self.processes.remove(&job).unwrap_or_default();
         // This drops what stops them.
         let ending = processes.into_values().map(|process| process.task).collect();
-        self.removals.begin(&self.runtime, self.directories.job(job), ending);
+        self.removals.begin(&self.runtime, self.directories.job(job), ending, Disk::remove_directory);
     }
 }
 
@@ -440,6 +455,7 @@ struct Starting<R: Runtime> {
     memory_bytes: u64,
     log_len_bytes: u64,
     logs_kept: usize,
+    executable: Executable,
 }
 
 impl<R: Runtime> Starting<R> {
@@ -457,19 +473,16 @@ impl<R: Runtime> Starting<R> {
         if let Err(error) = made {
             return failed(format!("its directory cannot be made: {error}"));
         }
-        let programs = self.directories.programs();
-        let finding = programs::find(&self.client, &self.own_program, &programs, &launch.program);
-        let executable = tokio::select! {
-            found = finding => match found {
-                Ok(executable) => executable,
-                Err(reason) => return failed(reason),
+        tokio::select! {
+            ready = make_ready(&self.client, &launch.program, &self.executable) => if let Err(reason) = ready {
+                return failed(reason);
             },
             _ = &mut stopped => return Ending { error: Some("it was ended".to_owned()), retry: false },
-        };
-        let mut arguments = executable.leading;
+        }
+        let mut arguments = self.executable.leading;
         arguments.extend(launch.arguments);
         let spec = ProcessSpec {
-            program: executable.path,
+            program: self.executable.path,
             arguments,
             variables: environment.to_variables(),
             directory: self.directories.cwd(launch.job),
@@ -517,7 +530,7 @@ fn make_job<D: Disk>(
 mod tests {
     use situ_runtime::real::RealRuntime;
     use situ_wire::ids::NodeName;
-    use situ_wire::messages::scheduler::{ExecutorCommand, Program};
+    use situ_wire::messages::scheduler::ExecutorCommand;
 
     use super::*;
 
@@ -532,7 +545,7 @@ mod tests {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let config = ExecutorConfig::new(directory.to_owned(), NodeName("node-1".to_owned()), nowhere, nowhere);
         let directories = Arc::new(Directories(directory.to_owned()));
-        let lock = prepare(runtime.disk(), &directories).unwrap();
+        let (lock, programs) = prepare(runtime.disk(), &directories, program.clone()).unwrap();
         let cluster = ClusterId(1);
         let identity = Identity { cluster, role: Role::Executor, name: "node-1".to_owned() };
         let (inbox_sender, inbox) = mpsc::channel(QUEUE);
@@ -549,6 +562,7 @@ mod tests {
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
+            programs,
             removals: Removals::default(),
             inbox_sender,
             events,
@@ -562,14 +576,9 @@ mod tests {
         owner.act();
     }
 
-    fn start(attempt: u32) -> ExecutorCommand {
-        let job = JobLaunch {
-            job: JobId(1),
-            secret: JobSecret([7; 16]),
-            user: "ann".to_owned(),
-            program: Program::BuiltIn { name: "wordcount".to_owned() },
-            arguments: Vec::new(),
-        };
+    fn start(job: u64, program: Program, attempt: u32) -> ExecutorCommand {
+        let (secret, user) = (JobSecret([7; 16]), "ann".to_owned());
+        let job = JobLaunch { job: JobId(job), secret, user, program, arguments: Vec::new() };
         ExecutorCommand::StartDriver { job, attempt }
     }
 
@@ -592,6 +601,7 @@ mod tests {
         std::fs::write(directory.path().join("ended"), "").unwrap();
         let (mut owner, _inbox) = owner(directory.path(), script);
         let at = |name: &str| directory.path().join(name);
+        let start = |attempt| start(1, Program::BuiltIn { name: "wordcount".to_owned() }, attempt);
         command(&mut owner, start(0));
         lines(&at("begun"), 1).await;
         command(&mut owner, ExecutorCommand::EndDriver { job: JobId(1), attempt: 0 });
@@ -604,5 +614,32 @@ mod tests {
         command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
         owner.removals.ended().await;
         assert!(!at("jobs/job-1").exists());
+    }
+
+    #[tokio::test]
+    async fn a_fetched_program_that_no_job_uses_makes_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = directory.path().join("programs");
+        let at = |name: &str| programs.join(blake3::hash(name.as_bytes()).to_hex().as_str());
+        std::fs::create_dir(&programs).unwrap();
+        for name in ["a", "b"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        let start = |job, name: &str, attempt| {
+            let path = format!("/{name}").parse().unwrap();
+            let hash = *blake3::hash(name.as_bytes()).as_bytes();
+            start(job, Program::Stored { name: name.to_owned(), path, hash }, attempt)
+        };
+        let (mut owner, _inbox) = owner(directory.path(), "cat > /dev/null");
+        command(&mut owner, start(1, "a", 0));
+        command(&mut owner, start(2, "b", 0));
+        owner.config.programs_kept = 1;
+        command(&mut owner, start(2, "b", 1));
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(at("a").exists() && at("b").exists(), "both are in use");
+        command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
+        command(&mut owner, start(2, "b", 2));
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(!at("a").exists() && at("b").exists());
     }
 }

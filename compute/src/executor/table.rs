@@ -13,7 +13,9 @@ use std::time::Duration;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{JobId, TaskAttemptId};
 use situ_wire::messages::executor::JobSecret;
-use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorEvent, JobLaunch, TaskFailure, TaskOutcome, TaskSpec};
+use situ_wire::messages::scheduler::{
+    ExecutorCommand, ExecutorEvent, JobLaunch, Program, TaskFailure, TaskOutcome, TaskSpec,
+};
 use situ_wire::time::TimeMs;
 
 use crate::program::task::cut;
@@ -123,6 +125,15 @@ impl JobTable {
     pub(super) fn poll_timeout(&self) -> Option<TimeMs> {
         let times = |job: &Job| job.waiting.values().chain(job.cancelled.values()).chain(&job.ready_by).min().copied();
         self.jobs.values().filter_map(times).min()
+    }
+
+    /// The hashes of the stored programs that jobs use.
+    pub(super) fn stored_programs(&self) -> BTreeSet<[u8; 32]> {
+        let hash = |job: &Job| match job.launch.program {
+            Program::Stored { hash, .. } => Some(hash),
+            Program::BuiltIn { .. } => None,
+        };
+        self.jobs.values().filter_map(hash).collect()
     }
 
     /// Carries out a command of the scheduler. Each comes once.
@@ -362,7 +373,7 @@ fn job_of<'a>(jobs: &'a mut BTreeMap<JobId, Job>, launch: &JobLaunch) -> &'a mut
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{ActionId, PartitionId, StageId};
-    use situ_wire::messages::scheduler::{Locality, Program, StageOutput};
+    use situ_wire::messages::scheduler::{Locality, StageOutput};
 
     use super::*;
 
