@@ -16,13 +16,13 @@ use super::{JobRecord, RecordId};
 pub const CLEAN_UP: &str = "clean-up";
 
 /// For how long after a job's end a process of it may still make something: what was taken away before is looked at again.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Its executor hears of the end with its next poll, or is silent until it counts as dead (10 s, `dead_ms`), and then gives
+/// the shim of each process 15 s to end all that it holds.
+const SETTLE: Duration = Duration::from_secs(30);
 /// How long one run of the program may take.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// The first and the longest wait after one that failed.
+/// The first and the longest wait after one that failed. It is never given up: what nobody may delete is no failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
-/// After so many that failed it is given up: whoever submitted the job may have no right any more to what it wrote.
-const ATTEMPTS: u32 = 64;
 /// How many runs an executor has at once: when many jobs end together, or the scheduler starts anew, the others wait.
 const RUNS: usize = 2;
 /// The attempts at a driver are numbered below it, so that neither is taken for the other.
@@ -238,7 +238,7 @@ impl Scheduler {
         } else {
             run.outputs.iter().for_each(|output| drop(cleaning.outputs.take(output)));
         }
-        if cleaning.outputs.is_empty() || cleaning.failed >= ATTEMPTS {
+        if cleaning.outputs.is_empty() {
             self.cleaning.remove(&job);
             self.append(JobRecord::Cleaned { job });
         }

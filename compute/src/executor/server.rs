@@ -25,6 +25,7 @@ use super::programs::{Executable, Programs, make_ready};
 use super::removals::Removals;
 use super::table::{Action, JobTable, ProcessId, WaiterId, WorkerLife};
 use super::{ExecutorConfig, StartError};
+use crate::core::CLEAN_UP;
 use crate::program::environment::{Environment, ProcessRole};
 
 /// How many calls and commands may wait for the owner.
@@ -358,10 +359,13 @@ impl<R: Runtime> Owner<R> {
             self.directories.log(job, LogName::DriverOut(attempt)),
             self.directories.log(job, LogName::DriverErr(attempt)),
         ];
-        self.start(launch, ProcessId::Driver(attempt), role, logs, move |ending| ToOwner::DriverEnded {
-            job,
-            attempt,
-            ending,
+        let clean_up = matches!(&launch.program, Program::BuiltIn { name } if name == CLEAN_UP);
+        self.start(launch, ProcessId::Driver(attempt), role, logs, move |ending| {
+            // Nobody waits for it who would hear of it.
+            if let Some(error) = ending.error.as_ref().filter(|_| clean_up) {
+                tracing::warn!(%job, error, "what the job wrote aside is not taken away; it is tried again");
+            }
+            ToOwner::DriverEnded { job, attempt, ending }
         });
     }
 

@@ -9,15 +9,16 @@ use situ_runtime::rpc::RpcError;
 use situ_runtime::security::Credentials;
 use situ_wire::ids::JobId;
 use situ_wire::messages::executor::{Request, Response};
-use situ_wire::path::DfsPath;
 
 use super::calls::wrong_answer;
+use super::cleaning::take_away;
 use super::cluster::{Cluster, ClusterFiles};
 use super::driver::{self, DriverBackend};
 use super::environment::{Environment, ProcessRole};
 use super::error::ProgramResult;
 use super::task::panic_message;
 use super::worker::{Worker, WorkerBackend};
+use super::world::Files;
 use crate::dataset::{Context, Graph};
 
 /// The exit code of a process that was not started as it should be.
@@ -48,13 +49,18 @@ pub fn run_with(arguments: &[String], program: impl FnOnce(&Context, &[String]) 
 }
 
 /// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
+/// What may not be deleted is told, and is no failure: the scheduler would have it tried for ever.
 pub(crate) fn clean_up(outputs: &[String]) -> ExitCode {
     on_cluster(|cluster| {
         let files = ClusterFiles(Arc::clone(cluster));
         let job = cluster.environment.job.to_string();
-        let clean = |output: &String| crate::dataset::clean_up(&files, &DfsPath::parse(output)?, &job);
-        match outputs.iter().try_for_each(clean) {
-            Ok(()) => ExitCode::SUCCESS,
+        match take_away(|path, recursive| files.delete(path, recursive), outputs, &job) {
+            Ok(refused) => {
+                for message in refused {
+                    fail(&format!("it stays, because who submitted the job may not delete it: {message}"));
+                }
+                ExitCode::SUCCESS
+            }
             Err(error) => fail(&error.to_string()),
         }
     })

@@ -334,7 +334,7 @@ fn what_a_killed_job_wrote_aside_is_taken_away_and_looked_for_once_more() {
     assert_eq!(cleaned(&mut world, 2, 0, Some("late")), [""; 0]);
     world.poll(1, Vec::new());
     // A process of it may have made something in its last moment.
-    assert_eq!(world.live(&[1, 2, 3, 4], 9_900), [""; 0]);
+    assert_eq!(world.live(&[1, 2, 3, 4], 29_900), [""; 0]);
     assert_eq!(world.live(&[1, 2, 3, 4], 100), ["n1 <- clean up /out of job-1 as ada"]);
     let shown = cleaned(&mut world, 1, 1, None);
     assert_eq!(shown, ["append 6: job-1 is cleaned up", "n1 <- end job-1"]);
@@ -371,7 +371,7 @@ fn a_clean_up_is_tried_again_after_failures_elsewhere_and_by_the_next_scheduler(
     // Its executor dies.
     world.event(Event::Disconnected { executor: ExecutorId(1) });
     assert_eq!(world.live(&[2, 3, 4], 1_000), ["n2 <- clean up /out of job-1 as ada"]);
-    world.live(&[2, 3, 4], 10_000);
+    world.live(&[2, 3, 4], 30_000);
     // So does the scheduler; what it had appended is enough, and so is what it would have written in its place.
     let snapshot = world.scheduler.snapshot();
     for records in [world.records.clone(), snapshot.clone(), [world.records.clone(), snapshot].concat()] {
@@ -387,6 +387,27 @@ fn a_clean_up_is_tried_again_after_failures_elsewhere_and_by_the_next_scheduler(
     world.join(3, 1);
     world.poll(3, Vec::new());
     assert_eq!(world.live(&[3], 30_000), [""; 0]);
+}
+
+#[test]
+fn a_clean_up_that_fails_is_never_given_up() {
+    let mut world = writing();
+    world.user(kill(JOB));
+    let mut waited = Vec::new();
+    for run in 0..80 {
+        let began = world.now;
+        let mut shown = world.poll(1, Vec::new());
+        while !shown.contains(&"n1 <- clean up /out of job-1 as ada".to_owned()) {
+            shown = world.pass(2_500);
+            shown.extend(world.poll(1, Vec::new()));
+        }
+        waited.push(world.now.since(began).as_secs());
+        world.poll(1, Vec::new());
+        cleaned(&mut world, 1, run, Some("the namenode is away"));
+    }
+    assert_eq!(waited[..9], [0, 5, 10, 20, 40, 80, 160, 320, 600]);
+    assert!(waited[9..].iter().all(|waited| *waited == 600), "{waited:?}");
+    assert!(!world.records.iter().any(|record| matches!(record, JobRecord::Cleaned { .. })));
 }
 
 #[test]
