@@ -5,7 +5,7 @@
 //! digest of that state; the writer marks the image *in progress* first, and *complete* only when the edit log is on the
 //! disk up to that transaction, so that no image knows more than the log. An image that
 //! failed, or that another run left behind, is not mended but made anew in a directory with a new number; what it
-//! replaces stays until both images are good.
+//! replaces stays until both images are good. Until then the good one is not touched, for it may be the only way back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -141,6 +141,23 @@ impl Images {
         }
     }
 
+    /// Which image the next checkpoint writes: one that is missing, anew; of two good ones that which lacks most or, with
+    /// `least`, that which lacks least, in place.
+    fn choose(&self, least: bool) -> (ImageSlot, Option<Good>) {
+        let chosen = match self.slots {
+            [None, _] => (ImageSlot::A, None),
+            [_, None] => (ImageSlot::B, None),
+            [Some(a), Some(b)] if (a.tx <= b.tx) != least => (ImageSlot::A, Some(a)),
+            [_, good] => (ImageSlot::B, good),
+        };
+        // An image in progress is none, and the log reaches back only to one that was good.
+        assert!(
+            chosen.1.is_none() || self.slots.iter().all(Option::is_some),
+            "the only good image is never written to"
+        );
+        chosen
+    }
+
     /// Begins a checkpoint of the image that lacks most; at a shutdown, of the one that lacks least.
     pub(super) fn begin<R: Runtime>(
         &mut self,
@@ -151,9 +168,8 @@ impl Images {
         least: bool,
     ) {
         assert!(self.running.is_none(), "one checkpoint at a time");
-        let [a, b] = self.slots.map(|good| good.map_or(TxId(0), |good| good.tx));
-        let slot = if (a <= b) != least { ImageSlot::A } else { ImageSlot::B };
-        let (number, fresh) = match self.slots[index(slot)] {
+        let (slot, good) = self.choose(least);
+        let (number, fresh) = match good {
             Some(good) => (good.number, false),
             None => {
                 self.next_number += 1;

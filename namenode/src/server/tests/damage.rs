@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use situ_runtime::Runtime;
 use situ_runtime::disk::faulty::{Fault, Faults, Operation, Rule};
 use situ_runtime::disk::{Disk, File, OpenMode};
-use situ_runtime::journal::JournalError;
+use situ_runtime::journal::{Journal, JournalError};
 use situ_runtime::sim::{SimRuntime, SimWorld};
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
@@ -18,6 +18,7 @@ use crate::error::{NamenodeError, StartError};
 use crate::server::directory::{format, images_path, journal_path};
 use crate::server::image::Image;
 use crate::server::images::{image_numbers, image_path};
+use crate::server::recovery::journal_options;
 
 /// A namespace of some directories, made in two runs, and how it was reported last. The namenode is not running.
 async fn made(world: &SimWorld, config: &NamenodeConfig) -> (SimRuntime, ClusterReport) {
@@ -96,14 +97,17 @@ fn a_flipped_bit_in_the_newest_image_leads_to_the_other_one() {
 #[test]
 fn without_any_good_image_a_whole_log_is_enough() {
     SimWorld::run(2, async |world| {
-        let (runtime, before) = made(&world, &without_images()).await;
+        let (_, namenode) = start(&world, &without_images()).await.unwrap();
+        let mut client = Client::new(&world);
+        client.mkdir(namenode.address(), "/d").await.unwrap();
+        let before = client.report(namenode.address()).await;
+        namenode.shutdown().await.unwrap();
+        let runtime = world.host("nn", &[Role::Namenode]);
         let good = images(&runtime, &world);
-        assert!(!good.is_empty());
-        for image in good {
-            flip_in_image(&runtime, &image);
-        }
+        assert_eq!(good.len(), 1, "{good:?}");
+        flip_in_image(&runtime, &good[0]);
         let namenode = start_on(&runtime, &world, &without_images()).await.unwrap();
-        let after = Client::new(&world).report(namenode.address()).await;
+        let after = client.report(namenode.address()).await;
         assert_eq!((after.tx, after.digest), (before.tx, before.digest));
     });
 }
@@ -236,5 +240,68 @@ fn an_image_that_cannot_be_written_costs_nothing_but_the_image() {
         let namenode = start_on(&runtime, &world, &config()).await.unwrap();
         let after = client.report(namenode.address()).await;
         assert_eq!((after.tx, after.digest), (before.tx, before.digest));
+    });
+}
+
+/// Lets the disk of the images die in the middle of the next one, when that says that it is in progress.
+fn die_in_the_next_image(faults: &Faults) {
+    // The store's file and the mark come first, and two chunks of the records at least.
+    faults.add(Rule { on: Operation::Write, under: images_path(Path::new(DIRECTORY)), skip: 3, fault: Fault::Die });
+}
+
+#[test]
+fn a_clean_end_never_writes_to_the_only_good_image() {
+    SimWorld::run(8, async |world| {
+        let faults = Faults::new(8);
+        let runtime = FaultyRuntime::new(world.host("nn", &[Role::Namenode]), faults.clone());
+        format(runtime.disk(), Path::new(DIRECTORY), world.cluster()).unwrap();
+        let mut client = Client::new(&world);
+
+        // Two good images, and a log that was cut; then killed in a checkpoint, which takes one of them.
+        let namenode = start_on(&runtime, &world, &config()).await.unwrap();
+        let mut number = 0;
+        while namenode.metrics().image_failures.get() == 0 {
+            client.mkdir(namenode.address(), &format!("/d{number}")).await.unwrap();
+            number += 1;
+            if number == 300 {
+                assert!(namenode.metrics().checkpoints.get() >= 2);
+                die_in_the_next_image(&faults);
+            }
+        }
+        drop(namenode);
+        let runtime = FaultyRuntime::new(world.host("nn", &[Role::Namenode]), faults.clone());
+        faults.heal();
+
+        // Killed in the last image of a clean end.
+        let namenode = start_on(&runtime, &world, &without_images()).await.unwrap();
+        for number in 0..50 {
+            client.mkdir(namenode.address(), &format!("/late{number}")).await.unwrap();
+        }
+        let before = client.report(namenode.address()).await;
+        die_in_the_next_image(&faults);
+        namenode.shutdown().await.unwrap();
+        assert_eq!(namenode.metrics().image_failures.get(), 1, "the last image was cut short");
+        drop(namenode);
+        let runtime = FaultyRuntime::new(world.host("nn", &[Role::Namenode]), faults.clone());
+        faults.heal();
+
+        let namenode = start_on(&runtime, &world, &without_images()).await.unwrap();
+        let after = client.report(namenode.address()).await;
+        assert_eq!((after.tx, after.digest), (before.tx, before.digest));
+    });
+}
+
+#[test]
+fn clean_ends_alone_give_two_good_images_and_a_log_that_is_cut() {
+    SimWorld::run(9, async |world| {
+        let (runtime, _) = made(&world, &without_images()).await;
+        assert_eq!(images(&runtime, &world).len(), 2);
+        let (_, opened) = Journal::open(
+            runtime.disk().clone(),
+            &journal_path(Path::new(DIRECTORY)),
+            journal_options(world.cluster(), 4096),
+        )
+        .unwrap();
+        assert!(opened.first > 1, "{opened:?}");
     });
 }
