@@ -199,6 +199,10 @@ pub(crate) enum ImageError {
     Cluster { found: ClusterId },
     #[error("it was being brought forward when the namenode ended")]
     InProgress,
+    #[error("the disk has {free_bytes} bytes free, but {needed_bytes} are needed: free some space")]
+    NoRoom { free_bytes: u64, needed_bytes: u64 },
+    #[error("the edit log failed, or the namenode ended, before it was finished")]
+    Abandoned,
     #[error("a record is damaged: {reason}")]
     Record { reason: String },
     #[error("its records have the digest {found}, but it was written with {expected}")]

@@ -1,32 +1,30 @@
-//! Checkpoints: which images there are, when the next is due, and the task that brings one forward.
+//! Checkpoints: which images there are, and when one is brought forward.
 //!
 //! Two images are brought forward in turn, each to the state in which the namespace was when it was begun. The owner hands
-//! the writer what the image lacks, a chunk at a time and between calls, and with the last chunk the transaction and
+//! the writer what the image lacks, a chunk whenever it asks and between calls, and with the last chunk the transaction and
 //! digest of that state; the writer marks the image *in progress* first, and *complete* only when the edit log is on the
 //! disk up to that transaction, so that no image knows more than the log. An image that
 //! failed, or that another run left behind, is not mended but made anew in a directory with a new number; what it
-//! replaces stays until both images are good. Until then the good one is not touched, for it may be the only way back.
+//! replaces stays until both images are good, unless it was never finished. Until then the good one is not touched, for it
+//! may be the only way back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use situ_runtime::disk::{Disk, DiskError};
-use situ_runtime::store::Store;
 use situ_runtime::{AbortOnDrop, Runtime};
 use situ_wire::ids::{ClusterId, TxId};
 use situ_wire::time::TimeMs;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::image::{Header, encode_changes};
+use super::image_writer::{Chunk, ImageWriter, Outcome, remove};
 use super::log::Progress;
-use crate::core::{ImageKey, ImageRecord, ImageSlot, NamespaceDigest, Namesystem};
+use crate::core::{ImageSlot, NamespaceDigest, Namesystem};
 use crate::error::ImageError;
 use crate::metrics::Metrics;
 
 /// How many records are read, and written, in one step: calls wait for the reading of so many. Tests have small images.
 const CHUNK_RECORDS: usize = if cfg!(test) { 16 } else { 2048 };
-/// After how many records what was written is synced, so that what waits to reach the disk stays bounded.
-const SYNC_RECORDS: usize = 1 << 16;
 /// Between two checkpoints passes so many times the time that the first of them took, so that a namenode under load does
 /// not spend it all on images.
 const PAUSE_FACTOR: u64 = 2;
@@ -39,16 +37,6 @@ pub(super) struct Good {
     /// Up to where it goes.
     pub(super) tx: TxId,
 }
-
-/// A part of what an image lacks.
-pub(super) struct Chunk {
-    changes: Vec<(ImageKey, Option<ImageRecord>)>,
-    /// With the last part: which state the image then holds.
-    end: Option<(TxId, NamespaceDigest)>,
-}
-
-/// What became of a checkpoint: up to where the image goes, or none if the log failed first.
-type Outcome = Result<Option<TxId>, ImageError>;
 
 /// What the owner is to do about images.
 pub(super) enum ImageEvent {
@@ -80,10 +68,10 @@ pub(super) struct Images {
 struct Running {
     slot: ImageSlot,
     number: u64,
-    /// The state that the image will hold.
-    target: (TxId, NamespaceDigest),
-    /// Until the last chunk is handed over.
-    chunks: Option<mpsc::Sender<Chunk>>,
+    /// The state that the image will hold; none until its writer has asked for the first chunk.
+    target: Option<(TxId, NamespaceDigest)>,
+    asks: mpsc::Receiver<()>,
+    chunks: mpsc::Sender<Chunk>,
     outcome: oneshot::Receiver<Outcome>,
     _task: AbortOnDrop<()>,
 }
@@ -96,6 +84,8 @@ pub(super) struct Found {
     pub(super) loaded: Option<Good>,
     /// Every other directory there.
     pub(super) others: Vec<u64>,
+    /// Those of them that hold an image which was never finished.
+    pub(super) unfinished: Vec<PathBuf>,
 }
 
 impl Images {
@@ -158,65 +148,65 @@ impl Images {
         chosen
     }
 
-    /// Begins a checkpoint of the image that lacks most; at a shutdown, of the one that lacks least.
+    /// Begins a checkpoint, while the namespace stands at `last`: of the image that lacks most; at a shutdown, of the one
+    /// that lacks least.
     pub(super) fn begin<R: Runtime>(
         &mut self,
         runtime: &R,
-        namesystem: &mut Namesystem,
         log: watch::Receiver<Progress>,
+        last: TxId,
         now: TimeMs,
         least: bool,
     ) {
         assert!(self.running.is_none(), "one checkpoint at a time");
         let (slot, good) = self.choose(least);
-        let (number, fresh) = match good {
-            Some(good) => (good.number, false),
-            None => {
-                self.next_number += 1;
-                (self.next_number - 1, true)
-            }
-        };
-        let target = namesystem.begin_changes(slot);
-        (self.begun, self.begun_tx) = (now, target.0);
-        tracing::info!(image = number, anew = fresh, to = %target.0, "bringing an image forward");
-        let (chunks, queue) = mpsc::channel(1);
+        let number = good.map_or(self.next_number, |good| good.number);
+        self.next_number = self.next_number.max(number + 1);
+        (self.begun, self.begun_tx) = (now, last);
+        let other = self.slots[1 - index(slot)];
+        let (asks_in, asks) = mpsc::channel(1);
+        let (chunks, chunks_out) = mpsc::channel(1);
         let (report, outcome) = oneshot::channel();
-        let path = image_path(&self.directory, number);
-        let (runtime_, cluster, metrics) = (runtime.clone(), self.cluster, Arc::clone(&self.metrics));
+        let writer = ImageWriter {
+            runtime: runtime.clone(),
+            path: image_path(&self.directory, number),
+            cluster: self.cluster,
+            anew: good.is_none(),
+            other: other.map(|other| image_path(&self.directory, other.number)),
+            asks: asks_in,
+            chunks: chunks_out,
+            log,
+            metrics: Arc::clone(&self.metrics),
+        };
         let task = runtime.spawn("image", async move {
             // Nobody listens any more when the namenode is gone.
-            let _ = report.send(write(&runtime_, path, cluster, queue, log, &metrics).await);
+            let _ = report.send(writer.run().await);
         });
-        // While it is under way it is no image to start from.
-        self.slots[index(slot)] = None;
-        self.running =
-            Some(Running { slot, number, target, chunks: Some(chunks), outcome, _task: task.abort_on_drop() });
+        self.running = Some(Running { slot, number, target: None, asks, chunks, outcome, _task: task.abort_on_drop() });
     }
 
     /// Waits for something to do. Safe to drop and call again.
     pub(super) async fn event(&mut self) -> ImageEvent {
         let Some(running) = &mut self.running else { return std::future::pending().await };
-        let lost = |_| Err(ImageError::Record { reason: "its writer ended unexpectedly".to_owned() });
-        let Some(chunks) = &running.chunks else {
-            return ImageEvent::Ended((&mut running.outcome).await.unwrap_or_else(lost));
-        };
+        let lost = |_| Outcome::Failed(ImageError::Record { reason: "its writer ended unexpectedly".to_owned() });
         tokio::select! {
             biased;
             outcome = &mut running.outcome => ImageEvent::Ended(outcome.unwrap_or_else(lost)),
-            Ok(_) = chunks.reserve() => ImageEvent::Feed,
+            Some(()) = running.asks.recv() => ImageEvent::Feed,
         }
     }
 
-    /// Hands the writer more of what it lacks.
+    /// Hands the writer more of what it lacks. What it will hold is settled with the first chunk.
     pub(super) fn feed(&mut self, namesystem: &mut Namesystem) {
-        let Some(Running { target, chunks, .. }) = &mut self.running else { return };
+        let Some(Running { slot, number, target, chunks, .. }) = &mut self.running else { return };
+        let target = *target.get_or_insert_with(|| {
+            let target = namesystem.begin_changes(*slot);
+            tracing::info!(image = number, to = %target.0, "bringing an image forward");
+            target
+        });
         let (changes, more) = namesystem.next_changes(CHUNK_RECORDS);
-        let chunk = Chunk { changes, end: (!more).then_some(*target) };
         // There is room, and if the writer is gone then its outcome says why.
-        let _ = chunks.as_ref().map(|writer| writer.try_send(chunk));
-        if !more {
-            *chunks = None;
-        }
+        let _ = chunks.try_send(Chunk { changes, end: (!more).then_some(target) });
     }
 
     /// Takes note of what became of the checkpoint. Returns what the log needs no more.
@@ -227,23 +217,26 @@ impl Images {
         outcome: Outcome,
         now: TimeMs,
     ) -> Option<TxId> {
-        let running = self.running.take()?;
+        let Running { slot, number, target, .. } = self.running.take()?;
         self.not_before = TimeMs(now.0.saturating_add(now.0.saturating_sub(self.begun.0).saturating_mul(PAUSE_FACTOR)));
         match outcome {
-            Ok(Some(tx)) => {
-                self.slots[index(running.slot)] = Some(Good { number: running.number, tx });
+            Outcome::Good(tx) => {
+                self.slots[index(slot)] = Some(Good { number, tx });
                 self.metrics.checkpoints.add(1);
-                tracing::info!(image = running.number, %tx, "brought an image forward");
+                tracing::info!(image = number, %tx, "brought an image forward");
             }
-            Ok(None) => {
-                self.spare.push(running.number);
-                namesystem.reset_image(running.slot);
+            Outcome::PutOff(error) => {
+                assert!(target.is_none(), "an image that is put off has not been begun");
+                let images = self.directory.display();
+                tracing::warn!(%images, %error, "a checkpoint is put off to when the next is due; the edit log grows meanwhile");
+                return None;
             }
-            Err(error) => {
-                tracing::warn!(image = running.number, %error, "an image failed; it will be made anew");
+            Outcome::Failed(error) => {
+                tracing::warn!(image = number, %error, "an image failed; it will be made anew");
                 self.metrics.image_failures.add(1);
-                self.spare.push(running.number);
-                namesystem.reset_image(running.slot);
+                self.slots[index(slot)] = None;
+                self.spare.push(number);
+                namesystem.reset_image(slot);
             }
         }
         let [Some(a), Some(b)] = self.slots else { return None };
@@ -255,14 +248,6 @@ impl Images {
             });
         }
         Some(a.tx.min(b.tx).next())
-    }
-}
-
-fn remove<D: Disk>(disk: &D, paths: &[PathBuf]) {
-    for path in paths {
-        if let Err(error) = disk.remove_directory(path) {
-            tracing::warn!(%error, "an image that is not needed any more could not be removed; delete it by hand");
-        }
     }
 }
 
@@ -282,71 +267,4 @@ fn index(slot: ImageSlot) -> usize {
         ImageSlot::A => 0,
         ImageSlot::B => 1,
     }
-}
-
-/// Brings the image at `path` forward by all chunks.
-async fn write<R: Runtime>(
-    runtime: &R,
-    path: PathBuf,
-    cluster: ClusterId,
-    mut chunks: mpsc::Receiver<Chunk>,
-    mut log: watch::Receiver<Progress>,
-    metrics: &Metrics,
-) -> Outcome {
-    let opener = runtime.clone();
-    let mut store = runtime
-        .blocking(move || -> Result<_, ImageError> {
-            let store = opener.open_store(&path)?;
-            store.write(vec![Header::in_progress(cluster).entry()])?;
-            store.sync()?;
-            // The log will be cut because this image is there: so must be its name.
-            opener.disk().sync_directory(path.parent().unwrap_or(&path))?;
-            Ok(store)
-        })
-        .await?;
-    let mut outcome = Ok(None);
-    let mut unsynced = 0;
-    while let (Ok(None), Some(chunk)) = (&outcome, chunks.recv().await) {
-        metrics.image_records.add(chunk.changes.len() as u64);
-        let end = chunk.end.map(|(tx, _)| tx);
-        if let Some(tx) = end
-            && !reached(&mut log, tx).await
-        {
-            break;
-        }
-        unsynced += chunk.changes.len();
-        let sync = unsynced >= SYNC_RECORDS || end.is_some();
-        if sync {
-            unsynced = 0;
-        }
-        let written = runtime
-            .blocking(move || {
-                let written = write_chunk(&*store, cluster, &chunk, sync);
-                (store, written)
-            })
-            .await;
-        store = written.0;
-        outcome = written.1.map(|()| end);
-    }
-    // Closing may write; and whoever hears of the end may open or remove it.
-    runtime.blocking(move || drop(store)).await;
-    outcome
-}
-
-/// Waits until the log is on the disk up to `tx`; false if it never will be.
-async fn reached(log: &mut watch::Receiver<Progress>, tx: TxId) -> bool {
-    let at_end = |progress: &Progress| match progress {
-        Progress::Synced(synced) => *synced >= tx,
-        Progress::Failed(_) => true,
-    };
-    matches!(log.wait_for(at_end).await.as_deref(), Ok(Progress::Synced(_)))
-}
-
-fn write_chunk(store: &dyn Store, cluster: ClusterId, chunk: &Chunk, sync: bool) -> Result<(), ImageError> {
-    let mut batch = encode_changes(&chunk.changes)?;
-    if let Some((tx, digest)) = chunk.end {
-        batch.push(Header { complete: true, cluster, tx, digest }.entry());
-    }
-    store.write(batch)?;
-    if sync { Ok(store.sync()?) } else { Ok(()) }
 }

@@ -15,11 +15,13 @@
 //! | `owner` | select, act, do the effects |
 //! | `replies` | answers that wait for the disk |
 //! | `log` | the writer of the edit log: group commit |
-//! | `images` | when checkpoints happen, and their writer |
+//! | `images` | which images there are, and when checkpoints happen |
+//! | `image_writer` | the task that brings one image forward |
 //! | `image` | the format of an image |
 
 mod directory;
 mod image;
+mod image_writer;
 mod images;
 mod log;
 mod namenode;

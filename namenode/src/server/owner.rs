@@ -187,6 +187,6 @@ impl<R: Runtime> Owner<R> {
     }
 
     fn begin_image(&mut self, now: TimeMs, least: bool) {
-        self.images.begin(&self.runtime, &mut self.namesystem, self.log.watch(), now, least);
+        self.images.begin(&self.runtime, self.log.watch(), self.namesystem.last_tx(), now, least);
     }
 }

@@ -10,6 +10,7 @@ use situ_wire::ids::{ClusterId, TxId};
 
 use super::directory::{images_path, journal_path, make};
 use super::image::Image;
+use super::image_writer::remove;
 use super::images::{Found, Good, image_numbers, image_path};
 use crate::config::NamenodeConfig;
 use crate::core::{CoreConfig, Edit, ImageSlot, Namesystem};
@@ -59,6 +60,8 @@ pub(super) fn recover<R: Runtime>(
     let extent = Extent { first: TxId(opened.first), last: TxId(opened.last) };
     let (mut namesystem, images) = restore(runtime, directory, core, extent)?;
     replay(&journal, &path, &mut namesystem)?;
+    // They can never be used and take room, but as long as nothing else was good they were all that there is.
+    remove(disk, &images.unfinished);
     assert_eq!(namesystem.last_tx(), extent.last, "every edit of the log is applied");
     tracing::info!(last = %namesystem.last_tx(), digest = %namesystem.digest(), "the namespace is back");
     Ok(Recovered { namesystem, journal, images })
@@ -73,11 +76,14 @@ fn restore<R: Runtime>(
 ) -> Result<(Namesystem, Found), StartError> {
     let images = images_path(directory);
     make(runtime.disk(), &images)?;
-    let mut refused = Vec::new();
+    let (mut refused, mut unfinished) = (Vec::new(), Vec::new());
     let mut refuse = |number: u64, error: &ImageError| {
         let path = image_path(&images, number);
         tracing::warn!(image = %path.display(), %error, "refused an image");
         refused.push(format!("{number}: {error}"));
+        if matches!(error, ImageError::NoHeader | ImageError::InProgress) {
+            unfinished.push(path);
+        }
     };
     let numbers = image_numbers(runtime.disk(), &images)?;
     let mut candidates = Vec::new();
@@ -109,7 +115,10 @@ fn restore<R: Runtime>(
                 namesystem.reset_image(ImageSlot::B);
                 let others = numbers.iter().copied().filter(|other| *other != number).collect();
                 tracing::info!(image = number, %tx, "restored an image");
-                return Ok((namesystem, Found { directory: images, loaded: Some(Good { number, tx }), others }));
+                return Ok((
+                    namesystem,
+                    Found { directory: images, loaded: Some(Good { number, tx }), others, unfinished },
+                ));
             }
             Err(error) => refuse(number, &error),
         }
@@ -120,7 +129,7 @@ fn restore<R: Runtime>(
     let mut namesystem = Namesystem::new(config.clone());
     namesystem.reset_image(ImageSlot::A);
     namesystem.reset_image(ImageSlot::B);
-    Ok((namesystem, Found { directory: images, loaded: None, others: numbers }))
+    Ok((namesystem, Found { directory: images, loaded: None, others: numbers, unfinished }))
 }
 
 /// Applies what the log has beyond the namespace.

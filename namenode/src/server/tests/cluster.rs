@@ -17,6 +17,8 @@ use situ_wire::path::DfsPath;
 
 use crate::config::NamenodeConfig;
 use crate::error::StartError;
+use crate::server::directory::images_path;
+use crate::server::images::{image_numbers, image_path};
 use crate::server::{Namenode, NamenodeHandle, format, formatted_cluster};
 
 pub(super) const DIRECTORY: &str = "/data/nn";
@@ -139,4 +141,11 @@ impl Client {
 
 pub(super) fn parse(path: &str) -> DfsPath {
     DfsPath::parse(path).expect("the tests' paths are good")
+}
+
+/// Where images are, good or not.
+pub(super) fn image_directories<R: Runtime>(runtime: &R) -> Vec<PathBuf> {
+    let directory = images_path(Path::new(DIRECTORY));
+    let numbers = image_numbers(runtime.disk(), &directory).unwrap();
+    numbers.into_iter().map(|number| image_path(&directory, number)).collect()
 }

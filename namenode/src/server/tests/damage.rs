@@ -11,13 +11,12 @@ use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
 use situ_wire::messages::namenode::{ClusterReport, Request};
 
-use super::cluster::{Client, DIRECTORY, config, parse, start, start_on, without_images};
+use super::cluster::{Client, DIRECTORY, config, image_directories, parse, start, start_on, without_images};
 use super::faulty::FaultyRuntime;
 use crate::config::NamenodeConfig;
 use crate::error::{NamenodeError, StartError};
 use crate::server::directory::{format, images_path, journal_path};
 use crate::server::image::Image;
-use crate::server::images::{image_numbers, image_path};
 use crate::server::recovery::journal_options;
 
 /// A namespace of some directories, made in two runs, and how it was reported last. The namenode is not running.
@@ -38,11 +37,8 @@ async fn made(world: &SimWorld, config: &NamenodeConfig) -> (SimRuntime, Cluster
 
 /// The good images, newest first.
 fn images(runtime: &SimRuntime, world: &SimWorld) -> Vec<PathBuf> {
-    let directory = images_path(Path::new(DIRECTORY));
-    let mut images: Vec<_> = image_numbers(runtime.disk(), &directory)
-        .unwrap()
+    let mut images: Vec<_> = image_directories(runtime)
         .into_iter()
-        .map(|number| image_path(&directory, number))
         .filter_map(|path| Some((Image::open(runtime, &path, world.cluster()).ok()?.header.tx, path)))
         .collect();
     images.sort();
@@ -303,5 +299,33 @@ fn clean_ends_alone_give_two_good_images_and_a_log_that_is_cut() {
         )
         .unwrap();
         assert!(opened.first > 1, "{opened:?}");
+    });
+}
+
+#[test]
+fn a_start_removes_what_was_never_finished_and_keeps_what_is_damaged() {
+    SimWorld::run(11, async |world| {
+        let (host, _) = made(&world, &config()).await;
+        let good = images(&host, &world);
+        assert_eq!(good.len(), 2, "{good:?}");
+        let faults = Faults::new(11);
+        let runtime = FaultyRuntime::new(host, faults.clone());
+        let namenode = start_on(&runtime, &world, &without_images()).await.unwrap();
+        // Not the one that made the others: its operations would be theirs again.
+        let mut client = Client::with(Client::new(&world).connector, 2);
+        client.mkdir(namenode.address(), "/d").await.unwrap();
+        let before = client.report(namenode.address()).await;
+        die_in_the_next_image(&faults);
+        namenode.shutdown().await.unwrap();
+        drop(namenode);
+
+        let runtime = world.host("nn", &[Role::Namenode]);
+        assert_eq!(image_directories(&runtime).len(), 3, "one is in progress");
+        flip_in_image(&runtime, &good[0]);
+        let namenode = start_on(&runtime, &world, &without_images()).await.unwrap();
+        let after = client.report(namenode.address()).await;
+        assert_eq!((after.tx, after.digest), (before.tx, before.digest));
+        let left = image_directories(&runtime);
+        assert!(left.len() == 2 && good.iter().all(|image| left.contains(image)), "{left:?}");
     });
 }

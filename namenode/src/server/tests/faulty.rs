@@ -19,8 +19,13 @@ pub(super) struct FaultyRuntime {
 
 impl FaultyRuntime {
     pub(super) fn new(host: SimRuntime, faults: Faults) -> Self {
-        let disk = FaultyDisk::new(host.disk().clone(), faults);
-        Self { host, disk }
+        let disk = host.disk().clone();
+        Self::with_disk(host, disk, faults)
+    }
+
+    /// A host whose disk is not the world's: it may be small.
+    pub(super) fn with_disk(host: SimRuntime, disk: MemoryDisk, faults: Faults) -> Self {
+        Self { host, disk: FaultyDisk::new(disk, faults) }
     }
 }
 

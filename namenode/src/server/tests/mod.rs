@@ -5,3 +5,4 @@ mod crashes;
 mod damage;
 mod faulty;
 mod life;
+mod room;
