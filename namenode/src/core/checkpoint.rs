@@ -4,8 +4,8 @@ use std::ops::Bound;
 
 use situ_wire::ids::{BlockId, ClientId, INodeId, TxId};
 
-use super::digest::NamespaceDigest;
-use super::image::{ImageKey, ImageRecord, ImageSlot};
+use super::digest::{NamespaceDigest, RecordSum};
+use super::image::{ImageKey, ImageRecord, ImageSlot, MetaRecord};
 use super::inode::INode;
 use super::namespace::edge;
 use super::namesystem::Namesystem;
@@ -13,6 +13,30 @@ use super::snapshot::{Cursor, Snapshot, Source, owned};
 
 /// Records of an image by their keys; none for what is gone.
 pub type ImageChanges = Vec<(ImageKey, Option<ImageRecord>)>;
+
+/// The digest over the records of an image, which come one by one and in any order: what the digest of its namespace
+/// must be, found without making that namespace.
+#[derive(Debug, Default)]
+pub struct ImageDigest {
+    sum: RecordSum,
+    meta: Option<MetaRecord>,
+}
+
+impl ImageDigest {
+    /// Takes a record; each must come once.
+    pub fn add(&mut self, record: &ImageRecord) {
+        match record {
+            ImageRecord::Meta(meta) => self.meta = Some(*meta),
+            record => self.sum.add(&record.borrowed()),
+        }
+    }
+
+    /// The digest over all that came; none without the counters.
+    #[must_use]
+    pub fn digest(&self) -> Option<NamespaceDigest> {
+        Some(self.sum.digest(self.meta?))
+    }
+}
 
 impl Namesystem {
     /// Begins to bring `image` forward to the present state, of which it gives the transaction and the digest. What it

@@ -8,6 +8,8 @@ use situ_wire::block::BlockRoot;
 use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, TxId};
 use situ_wire::time::TimeMs;
 
+use super::digest::RecordRef;
+
 /// Which of the two images.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ImageSlot {
@@ -58,6 +60,40 @@ impl ImageRecord {
             Self::Edge(edge) => ImageKey::Edge(edge.parent, edge.name.clone()),
             Self::Block(block) => ImageKey::Block(block.id),
             Self::Operation(operation) => ImageKey::Operation(operation.client, operation.sequence),
+        }
+    }
+
+    /// The record as it is hashed.
+    pub(super) fn borrowed(&self) -> RecordRef<'_> {
+        match self {
+            Self::Meta(meta) => ImageRecord::Meta(*meta),
+            Self::INode(INodeRecord { id, owner, group, mode, modified, kind }) => {
+                let kind = match kind {
+                    INodeKind::Directory => INodeKind::Directory,
+                    INodeKind::File { replication, block_len_bytes, writer } => INodeKind::File {
+                        replication: *replication,
+                        block_len_bytes: *block_len_bytes,
+                        writer: writer
+                            .as_ref()
+                            .map(|WriterRecord { client, user }| WriterRecord { client: *client, user: &**user }),
+                    },
+                };
+                ImageRecord::INode(INodeRecord { id: *id, owner, group, mode: *mode, modified: *modified, kind })
+            }
+            Self::Edge(EdgeRecord { parent, name, child }) => {
+                ImageRecord::Edge(EdgeRecord { parent: *parent, name, child: *child })
+            }
+            Self::Block(BlockRecord { id, generation, inode, len_bytes, root, pipeline }) => {
+                ImageRecord::Block(BlockRecord {
+                    id: *id,
+                    generation: *generation,
+                    inode: *inode,
+                    len_bytes: *len_bytes,
+                    root: *root,
+                    pipeline,
+                })
+            }
+            Self::Operation(operation) => ImageRecord::Operation(*operation),
         }
     }
 }

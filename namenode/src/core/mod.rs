@@ -33,7 +33,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::ImageChanges;
+pub use checkpoint::{ImageChanges, ImageDigest};
 pub use config::CoreConfig;
 pub use digest::NamespaceDigest;
 pub use edit::{Change, Edge, Edit, EditV1, Move, NewDirectory, NewFile};

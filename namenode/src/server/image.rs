@@ -24,7 +24,7 @@ use situ_runtime::Runtime;
 use situ_runtime::store::Store;
 use situ_wire::ids::{ClusterId, TxId};
 
-use crate::core::{CoreConfig, ImageKey, ImageRecord, NamespaceDigest, Namesystem};
+use crate::core::{CoreConfig, ImageDigest, ImageKey, ImageRecord, NamespaceDigest, Namesystem};
 use crate::error::ImageError;
 
 /// What is written to a store in one step.
@@ -125,26 +125,47 @@ impl Image {
 
     /// The namespace that it holds, its digest compared. Blocks.
     pub(super) fn load(&self, config: CoreConfig) -> Result<Namesystem, ImageError> {
-        let damaged = |reason: String| ImageError::Record { reason };
         let mut namesystem = Namesystem::new(config);
-        for entry in self.store.scan(&FIRST_RECORD_KEY) {
+        for record in self.records() {
+            namesystem.restore(&record?).map_err(damaged)?;
+        }
+        namesystem.finish_restore(self.header.tx).map_err(damaged)?;
+        self.compare(namesystem.digest())?;
+        Ok(namesystem)
+    }
+
+    /// Reads all of it and compares its digest. Blocks.
+    pub(super) fn verify(&self) -> Result<(), ImageError> {
+        let mut digest = ImageDigest::default();
+        for record in self.records() {
+            digest.add(&record?);
+        }
+        self.compare(digest.digest().ok_or_else(|| damaged("the counters are missing"))?)
+    }
+
+    /// Its records, each under its own key.
+    fn records(&self) -> impl Iterator<Item = Result<ImageRecord, ImageError>> {
+        self.store.scan(&FIRST_RECORD_KEY).map(|entry| {
             let (key, value) = entry?;
             let record: ImageRecord =
                 postcard::from_bytes(&value).map_err(|error| damaged(format!("key {key:02x?}: {error}")))?;
             if encode_key(&record.key()) != key {
                 return Err(damaged(format!("key {key:02x?} holds the record of another: {:?}", record.key())));
             }
-            namesystem.restore(&record).map_err(|error| damaged(error.to_string()))?;
-        }
-        namesystem.finish_restore(self.header.tx).map_err(|error| damaged(error.to_string()))?;
-        if namesystem.digest() != self.header.digest {
-            return Err(ImageError::Digest {
-                found: namesystem.digest().to_string(),
-                expected: self.header.digest.to_string(),
-            });
-        }
-        Ok(namesystem)
+            Ok(record)
+        })
     }
+
+    fn compare(&self, found: NamespaceDigest) -> Result<(), ImageError> {
+        if found == self.header.digest {
+            return Ok(());
+        }
+        Err(ImageError::Digest { found: found.to_string(), expected: self.header.digest.to_string() })
+    }
+}
+
+fn damaged(reason: impl ToString) -> ImageError {
+    ImageError::Record { reason: reason.to_string() }
 }
 
 /// Changes as entries of a store.

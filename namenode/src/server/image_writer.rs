@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use situ_runtime::Runtime;
+use situ_runtime::clock::Clock;
 use situ_runtime::disk::{Disk, DiskError};
 use situ_runtime::store::Store;
 use situ_wire::ids::{ClusterId, TxId};
 use tokio::sync::{mpsc, watch};
 
-use super::image::{Header, encode_changes};
+use super::image::{Header, Image, encode_changes};
 use super::log::Progress;
 use crate::core::{ImageKey, ImageRecord, NamespaceDigest};
 use crate::error::ImageError;
@@ -21,6 +23,9 @@ const SYNC_RECORDS: usize = 1 << 16;
 /// ends: some segments of the log, or on a small disk a share of it.
 const RESERVE_LEN_BYTES: u64 = 256 << 20;
 const RESERVE_SHARE: u64 = 16;
+/// How often, and after how long, an image is opened again when it cannot be opened to be read back.
+const REOPEN_TRIES: u32 = 50;
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// A part of what an image lacks.
 pub(super) struct Chunk {
@@ -32,7 +37,7 @@ pub(super) struct Chunk {
 
 /// What became of a checkpoint.
 pub(super) enum Outcome {
-    /// The image is good up to there.
+    /// The image is good up to there; it was read back.
     Good(TxId),
     /// The disk lacks room. Nothing was asked for and nothing touched.
     PutOff(ImageError),
@@ -102,7 +107,7 @@ impl<R: Runtime> ImageWriter<R> {
         self.runtime.blocking(open).await
     }
 
-    /// Writes all chunks and closes the store.
+    /// Writes all chunks, closes the store and reads the image back.
     async fn write(&mut self, mut store: Box<dyn Store>) -> Result<TxId, ImageError> {
         // If the owner is gone, then no chunk comes either.
         let _ = self.asks.send(()).await;
@@ -133,7 +138,24 @@ impl<R: Runtime> ImageWriter<R> {
         };
         // Closing may write; and whoever hears of the end may open or remove it.
         self.runtime.blocking(move || drop(store)).await;
-        outcome
+        let tx = outcome?;
+        self.read_back().await?;
+        Ok(tx)
+    }
+
+    /// Opens the image as a start would and compares its digest. The log will be cut on its word, and while the other
+    /// image is written to this one is the only way back: a store that lost keys in silence must show before that.
+    async fn read_back(&self) -> Result<(), ImageError> {
+        let mut tries_left = REOPEN_TRIES;
+        loop {
+            let (runtime, path, cluster) = (self.runtime.clone(), self.path.clone(), self.cluster);
+            match self.runtime.blocking(move || Image::open(&runtime, &path, cluster)?.verify()).await {
+                // Sled works on for a moment after it was closed, and has its lock as long.
+                Err(ImageError::Store(error)) if error.operation == "open" && tries_left > 0 => tries_left -= 1,
+                outcome => return outcome,
+            }
+            self.runtime.clock().sleep(REOPEN_PAUSE).await;
+        }
     }
 
     /// The next chunk, the last one only when the log is on the disk up to where the image then goes; none if the owner is

@@ -3,7 +3,8 @@
 //! Two images are brought forward in turn, each to the state in which the namespace was when it was begun. The owner hands
 //! the writer what the image lacks, a chunk whenever it asks and between calls, and with the last chunk the transaction and
 //! digest of that state; the writer marks the image *in progress* first, and *complete* only when the edit log is on the
-//! disk up to that transaction, so that no image knows more than the log. An image that
+//! disk up to that transaction, so that no image knows more than the log. Then it is read back: only an image whose digest
+//! was found right, here or at the start, counts as good, and the log is cut when both are. An image that
 //! failed, or that another run left behind, is not mended but made anew in a directory with a new number; what it
 //! replaces stays until both images are good, unless it was never finished. Until then the good one is not touched, for it
 //! may be the only way back.
