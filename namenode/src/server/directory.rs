@@ -56,7 +56,7 @@ pub(super) fn images_path(directory: &Path) -> PathBuf {
 /// # Errors
 /// When it is formatted already, holds something else, or its disk fails. Nothing that is there is touched then.
 pub fn format<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result<(), FormatError> {
-    make(disk, directory)?;
+    disk.create_directory(directory)?;
     let _lock = disk.lock(directory)?;
     let version = version_path(directory);
     if disk.exists(&version)? {
@@ -72,24 +72,11 @@ pub fn format<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result
         if disk.exists(&child)? && !disk.list(&child)?.is_empty() {
             return Err(FormatError::NotEmpty { directory: directory.to_owned(), found: child.display().to_string() });
         }
-        make(disk, &child)?;
+        disk.create_directory(&child)?;
     }
     // The version file comes last: with it the directory counts as formatted.
     disk.write_atomically(&version, version_text(cluster).as_bytes())?;
     Ok(())
-}
-
-/// Makes a directory and its missing parents, each of them on the disk.
-pub(super) fn make<D: Disk>(disk: &D, directory: &Path) -> Result<(), DiskError> {
-    if disk.exists(directory)? {
-        return Ok(());
-    }
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        make(disk, parent)?;
-    }
-    disk.create_directory(directory)?;
-    disk.sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 /// The cluster that `directory` was formatted for; none if it was not formatted. Blocks.

@@ -8,7 +8,7 @@ use situ_runtime::journal::{Journal, JournalOptions};
 use situ_wire::codec;
 use situ_wire::ids::{ClusterId, TxId};
 
-use super::directory::{images_path, journal_path, make};
+use super::directory::{images_path, journal_path};
 use super::image::Image;
 use super::image_writer::remove;
 use super::images::{Found, Good, image_numbers, image_path};
@@ -51,7 +51,7 @@ pub(super) fn recover<R: Runtime>(
     let disk = runtime.disk();
     let directory = config.directory.as_path();
     let path = journal_path(directory);
-    make(disk, &path)?;
+    disk.create_directory(&path)?;
     let (journal, opened) =
         Journal::open(disk.clone(), &path, journal_options(core.cluster, config.segment_len_bytes))?;
     if let Some(cut) = &opened.cut {
@@ -75,7 +75,7 @@ fn restore<R: Runtime>(
     log: Extent,
 ) -> Result<(Namesystem, Found), StartError> {
     let images = images_path(directory);
-    make(runtime.disk(), &images)?;
+    runtime.disk().create_directory(&images)?;
     let (mut refused, mut unfinished) = (Vec::new(), Vec::new());
     let mut refuse = |number: u64, error: &ImageError| {
         let path = image_path(&images, number);
