@@ -34,7 +34,7 @@ pub(super) struct Progress {
     pub(super) found: u64,
     /// How many of a thousand there must be.
     pub(super) threshold_permille: u64,
-    /// Whether there are datanodes and all have reported in full.
+    /// Whether there are datanodes that live and all of them have reported in full.
     pub(super) all_reported: bool,
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use situ_wire::ids::{BlockId, INodeId};
+use situ_wire::messages::namenode::Liveness;
 use situ_wire::path::is_copying;
 use situ_wire::time::TimeMs;
 
@@ -175,12 +176,13 @@ impl Namesystem {
 
     pub(in crate::core) fn safe_mode_progress(&self) -> Progress {
         let total = self.blocks.committed() as u64;
-        let any = self.datanodes.iter().next().is_some();
+        // A dead one has nothing to say: safe mode would wait for its report for ever.
+        let mut living = self.datanodes.iter().filter(|(_, datanode)| datanode.liveness != Liveness::Dead).peekable();
         Progress {
             total,
             found: total - self.blocks.missing() as u64,
             threshold_permille: self.config.safe_mode_threshold_permille,
-            all_reported: any && !self.datanodes.iter().any(|(index, _)| self.datanodes.awaits_report(index)),
+            all_reported: living.peek().is_some() && living.all(|(index, _)| !self.datanodes.awaits_report(index)),
         }
     }
 

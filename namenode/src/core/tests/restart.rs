@@ -158,6 +158,28 @@ fn safe_mode_ends_when_all_have_reported_and_a_block_is_lost() {
     world.ns.check();
 }
 
+#[test]
+fn safe_mode_does_not_wait_for_the_report_of_a_dead_datanode() {
+    let mut world = World::cluster(2, 1);
+    let (_, lost) = world.write_file("/lost", 1, 10);
+    world.write_file("/f", 2, 10);
+    world.restart();
+    // The only holder of a block registers, and is gone before it has reported.
+    let dies = world.holders(lost)[0];
+    world.register(dies);
+    world.disks.get_mut(&dies).unwrap().up = false;
+    world.live(14_000);
+    assert!(world.ns.safe_mode().is_some(), "it may still come");
+    world.live(60_000);
+    assert_eq!(world.ns.safe_mode(), None);
+    world.ns.check();
+    // Nor is it over while nobody lives.
+    world.restart();
+    world.register(dies);
+    world.pass(60_000);
+    assert!(world.ns.safe_mode().is_some());
+}
+
 /// Does something that changes, makes or removes what an image may be about to read.
 fn stir(world: &mut World, random: &mut SplitMix, step: u64) {
     let (one, two) = (random.below(12), random.below(12));
