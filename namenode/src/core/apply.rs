@@ -127,7 +127,7 @@ impl Namesystem {
         let content = Content::File(file);
         self.make(new.inode, new.parent, &new.name, (&new.owner, &new.group, new.mode), content, time)?;
         if let Some(client) = new.writer {
-            self.leases.open(client, new.inode, time);
+            self.leases.open(client, user, new.inode, time);
         }
         Ok(())
     }

@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use situ_wire::ids::{ClientId, INodeId};
 use situ_wire::time::TimeMs;
 
+use super::names::NameId;
+
 #[derive(Debug)]
 struct Lease {
+    user: NameId,
     renewed: TimeMs,
     files: BTreeSet<INodeId>,
 }
@@ -28,9 +31,10 @@ impl LeaseManager {
         Self { leases: BTreeMap::new(), soft_ms, hard_ms: hard_ms.max(soft_ms), next_check: TimeMs::NEVER }
     }
 
-    /// A client opens a file.
-    pub(super) fn open(&mut self, client: ClientId, file: INodeId, now: TimeMs) {
-        let lease = self.leases.entry(client).or_insert_with(|| Lease { renewed: now, files: BTreeSet::new() });
+    /// A client of a user opens a file.
+    pub(super) fn open(&mut self, client: ClientId, user: NameId, file: INodeId, now: TimeMs) {
+        let lease = self.leases.entry(client);
+        let lease = lease.or_insert_with(|| Lease { user, renewed: now, files: BTreeSet::new() });
         lease.renewed = lease.renewed.max(now);
         lease.files.insert(file);
         self.next_check = self.next_check.min(TimeMs(now.0.saturating_add(self.hard_ms)));
@@ -44,6 +48,11 @@ impl LeaseManager {
                 self.leases.remove(&client);
             }
         }
+    }
+
+    /// Whose a client is that holds a lease.
+    pub(super) fn user_of(&self, client: ClientId) -> Option<NameId> {
+        self.leases.get(&client).map(|lease| lease.user)
     }
 
     /// A client shows that it is there.
@@ -106,12 +115,14 @@ impl LeaseManager {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::names::Names;
 
     #[test]
     fn a_renewed_lease_lives_and_a_silent_one_ends() {
         let mut leases = LeaseManager::new(60, 300);
-        leases.open(ClientId(1), INodeId(5), TimeMs(0));
-        leases.open(ClientId(2), INodeId(6), TimeMs(0));
+        let user = Names::default().intern("ann");
+        leases.open(ClientId(1), user, INodeId(5), TimeMs(0));
+        leases.open(ClientId(2), user, INodeId(6), TimeMs(0));
         leases.renew(ClientId(1), TimeMs(50));
         assert!(!leases.is_soft_expired(ClientId(1), TimeMs(109)));
         assert!(leases.is_soft_expired(ClientId(1), TimeMs(110)));

@@ -11,6 +11,7 @@ use situ_wire::time::TimeMs;
 use super::digest::RecordRef;
 use super::image::{ImageRecord, OperationRecord};
 use super::ledger::Ledger;
+use super::names::NameId;
 
 /// How many operations of a client are remembered: as many as it may have under way at once. Part of the format: replay
 /// must forget the same ones.
@@ -30,6 +31,8 @@ pub(super) enum Recall {
 #[derive(Debug)]
 struct Client {
     last: TimeMs,
+    /// Whose it is. Soft state: after a start it is not known until the client calls again.
+    user: Option<NameId>,
     operations: BTreeMap<u64, OperationRecord>,
 }
 
@@ -58,7 +61,7 @@ impl Operations {
     /// Remembers an operation, and forgets the oldest of its client if there are too many.
     pub(super) fn insert(&mut self, ledger: &mut Ledger, record: OperationRecord) {
         let client = self.0.entry(record.client);
-        let client = client.or_insert_with(|| Client { last: record.time, operations: BTreeMap::new() });
+        let client = client.or_insert_with(|| Client { last: record.time, user: None, operations: BTreeMap::new() });
         client.last = client.last.max(record.time);
         if let Some(before) = client.operations.insert(record.sequence, record) {
             ledger.subtract(&reference(before));
@@ -69,6 +72,18 @@ impl Operations {
                 ledger.subtract(&reference(oldest));
             }
         }
+    }
+
+    /// A client that is remembered calls as that user. The first one stays.
+    pub(super) fn claim(&mut self, client: ClientId, user: NameId) {
+        if let Some(client) = self.0.get_mut(&client) {
+            client.user.get_or_insert(user);
+        }
+    }
+
+    /// Whose a client is, as far as that is known.
+    pub(super) fn user_of(&self, client: ClientId) -> Option<NameId> {
+        self.0.get(&client)?.user
     }
 
     /// Forgets a client.

@@ -93,9 +93,10 @@ impl Namesystem {
         if last >= meta.next_inode || last_block >= meta.next_block || generation >= meta.next_generation {
             return Err(wrong(format!("{last}, {last_block} or {generation} is beyond the counters {meta:?}")));
         }
-        let writers = self.namespace.iter().filter_map(|(id, inode)| Some((id, inode.file()?.writer.as_ref()?.client)));
-        for (file, client) in writers.collect::<Vec<_>>() {
-            self.leases.open(client, file, self.now);
+        for (file, inode) in self.namespace.iter() {
+            if let Some(writer) = inode.file().and_then(|file| file.writer.as_ref()) {
+                self.leases.open(writer.client, writer.user, file, self.now);
+            }
         }
         self.meta = meta;
         self.last_tx = tx;

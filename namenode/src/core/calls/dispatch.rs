@@ -1,7 +1,7 @@
 //! Who answers what; retries; safe mode.
 
 use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::OperationId;
+use situ_wire::ids::{ClientId, OperationId};
 use situ_wire::messages::namenode::{Request, Response};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -69,6 +69,7 @@ impl Namesystem {
     fn answer_unchanging(&mut self, now: TimeMs, caller: &Caller, who: &Principal<'_>, request: Request) -> Reply {
         match request {
             Request::RenewLease { client } => {
+                self.check_client(who, client)?;
                 self.leases.renew(client, now);
                 Ok(Response::Done)
             }
@@ -94,9 +95,13 @@ impl Namesystem {
         operation: OperationId,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Answer {
+        if let Err(error) = self.check_client(who, operation.client) {
+            return Answer { when: self.last_tx, result: Err(error) };
+        }
         self.leases.renew(operation.client, now);
         match self.operations.recall(operation) {
             Recall::Done(record) => {
+                self.claim(who, operation.client);
                 let result = self.respond(now, who, operation, record.outcome);
                 // A block is answered as it is now; everything else as it was then.
                 let is_block = matches!(record.outcome, Outcome::Block { .. });
@@ -105,21 +110,42 @@ impl Namesystem {
             Recall::Forgotten => {
                 let error = RemoteError::new(
                     ErrorCode::TooMuch,
-                    format!("operation {} of client {}", operation.sequence, operation.client),
-                    "it is older than all that are remembered, so that nobody knows whether it was carried out; \
+                    format!("operation {}", operation.sequence),
+                    "it is older than all of its client that are remembered, so that nobody knows whether it was carried out; \
                      look at what it should have changed",
                 );
                 return Answer { when: self.last_tx, result: Err(error) };
             }
             Recall::New => {}
         }
-        let result = self.planned(now, operation, plan).and_then(|outcome| self.respond(now, who, operation, outcome));
+        let result =
+            self.planned(now, who, operation, plan).and_then(|outcome| self.respond(now, who, operation, outcome));
         Answer { when: self.last_tx, result }
+    }
+
+    /// A client is one process of one user. Whoever learned its id must not use up its next operations, or be taken for
+    /// it.
+    fn check_client(&self, who: &Principal<'_>, client: ClientId) -> Result<(), RemoteError> {
+        match self.leases.user_of(client).or_else(|| self.operations.user_of(client)) {
+            Some(user) if !who.is(user) => Err(RemoteError::new(
+                ErrorCode::PermissionDenied,
+                format!("user {:?}", who.user),
+                "another user calls as the client of this id; a client takes a fresh one when it starts",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes whose a client is.
+    fn claim(&mut self, who: &Principal<'_>, client: ClientId) {
+        let user = self.namespace.names.intern(who.user);
+        self.operations.claim(client, user);
     }
 
     fn planned(
         &mut self,
         now: TimeMs,
+        who: &Principal<'_>,
         operation: OperationId,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Result<Outcome, RemoteError> {
@@ -135,6 +161,7 @@ impl Namesystem {
         let change = plan(self)?;
         let outcome = change.outcome();
         self.commit(now, Some(operation), change);
+        self.claim(who, operation.client);
         Ok(outcome)
     }
 

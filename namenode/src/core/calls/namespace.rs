@@ -166,9 +166,8 @@ impl Namesystem {
             ErrorCode::BeingWritten,
             path,
             format!(
-                "client {} of user {:?} writes it and was heard {silence_ms} ms ago; wait until it is closed, or until \
-                 its writer has been silent for {} ms",
-                writer.client,
+                "another client, of user {:?}, writes it and was heard {silence_ms} ms ago; wait until it is closed, or \
+                 until its writer has been silent for {} ms",
                 self.namespace.names.text(writer.user),
                 self.config.lease_soft_ms
             ),

@@ -153,9 +153,9 @@ impl Namesystem {
         let keep = writer.uncommitted.first().map_or(blocks.len(), |first| blocks.partition_point(|id| id < first));
         let dropped: Vec<BlockId> = blocks[keep..].iter().rev().copied().collect();
         let message = format!(
-            "{}: its writer, client {}, is gone; the file is closed with {keep} blocks, {} unfinished are dropped",
+            "{}: its writer, a client of user {:?}, is gone; the file is closed with {keep} blocks, {} unfinished are dropped",
             self.subject(inode),
-            writer.client,
+            self.namespace.names.text(writer.user),
             dropped.len()
         );
         self.warn(message);

@@ -16,24 +16,22 @@ use crate::core::namesystem::Namesystem;
 const FILE_BLOCKS: usize = 1 << 20;
 
 impl Namesystem {
-    /// The open file of a client.
+    /// The open file of a client. Whose file it is not learns nothing of it, not even whether it is there.
     fn open_file(&self, who: &Principal<'_>, client: ClientId, id: INodeId) -> Result<&File, RemoteError> {
-        let Some(file) = self.namespace.get(id).and_then(INode::file) else {
+        let theirs = self.namespace.get(id).filter(|inode| who.is(inode.owner));
+        let Some(file) = theirs.and_then(INode::file) else {
             let message = "the open file is gone: it was deleted or replaced; its writer must give up";
             return Err(RemoteError::new(ErrorCode::NotFound, id, message));
         };
-        let lost = |found: String| {
-            let message = format!("client {client} no longer holds the lease: {found}; its writer must give up");
+        let lost = |found| {
+            let message = format!("its lease is lost: {found}; its writer must give up");
             Err(RemoteError::new(ErrorCode::LeaseLost, self.subject(id), message))
         };
-        let Some(writer) = &file.writer else { return lost("the file is closed".to_owned()) };
-        if writer.client != client {
-            return lost(format!("client {} writes the file", writer.client));
+        match &file.writer {
+            None => lost("the file is closed"),
+            Some(writer) if writer.client != client || !who.is(writer.user) => lost("another client writes it"),
+            Some(_) => Ok(file),
         }
-        if !who.is(writer.user) {
-            return lost(format!("user {:?} opened it", self.namespace.names.text(writer.user)));
-        }
-        Ok(file)
     }
 
     /// An inode's path, or its id if that is hard to find.

@@ -200,7 +200,7 @@ fn owners_groups_and_others_may_what_the_bits_say() {
     let operation = world.operation();
     world.call(Request::Mkdir { path: path("/tmp"), parents: false, mode: 0o1777, operation }).unwrap();
     let mkdir = |world: &mut World, user: &str, text: &str, mode| {
-        let operation = world.operation_of(7);
+        let operation = world.operation_of(if user == "ann" { 7 } else { 8 });
         let request = Request::Mkdir { path: path(text), parents: false, mode, operation };
         world.call_by(caller(user), request).map_err(|error| error.code)
     };
@@ -217,12 +217,14 @@ fn owners_groups_and_others_may_what_the_bits_say() {
     // In a sticky directory others' things stay where they are.
     let operation = world.operation_of(8);
     let delete = Request::Delete { path: path("/tmp/ann"), recursive: true, operation };
-    assert_eq!(code(world.call_by(caller("bob"), delete.clone())), ErrorCode::PermissionDenied);
+    assert_eq!(code(world.call_by(caller("bob"), delete)), ErrorCode::PermissionDenied);
     assert_eq!(mkdir(&mut world, "bob", "/tmp/bob", 0o777), Ok(Response::Done));
     let operation = world.operation_of(8);
     let (from, to) = (path("/tmp/ann"), path("/tmp/bob/ann"));
     let steal = Request::Rename { from, to, overwrite: false, operation };
     assert_eq!(code(world.call_by(caller("bob"), steal)), ErrorCode::PermissionDenied);
+    let operation = world.operation_of(7);
+    let delete = Request::Delete { path: path("/tmp/ann"), recursive: true, operation };
     assert_eq!(world.call_by(caller("ann"), delete), Ok(Response::Deleted(true)));
     // Only datanodes speak as datanodes.
     let request = Request::DatanodeHeartbeat { id: super::world::datanode_id(1), volumes: Vec::new(), transfers: 0 };

@@ -2,11 +2,15 @@
 
 use situ_wire::block::{Block, CommittedBlock, TokenMode};
 use situ_wire::error::ErrorCode;
-use situ_wire::ids::{ClientId, DatanodeId, GenerationStamp};
+use situ_wire::ids::{ClientId, DatanodeId, GenerationStamp, OperationId};
 use situ_wire::messages::namenode::{FileKind, ReplicaChange, ReportedReplica, Request, Response};
 
 use super::world::{BLOCK, ROOT, World, caller, code, committed, config, datanode_id, path, storage_of};
 use crate::core::{Change, Edit, EditV1};
+
+fn operation(client: u128, sequence: u64) -> OperationId {
+    OperationId { client: ClientId(client), sequence }
+}
 
 fn len_bytes(world: &mut World, text: &str) -> (u64, bool) {
     match world.call(Request::Stat { path: path(text) }).unwrap() {
@@ -166,13 +170,10 @@ fn one_client_writes_a_file_at_a_time() {
     assert_eq!(code(world.call(request.clone())), ErrorCode::BeingWritten);
     let theirs = overwrite(&mut world, 2);
     assert_eq!(code(world.call(theirs.clone())), ErrorCode::BeingWritten);
-    // Another client, or another user with the same client's id, cannot go on with it.
+    // Another client cannot go on with it.
     let operation = world.operation_of(2);
     let steal = Request::Complete { inode, committed: Vec::new(), operation };
     assert_eq!(code(world.call(steal)), ErrorCode::LeaseLost);
-    let operation = world.operation();
-    let steal = Request::Complete { inode, committed: Vec::new(), operation };
-    assert_eq!(code(world.call_by(caller("eve"), steal)), ErrorCode::LeaseLost);
     // Renewal keeps it, silence past the soft limit gives it away.
     world.live(59_000);
     world.call(Request::RenewLease { client: ClientId(1) }).unwrap();
@@ -185,6 +186,62 @@ fn one_client_writes_a_file_at_a_time() {
     // Its own file a client may replace.
     let again = overwrite(&mut world, 2);
     assert!(world.call(again).is_ok());
+    world.ns.check();
+}
+
+#[test]
+fn a_client_belongs_to_one_user_and_its_id_is_told_to_nobody() {
+    let mut world = World::cluster(1, 1);
+    // As random as a client's id is.
+    let client = 0x5eed_0123_4567_89ab_cdef_fedc_ba98_7654;
+    let request = world.create_request(client, "/secret/f", 1);
+    let Response::Created { inode, .. } = world.call(request).unwrap() else { panic!() };
+    let add_block =
+        |operation| Request::AddBlock { inode, committed: Vec::new(), exclude: Vec::new(), node: None, operation };
+    let block = world.call(add_block(operation(client, 100))).unwrap();
+    let Response::Block(block) = block else { panic!() };
+    let eve = || caller("eve");
+
+    // Whose file it is not learns neither its path nor who writes it, nor that it is there at all.
+    let mut answers = Vec::new();
+    for (at, inode) in [(1, inode), (2, situ_wire::ids::INodeId(999))] {
+        let abandon = Request::AbandonBlock { inode, block: block.block, operation: operation(66, at) };
+        let error = world.call_by(eve(), abandon).unwrap_err();
+        assert_eq!(error.subject, inode.to_string());
+        answers.push((error.code, error.message));
+    }
+    assert_eq!(answers[0], answers[1]);
+    // Nobody is told the client's id, not even the same user.
+    let others = [world.create_request(2, "/secret/f", 1), add_block(operation(2, 1))];
+    let id = ClientId(client).to_string();
+    for request in others {
+        let error = world.call(request).unwrap_err();
+        assert!(!error.to_string().contains(&id), "{error}");
+    }
+
+    // Who knows it all the same can neither use up its operations, nor be taken for it, nor keep its leases.
+    let complete = Request::Complete { inode, committed: Vec::new(), operation: operation(client, 101) };
+    let mkdir = |operation| Request::Mkdir { path: path("/"), parents: true, mode: 0o755, operation };
+    let renew = Request::RenewLease { client: ClientId(client) };
+    for restarted in [false, true] {
+        if restarted {
+            world.restart();
+        }
+        for request in [mkdir(operation(client, 101)), mkdir(operation(client, 100)), renew.clone()] {
+            assert_eq!(code(world.call_by(eve(), request)), ErrorCode::PermissionDenied);
+        }
+        assert_eq!(world.call(renew.clone()), Ok(Response::Done));
+        // Refused because its block is not finished: what eve said was not taken for it.
+        world.live(5_000);
+        assert_eq!(code(world.call(complete.clone())), ErrorCode::InvalidArgument);
+    }
+    // A client that has no file open has its user as well.
+    world.call(mkdir(operation(77, 1))).unwrap();
+    assert_eq!(code(world.call_by(eve(), mkdir(operation(77, 2)))), ErrorCode::PermissionDenied);
+    world.restart();
+    // After a start it is the first who calls, with a retry too.
+    world.call(mkdir(operation(77, 1))).unwrap();
+    assert_eq!(code(world.call_by(eve(), mkdir(operation(77, 2)))), ErrorCode::PermissionDenied);
     world.ns.check();
 }
 
