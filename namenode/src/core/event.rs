@@ -18,7 +18,7 @@ pub struct Caller {
     pub user: String,
     /// The part that the caller's process plays.
     pub role: Role,
-    /// The name of the process or node.
+    /// The name of the user or node; over a Unix socket, where the operating system vouches for the peer, its own word.
     pub name: String,
 }
 

@@ -34,12 +34,18 @@ impl Namesystem {
             return Err(RemoteError::new(ErrorCode::PermissionDenied, &caller.user, message));
         }
         let reply = match request {
-            Request::DatanodeRegister(registration) => self.register(now, registration),
-            Request::DatanodeHeartbeat { id, volumes, transfers } => self.heartbeat(now, id, volumes, transfers),
-            Request::DatanodeBlockReport { id, storage, slice, last, replicas } => {
-                self.block_report(now, id, storage, (slice, last), &replicas)
+            Request::DatanodeRegister(registration) => {
+                self.check_registrant(caller, &registration).and_then(|()| self.register(now, registration))
             }
-            Request::DatanodeBlockChanges { id, changes } => self.block_changes(now, id, changes),
+            Request::DatanodeHeartbeat { id, volumes, transfers } => {
+                self.check_speaker(caller, id).and_then(|()| self.heartbeat(now, id, volumes, transfers))
+            }
+            Request::DatanodeBlockReport { id, storage, slice, last, replicas } => self
+                .check_speaker(caller, id)
+                .and_then(|()| self.block_report(now, id, storage, (slice, last), &replicas)),
+            Request::DatanodeBlockChanges { id, changes } => {
+                self.check_speaker(caller, id).and_then(|()| self.block_changes(now, id, changes))
+            }
             other => Err(RemoteError::new(
                 ErrorCode::Internal,
                 self.config.cluster,
@@ -48,6 +54,33 @@ impl Namesystem {
         };
         self.look_at_safe_mode(now);
         reply
+    }
+
+    /// Checks that a datanode registers for the node that its connection proved. What its id says is its own word, so
+    /// that an id stays with the node that first came with it.
+    fn check_registrant(&mut self, caller: &Caller, registration: &DatanodeRegistration) -> Result<(), RemoteError> {
+        let DatanodeRegistration { id, node, .. } = registration;
+        if node.0 != caller.name {
+            let message = format!("expected node {:?}, as its certificate says, found {node:?}", caller.name);
+            return Err(RemoteError::new(ErrorCode::WrongIdentity, id, message));
+        }
+        self.check_speaker(caller, *id).inspect_err(|error| self.warn(error.to_string()))
+    }
+
+    /// Checks that a datanode speaks for itself: one must not tell what others hold.
+    fn check_speaker(&self, caller: &Caller, id: DatanodeId) -> Result<(), RemoteError> {
+        let node = self.datanodes.find(id).map(|index| &self.datanodes.get(index).location.node);
+        match node.filter(|node| node.0 != caller.name) {
+            None => Ok(()),
+            Some(node) => {
+                let message = format!(
+                    "it is the datanode of node {node}, and node {:?} speaks for it; if its volumes were copied, give \
+                     one of the two fresh ones; if they were moved or the node was renamed, restart the namenode",
+                    caller.name
+                );
+                Err(RemoteError::new(ErrorCode::PermissionDenied, id, message))
+            }
+        }
     }
 
     fn register(&mut self, now: TimeMs, registration: DatanodeRegistration) -> Reply {

@@ -6,7 +6,7 @@ use situ_wire::messages::namenode::{
     ClusterReport, DatanodeCommand, Liveness, ReplicaChange, ReportedReplica, Request, Response,
 };
 
-use super::world::{World, code, datanode_id, path, storage_of};
+use super::world::{World, code, datanode, datanode_id, path, storage_of};
 
 fn report(world: &mut World) -> ClusterReport {
     match world.call(Request::Report).unwrap() {
@@ -36,6 +36,40 @@ fn a_datanode_is_asked_to_register_and_to_report() {
     let mut registration = world.registration(id);
     registration.cluster = Some(ClusterId(0xbad));
     assert_eq!(code(world.by_datanode(Request::DatanodeRegister(registration))), ErrorCode::WrongCluster);
+}
+
+#[test]
+fn a_datanode_speaks_for_itself_alone() {
+    let mut world = World::cluster(2, 1);
+    let (_, block) = world.write_file("/f", 1, 10);
+    let holder = world.holders(block)[0];
+    let other = world.up().into_iter().find(|id| *id != holder).unwrap();
+    // It cannot come as another node, nor as the datanode that another node came as, living or dead.
+    let mut invented = world.registration(other);
+    invented.id = datanode_id(7);
+    invented.node = NodeName("node-7".to_owned());
+    assert_eq!(code(world.call_by(datanode(other), Request::DatanodeRegister(invented))), ErrorCode::WrongIdentity);
+    world.pass(20_000);
+    let mut taken = world.registration(holder);
+    taken.node = NodeName(datanode(other).name);
+    assert_eq!(code(world.call_by(datanode(other), Request::DatanodeRegister(taken))), ErrorCode::PermissionDenied);
+    assert_eq!(world.warnings.iter().filter(|warning| warning.contains("speaks for it")).count(), 1);
+    for id in [holder, other] {
+        world.register(id);
+        world.full_report(id);
+    }
+    // Nor can it say what another one holds, or ask what that shall do.
+    let volumes = world.volumes(holder);
+    let storage = storage_of(holder);
+    for request in [
+        Request::DatanodeHeartbeat { id: holder, volumes, transfers: 0 },
+        Request::DatanodeBlockReport { id: holder, storage, slice: 0, last: true, replicas: Vec::new() },
+        Request::DatanodeBlockChanges { id: holder, changes: vec![ReplicaChange::Deleted { block }] },
+    ] {
+        assert_eq!(code(world.call_by(datanode(other), request)), ErrorCode::PermissionDenied);
+    }
+    assert_eq!(world.readable("/f"), [holder]);
+    world.ns.check();
 }
 
 #[test]

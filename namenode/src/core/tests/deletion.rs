@@ -3,7 +3,7 @@
 use situ_wire::ids::DatanodeId;
 use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange, ReportedReplica, Request, Response};
 
-use super::world::{World, datanode_id, path, storage_of};
+use super::world::{World, datanode, datanode_id, path, storage_of};
 
 fn invalidations(commands: &[DatanodeCommand]) -> usize {
     let blocks = commands.iter().map(|command| match command {
@@ -51,9 +51,7 @@ fn an_order_to_delete_waits_for_the_deletion_to_be_on_disk() {
     let tx = world.journal.last().map(|(tx, _)| *tx);
     let volumes = world.volumes(datanode_id(0));
     let request = Request::DatanodeHeartbeat { id: datanode_id(0), volumes, transfers: 0 };
-    let mut datanode = super::world::caller("dn");
-    datanode.role = situ_wire::hello::Role::Datanode;
-    let effects = world.effects(datanode, request);
+    let effects = world.effects(datanode(datanode_id(0)), request);
     let [Effect::Reply { when, result: Ok(Response::Commands { commands, .. }), .. }] = &effects[..] else {
         panic!("{effects:?}")
     };

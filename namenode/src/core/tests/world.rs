@@ -55,6 +55,11 @@ pub(super) fn caller(user: &str) -> Caller {
     Caller { user: user.to_owned(), role: Role::User, name: user.to_owned() }
 }
 
+/// A datanode as its connection proves it.
+pub(super) fn datanode(id: DatanodeId) -> Caller {
+    Caller { user: "datanode".to_owned(), role: Role::Datanode, name: format!("node-{}", id.0) }
+}
+
 pub(super) fn datanode_id(number: u128) -> DatanodeId {
     DatanodeId(number)
 }
@@ -273,9 +278,16 @@ impl World {
 
     // Datanodes.
 
+    /// A call of the datanode that it is about.
     pub(super) fn by_datanode(&mut self, request: Request) -> Result<Response, RemoteError> {
-        let caller = Caller { user: "dn".to_owned(), role: Role::Datanode, name: "dn".to_owned() };
-        self.call_by(caller, request)
+        let id = match &request {
+            Request::DatanodeRegister(registration) => registration.id,
+            Request::DatanodeHeartbeat { id, .. }
+            | Request::DatanodeBlockReport { id, .. }
+            | Request::DatanodeBlockChanges { id, .. } => *id,
+            other => panic!("{other:?}"),
+        };
+        self.call_by(datanode(id), request)
     }
 
     /// A datanode joins and reports.
@@ -300,7 +312,7 @@ impl World {
         DatanodeRegistration {
             id,
             cluster: None,
-            node: NodeName(format!("node-{}", id.0)),
+            node: NodeName(datanode(id).name),
             rack: RackName(self.disks[&id].rack.clone()),
             address: format!("127.0.0.1:{}", 9000 + id.0).parse().unwrap(),
             volumes: self.volumes(id),
