@@ -39,7 +39,7 @@ pub struct CoreConfig {
     pub client_expiry_ms: u64,
     /// How much of a volume stays free.
     pub reserve_bytes: u64,
-    /// How many copies a datanode sends at once, at most.
+    /// How many copies a datanode sends at once, at most; twice as many of blocks that have no other replica.
     pub replication_streams: u32,
     /// How many replicas one heartbeat's answer tells to delete, at most.
     pub invalidate_batch: usize,

@@ -32,11 +32,18 @@ pub(super) struct PendingReplication {
     blocks: BTreeMap<BlockId, Vec<Expected>>,
     deadlines: BTreeSet<(TimeMs, BlockId, DatanodeIndex)>,
     ordered: u64,
+    /// How many blocks each datanode shall send; to several targets a block goes in one stream.
+    sending: BTreeMap<DatanodeIndex, usize>,
 }
 
 impl PendingReplication {
     pub(super) fn add(&mut self, block: BlockId, target: DatanodeIndex, reason: PendingReason, deadline: TimeMs) {
         self.remove(block, target);
+        if let PendingReason::Ordered { source } = reason
+            && !self.is_sent_by(block, source)
+        {
+            *self.sending.entry(source).or_default() += 1;
+        }
         self.blocks.entry(block).or_default().push(Expected { target, deadline, reason });
         self.deadlines.insert((deadline, block, target));
         self.ordered += u64::from(reason != PendingReason::Acknowledged);
@@ -52,7 +59,26 @@ impl PendingReplication {
         }
         self.deadlines.remove(&(found.deadline, block, target));
         self.ordered -= u64::from(found.reason != PendingReason::Acknowledged);
+        if let PendingReason::Ordered { source } = found.reason
+            && !self.is_sent_by(block, source)
+            && let Some(sending) = self.sending.get_mut(&source)
+        {
+            *sending -= 1;
+            if *sending == 0 {
+                self.sending.remove(&source);
+            }
+        }
         Some(found.reason)
+    }
+
+    fn is_sent_by(&self, block: BlockId, source: DatanodeIndex) -> bool {
+        let mut expected = self.blocks.get(&block).into_iter().flatten();
+        expected.any(|expected| expected.reason == PendingReason::Ordered { source })
+    }
+
+    /// How many blocks a datanode was ordered to send that have not arrived.
+    pub(super) fn sending(&self, source: DatanodeIndex) -> usize {
+        self.sending.get(&source).copied().unwrap_or(0)
     }
 
     pub(super) fn remove_block(&mut self, block: BlockId) {
@@ -99,5 +125,30 @@ impl PendingReplication {
     /// How many copies are under way.
     pub(super) fn ordered(&self) -> u64 {
         self.ordered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_goes_to_several_is_sent_once() {
+        let [one, two, three] = [1, 2, 3].map(DatanodeIndex);
+        let (ordered, deadline) = (PendingReason::Ordered { source: one }, TimeMs(9));
+        let mut pending = PendingReplication::default();
+        pending.add(BlockId(5), two, ordered, deadline);
+        pending.add(BlockId(5), three, ordered, deadline);
+        pending.add(BlockId(6), three, ordered, deadline);
+        pending.add(BlockId(7), three, PendingReason::Acknowledged, deadline);
+        assert_eq!((pending.sending(one), pending.ordered()), (2, 3));
+        // The same once more, and from another one.
+        pending.add(BlockId(6), three, ordered, deadline);
+        pending.add(BlockId(5), two, PendingReason::Ordered { source: three }, deadline);
+        assert_eq!((pending.sending(one), pending.sending(three)), (2, 1));
+        pending.remove(BlockId(5), three);
+        assert_eq!((pending.sending(one), pending.sending(three)), (1, 1));
+        [5, 6, 7].into_iter().for_each(|block| pending.remove_block(BlockId(block)));
+        assert!(pending.sending.is_empty() && pending.ordered() == 0);
     }
 }

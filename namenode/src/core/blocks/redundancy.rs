@@ -5,7 +5,7 @@ use situ_wire::ids::BlockId;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::time::TimeMs;
 
-use super::low_redundancy::ONE_RACK;
+use super::low_redundancy::{ONE_LEFT, ONE_RACK};
 use super::manager::BlockManager;
 use super::pending::PendingReason;
 use crate::core::config::CoreConfig;
@@ -87,15 +87,18 @@ impl BlockManager {
         (!targets.is_empty()).then(|| (source, Copy { block: info.block(id), targets }))
     }
 
-    /// The least busy datanode that can send the block now.
+    /// The least busy datanode that can send the block now. Only copies that were ordered count against its limit: its
+    /// readers and writers must not keep blocks from being made whole again. A block's last replica may be sent beyond
+    /// the limit, as nothing is more urgent.
     fn choose_source(&self, datanodes: &DatanodeManager, config: &CoreConfig, id: BlockId) -> Option<DatanodeIndex> {
-        let storages = self.get(id)?.locations.as_slice().iter();
+        let info = self.get(id)?;
+        let streams = config.replication_streams as usize;
+        let limit = if info.level == Some(ONE_LEFT) { streams.saturating_mul(2) } else { streams };
+        let storages = info.locations.as_slice().iter();
         let reachable = storages.filter(|storage| datanodes.is_reachable(**storage));
-        let can_send = reachable.map(|storage| datanodes.datanode_of(*storage)).filter(|index| {
-            let datanode = datanodes.get(*index);
-            let streams = datanode.transfers as usize + datanode.outbox.len();
-            datanode.liveness == Liveness::Live && streams < config.replication_streams as usize
-        });
+        let can_send = reachable
+            .map(|storage| datanodes.datanode_of(*storage))
+            .filter(|index| datanodes.get(*index).liveness == Liveness::Live && self.pending.sending(*index) < limit);
         can_send.min_by_key(|index| datanodes.get(*index).load())
     }
 

@@ -157,20 +157,51 @@ fn the_worst_off_block_is_copied_first() {
         .collect();
     assert!(blocks.contains(&(two, 2)) && blocks.contains(&(three, 1)), "{blocks:?}");
     // Both wait for the copies that are under way; nothing is ordered twice.
-    for id in world.up() {
-        assert_eq!(world.heartbeat(id), []);
+    for _ in 0..59 {
+        for id in world.up() {
+            assert_eq!(world.heartbeat(id), []);
+        }
+        world.pass(1000);
     }
     world.ns.check();
     // They never come: after the timeout they are ordered anew.
-    for _ in 0..61 {
-        world.pass(1000);
-        for id in world.up() {
-            let volumes = world.volumes(id);
-            world.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 9 }).unwrap();
-        }
-    }
-    world.live(3000);
+    world.live(5000);
     assert_eq!((world.holders(two).len(), world.holders(three).len()), (3, 3));
+    world.ns.check();
+}
+
+#[test]
+fn a_busy_datanode_sends_as_many_copies_as_an_idle_one() {
+    let mut world = World::cluster(2, 1);
+    for at in 0..20 {
+        world.write_file(&format!("/two/{at}"), 2, 10);
+    }
+    world.join(2, "/rack-0");
+    for at in 0..20 {
+        world.write_file(&format!("/three/{at}"), 3, 10);
+    }
+    let copies = |world: &mut World, id| {
+        let volumes = world.volumes(id);
+        let busy = Request::DatanodeHeartbeat { id, volumes, transfers: 1000 };
+        let Ok(Response::Commands { commands, .. }) = world.by_datanode(busy) else { panic!() };
+        commands.iter().filter(|command| matches!(command, DatanodeCommand::Replicate { .. })).count()
+    };
+    let lose = |world: &mut World, id: DatanodeId, names: &str| {
+        for at in 0..20 {
+            let block = world.blocks(&format!("/{names}/{at}"))[0].block;
+            world.disks.get_mut(&id).unwrap().replicas.remove(&block.id);
+            world.change(id, ReplicaChange::Deleted { block });
+        }
+    };
+    world.join(3, "/rack-0");
+    // Two replicas are left of each of these: either holder sends as many as the limit says.
+    lose(&mut world, datanode_id(2), "three");
+    assert_eq!([0, 1].map(|number| copies(&mut world, datanode_id(number))), [4, 4]);
+    assert_eq!([0, 1].map(|number| copies(&mut world, datanode_id(number))), [0, 0]);
+    // Only one is left of each of these: its holder sends more of them, but not all at once.
+    lose(&mut world, datanode_id(1), "two");
+    assert_eq!([0, 1].map(|number| copies(&mut world, datanode_id(number))), [4, 0]);
+    assert_eq!(copies(&mut world, datanode_id(0)), 0);
     world.ns.check();
 }
 
