@@ -279,7 +279,7 @@ impl Namesystem {
         if file.blocks.as_slice().last() != Some(&block) {
             return Err(format!("{block} is not the last block of {inode}"));
         }
-        file.blocks.remove(block);
+        file.blocks.pop();
         if let Some(writer) = &mut file.writer {
             writer.uncommitted.retain(|other| *other != block);
         }

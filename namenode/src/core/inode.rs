@@ -89,13 +89,12 @@ impl FileBlocks {
         }
     }
 
-    pub(super) fn remove(&mut self, block: BlockId) {
+    /// Takes the last one out.
+    pub(super) fn pop(&mut self) {
         match self {
-            Self::None => {}
-            Self::One(only) if *only == block => *self = Self::None,
-            Self::One(_) => {}
+            Self::None | Self::One(_) => *self = Self::None,
             Self::Many(blocks) => {
-                blocks.retain(|other| *other != block);
+                blocks.pop();
                 if let [only] = blocks[..] {
                     *self = Self::One(only);
                 }
@@ -145,6 +144,19 @@ mod tests {
     #[test]
     fn an_inode_takes_64_bytes() {
         assert_eq!(size_of::<INode>(), 64);
+    }
+
+    #[test]
+    fn blocks_come_and_go_at_the_end() {
+        let mut blocks = FileBlocks::default();
+        let ids = [1, 2, 3].map(BlockId);
+        ids.into_iter().for_each(|id| blocks.push(id));
+        for left in (0..3).rev() {
+            blocks.pop();
+            assert_eq!(blocks.as_slice(), &ids[..left]);
+        }
+        blocks.pop();
+        assert!(matches!(blocks, FileBlocks::None));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::core::namesystem::Namesystem;
 
 /// The most blocks of a file.
 const FILE_BLOCKS: usize = 1 << 20;
+/// The most blocks of a file that are unfinished at once. A writer has a few; what is done with one looks at all.
+const UNFINISHED_BLOCKS: usize = 64;
 
 impl Namesystem {
     /// The open file of a client. Whose file it is not learns nothing of it, not even whether it is there.
@@ -55,6 +57,11 @@ impl Namesystem {
             return Err(RemoteError::new(ErrorCode::TooMuch, self.subject(inode), message));
         }
         let committed = self.check_committed(inode, file, committed, false)?;
+        let unfinished = file.writer.as_ref().map_or(0, |writer| writer.uncommitted.len()) - committed.len();
+        if unfinished >= UNFINISHED_BLOCKS {
+            let message = format!("{unfinished} of its blocks are unfinished, which is the limit; finish some first");
+            return Err(RemoteError::new(ErrorCode::TooMuch, self.subject(inode), message));
+        }
         let excluded: Vec<DatanodeIndex> = exclude.iter().filter_map(|id| self.datanodes.find(*id)).collect();
         let local = node.map_or(&[][..], |node| self.datanodes.on_node(node));
         let placement = Placement {

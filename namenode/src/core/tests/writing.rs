@@ -136,6 +136,26 @@ fn a_new_life_of_a_block_fences_the_old_one() {
 }
 
 #[test]
+fn a_writer_has_so_many_blocks_unfinished_at_once() {
+    let mut world = World::cluster(1, 1);
+    let inode = world.create("/f", 1);
+    let first = world.add_block(inode);
+    for _ in 1..64 {
+        world.add_block(inode);
+    }
+    assert_eq!(code(world.try_add_block(inode, Vec::new())), ErrorCode::TooMuch);
+    // Those that are finished with the call do not count, and an abandoned one leaves its place.
+    let first = world.store(&first, BLOCK);
+    let block = world.try_add_block(inode, vec![first.clone()]).unwrap().block;
+    assert_eq!(code(world.try_add_block(inode, vec![first])), ErrorCode::TooMuch);
+    let operation = world.operation();
+    world.call(Request::AbandonBlock { inode, block, operation }).unwrap();
+    world.add_block(inode);
+    world.ns.check();
+    assert_eq!(world.replayed().digest(), world.ns.digest());
+}
+
+#[test]
 fn only_the_last_unfinished_block_can_be_abandoned() {
     let mut world = World::cluster(2, 1);
     let inode = world.create("/f", 1);
