@@ -2,7 +2,7 @@
 
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::INodeId;
-use situ_wire::limits::{BLOCK_LEN_DEFAULT_BYTES, REPLICATION_DEFAULT};
+use situ_wire::limits::{BLOCK_LEN_DEFAULT_BYTES, MESSAGE_LEN_BYTES, REPLICATION_DEFAULT};
 use situ_wire::path::DfsPath;
 
 use super::namespace::PARENT_MODE;
@@ -14,6 +14,10 @@ use crate::core::namesystem::Namesystem;
 
 /// The permission bits of the file that says that a job's output is whole.
 const SUCCESS_MODE: u16 = 0o644;
+/// The most bytes that the moves of a publication take in the log. The rest of the edit has as much again.
+const MOVES_LEN_BYTES: usize = MESSAGE_LEN_BYTES / 2;
+/// The most bytes that a move takes in the log beside its two names.
+const MOVE_LEN_BYTES: usize = 36;
 
 impl Namesystem {
     /// Plans a publication against the namespace as it is. The moves must not depend on one another: no path among
@@ -25,6 +29,7 @@ impl Namesystem {
         success: &DfsPath,
         remove: &DfsPath,
     ) -> Result<Change, RemoteError> {
+        check_len(moves, success)?;
         check_paths(moves, success, remove)?;
         let mut planned = Vec::with_capacity(moves.len());
         for (from, to) in moves {
@@ -84,6 +89,20 @@ impl Namesystem {
     }
 }
 
+/// Checks that the publication fits into one edit: it is one step, and one that is longer could not be logged.
+fn check_len(moves: &[(DfsPath, DfsPath)], success: &DfsPath) -> Result<(), RemoteError> {
+    let len_bytes = moves.iter().map(|(from, to)| MOVE_LEN_BYTES + from.name().len() + to.name().len()).sum::<usize>();
+    if len_bytes <= MOVES_LEN_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "{} names to publish in one step are {len_bytes} bytes in the log; at most {MOVES_LEN_BYTES} are allowed; \
+         publish fewer, or the directory that holds them",
+        moves.len()
+    );
+    Err(RemoteError::new(ErrorCode::TooMuch, success, message))
+}
+
 /// Checks that no path lies within another one where that would make the outcome depend on the order.
 fn check_paths(moves: &[(DfsPath, DfsPath)], success: &DfsPath, remove: &DfsPath) -> Result<(), RemoteError> {
     for path in moves.iter().flat_map(|(from, to)| [from, to]).chain([success, remove]) {
@@ -108,4 +127,31 @@ fn check_paths(moves: &[(DfsPath, DfsPath)], success: &DfsPath, remove: &DfsPath
         return Err(invalid(remove, format!("it lies within {from}, which moves")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::codec::encode;
+    use situ_wire::limits::NAME_LEN_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn no_move_takes_more_than_is_reckoned() {
+        let (id, name) = (INodeId(u64::MAX), "n".repeat(NAME_LEN_BYTES));
+        let from = Edge { parent: id, name: name.clone(), child: id };
+        let longest = Move { from, parent: id, name, replaced: None };
+        assert!(encode(&longest).unwrap().len() <= MOVE_LEN_BYTES + 2 * NAME_LEN_BYTES);
+    }
+
+    #[test]
+    fn a_publication_that_does_not_fit_into_an_edit_is_refused() {
+        let long = |at| DfsPath::parse(&format!("/{at:0>len$}", len = NAME_LEN_BYTES)).unwrap();
+        let fit = MOVES_LEN_BYTES / (MOVE_LEN_BYTES + 2 * NAME_LEN_BYTES);
+        let mut moves: Vec<_> = (0..fit).map(|at| (long(at), long(at))).collect();
+        let success = DfsPath::parse("/_SUCCESS").unwrap();
+        assert_eq!(check_len(&moves, &success), Ok(()));
+        moves.push((long(fit), long(fit)));
+        assert_eq!(check_len(&moves, &success).unwrap_err().code, ErrorCode::TooMuch);
+    }
 }
