@@ -62,10 +62,11 @@ impl LeaseManager {
         }
     }
 
-    /// The namenode was away: nobody could renew.
+    /// The namenode was away: nobody could renew. What an edit of before the start says of the time may be later than
+    /// `now`, when the clock was set back: such a lease would hold for as long.
     pub(super) fn renew_all(&mut self, now: TimeMs) {
         for lease in self.leases.values_mut() {
-            lease.renewed = lease.renewed.max(now);
+            lease.renewed = now;
         }
         if !self.leases.is_empty() {
             self.next_check = TimeMs(now.0.saturating_add(self.hard_ms));

@@ -301,6 +301,21 @@ fn the_hard_limit_closes_a_file_by_itself() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_leaves_no_file_locked() {
+    let mut world = World::new();
+    world.create("/f", 1);
+    world.now.0 -= 900_000;
+    world.restart();
+    let request = world.create_request(2, "/f", 1);
+    world.pass(59_000);
+    assert_eq!(code(world.call(request.clone())), ErrorCode::BeingWritten);
+    world.pass(2_000);
+    assert_eq!(code(world.call(request)), ErrorCode::AlreadyExists);
+    assert_eq!(len_bytes(&mut world, "/f"), (0, false));
+    world.ns.check();
+}
+
+#[test]
 fn the_hard_limit_deletes_what_was_being_copied() {
     let mut world = World::cluster(1, 1);
     let inode = world.create("/d/.1._COPYING_", 1);
