@@ -66,6 +66,7 @@ pub(crate) struct DatanodeManager {
     suspect_after_ms: u64,
     dead_after_ms: u64,
     next_check: TimeMs,
+    /// Whether the namenode has stood still and nobody was judged since.
     excused: bool,
     living_racks: usize,
 }
@@ -276,6 +277,7 @@ impl DatanodeManager {
         if now < self.next_check {
             return Vec::new();
         }
+        self.excused = false;
         let mut dead = Vec::new();
         let mut next = TimeMs::NEVER;
         for (at, datanode) in self.datanodes.iter_mut().enumerate() {

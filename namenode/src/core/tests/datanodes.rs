@@ -98,6 +98,21 @@ fn silence_makes_suspect_then_dead_but_the_namenodes_own_pause_does_not() {
 }
 
 #[test]
+fn every_pause_of_the_namenode_excuses() {
+    let mut world = World::cluster(1, 1);
+    for _ in 0..3 {
+        world.heartbeat(datanode_id(0));
+        world.pass(14_000);
+        assert_eq!(liveness(&mut world), [Liveness::Suspect]);
+        world.now.0 += 60_000;
+        world.ns.handle_timeout(world.now);
+        assert_eq!(liveness(&mut world), [Liveness::Suspect], "what it said meanwhile waits to be heard");
+        world.heartbeat(datanode_id(0));
+        world.pass(4_000);
+    }
+}
+
+#[test]
 fn a_namenode_that_is_always_late_still_notices_the_dead() {
     let mut world = World::cluster(2, 1);
     for _ in 0..40 {
