@@ -25,6 +25,8 @@ struct Page {
     blocks: usize,
     limit: usize,
     more: bool,
+    /// Names that have no valid path, because a large directory was moved deep down.
+    without_path: usize,
 }
 
 impl Page {
@@ -34,7 +36,7 @@ impl Page {
 }
 
 impl Namesystem {
-    pub(super) fn fsck(&self, who: &Principal<'_>, path: &DfsPath, after: Option<&DfsPath>, limit: u32) -> Reply {
+    pub(super) fn fsck(&mut self, who: &Principal<'_>, path: &DfsPath, after: Option<&DfsPath>, limit: u32) -> Reply {
         let id = self.find(who, path)?;
         let behind: Vec<&str> = match after {
             None => Vec::new(),
@@ -45,8 +47,15 @@ impl Namesystem {
             Some(after) => return Err(invalid(after, format!("a page of {path} goes on after a path below it"))),
         };
         let limit = limit.clamp(1, LIST_ENTRIES) as usize;
-        let mut page = Page { files: Vec::new(), blocks: 0, limit, more: false };
+        let mut page = Page { files: Vec::new(), blocks: 0, limit, more: false, without_path: 0 };
         self.fsck_below(who, path, id, &behind, &mut page)?;
+        if page.without_path > 0 {
+            let count = page.without_path;
+            self.warn(format!(
+                "{path}: the health of {count} names below it is left out: their paths would be too long or too deep; \
+                 move up what holds them"
+            ));
+        }
         Ok(Response::Health { files: page.files, more: page.more })
     }
 
@@ -79,7 +88,10 @@ impl Namesystem {
             if is_the_last_seen && is_file {
                 continue;
             }
-            let path = path.join(name).map_err(|error| invalid(path, error.to_string()))?;
+            let Ok(path) = path.join(name) else {
+                page.without_path += 1;
+                continue;
+            };
             self.fsck_below(who, &path, *child, inside, page)?;
             if page.more {
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ClientId, INodeId};
-use situ_wire::limits::{BLOCK_LEN_MAX_BYTES, BLOCK_LEN_MIN_BYTES, REPLICATION_MAX};
+use situ_wire::limits::{BLOCK_LEN_MAX_BYTES, BLOCK_LEN_MIN_BYTES, PATH_DEPTH, PATH_LEN_BYTES, REPLICATION_MAX};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -19,6 +19,9 @@ const MODE_BITS: u16 = 0o1777;
 const OWNER_ENTERS: u16 = 0o300;
 /// The permission bits of a directory that is made on the way to a file.
 pub(super) const PARENT_MODE: u16 = 0o755;
+
+/// How many names below a directory are looked at before it moves.
+pub(super) const MOVED_NAMES: usize = 10_000;
 
 /// What a file to create shall be.
 pub(super) struct Create {
@@ -253,8 +256,43 @@ impl Namesystem {
         };
         let directory = self.namespace.get(parent).ok_or_else(|| parent_not_found(to))?;
         authorize(Access::Write, directory, who, to, &self.namespace.names)?;
+        let mut room = MOVED_NAMES;
+        self.check_below(child, from, to, &mut room)?;
         let from = Edge { parent: inode.parent, name: from.name().to_owned(), child };
         Ok(Change::Rename { moved: Move { from, parent, name: to.name().to_owned(), replaced } })
+    }
+
+    /// Checks that what lies below an inode still has valid paths when it moves: nobody could name it otherwise. Looks
+    /// at `room` names at most, so that a large directory is not gone through; what is found too deep later is left out
+    /// of reports.
+    pub(super) fn check_below(
+        &self,
+        child: INodeId,
+        from: &DfsPath,
+        to: &DfsPath,
+        room: &mut usize,
+    ) -> Result<(), RemoteError> {
+        let size = |path: &DfsPath| (path.components().count(), path.as_str().len());
+        let (depth, len_bytes) = size(to);
+        if depth <= size(from).0 && len_bytes <= size(from).1 {
+            return Ok(());
+        }
+        let mut left = vec![(child, depth, len_bytes)];
+        while let Some((id, depth, len_bytes)) = left.pop() {
+            if depth > PATH_DEPTH || len_bytes > PATH_LEN_BYTES {
+                let message = format!(
+                    "to {to}: a path below it would have {depth} levels and {len_bytes} bytes; at most {PATH_DEPTH} and \
+                     {PATH_LEN_BYTES} are allowed; choose a target further up"
+                );
+                return Err(invalid(from, message));
+            }
+            let children = self.namespace.get(id).and_then(INode::children).into_iter().flatten();
+            for (name, child) in children.take(*room) {
+                left.push((*child, depth + 1, len_bytes + 1 + name.len()));
+                *room -= 1;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn plan_delete(

@@ -5,7 +5,7 @@ use situ_wire::ids::INodeId;
 use situ_wire::limits::{BLOCK_LEN_DEFAULT_BYTES, MESSAGE_LEN_BYTES, REPLICATION_DEFAULT};
 use situ_wire::path::DfsPath;
 
-use super::namespace::PARENT_MODE;
+use super::namespace::{MOVED_NAMES, PARENT_MODE};
 use crate::core::authorize::{Access, Principal, authorize};
 use crate::core::edit::{Change, Edge, Move, NewFile};
 use crate::core::errors::{already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found};
@@ -32,8 +32,9 @@ impl Namesystem {
         check_len(moves, success)?;
         check_paths(moves, success, remove)?;
         let mut planned = Vec::with_capacity(moves.len());
+        let mut room = MOVED_NAMES;
         for (from, to) in moves {
-            planned.push(self.plan_publish_move(who, from, to)?);
+            planned.push(self.plan_publish_move(who, from, to, &mut room)?);
         }
         let (place, replaced) = match self.walk_to(who, success)? {
             Walk::Blocked => return Err(blocked(success)),
@@ -68,7 +69,13 @@ impl Namesystem {
         Ok(Change::Publish { moves: planned, directories: place.directories, success, removed })
     }
 
-    fn plan_publish_move(&self, who: &Principal<'_>, from: &DfsPath, to: &DfsPath) -> Result<Move, RemoteError> {
+    fn plan_publish_move(
+        &self,
+        who: &Principal<'_>,
+        from: &DfsPath,
+        to: &DfsPath,
+        room: &mut usize,
+    ) -> Result<Move, RemoteError> {
         let Walk::Found(child) = self.walk(who, from)? else { return Err(not_found(from)) };
         let inode = self.namespace.get(child).ok_or_else(|| not_found(from))?;
         self.may_remove(who, from, inode)?;
@@ -84,6 +91,7 @@ impl Namesystem {
         };
         let directory = self.namespace.get(parent).ok_or_else(|| parent_not_found(to))?;
         authorize(Access::Write, directory, who, to, &self.namespace.names)?;
+        self.check_below(child, from, to, room)?;
         let from = Edge { parent: inode.parent, name: from.name().to_owned(), child };
         Ok(Move { from, parent, name: to.name().to_owned(), replaced: None })
     }

@@ -98,8 +98,9 @@ impl Namesystem {
         let mut range = children.range::<str, _>((from, Bound::Unbounded));
         let mut entries = Vec::with_capacity(limit.min(children.len()));
         for (name, child) in range.by_ref().take(limit) {
-            // A directory that was moved deep down may hold names whose paths are too long.
-            let path = path.join(name).map_err(|error| invalid(path, error.to_string()))?;
+            // A large directory that was moved deep down may hold names whose paths are too long.
+            let too_long = |error| invalid(path, format!("{error}; move it up, so that what it holds has valid paths"));
+            let path = path.join(name).map_err(too_long)?;
             entries.extend(self.status(path, *child));
         }
         Ok(Response::Listing { entries, more: range.next().is_some() })

@@ -133,6 +133,51 @@ fn renames_keep_the_tree_a_tree() {
 }
 
 #[test]
+fn what_moves_keeps_valid_paths_below_it() {
+    let mut world = World::new();
+    let (deep, name) = ("/a".repeat(300), "n".repeat(255));
+    let long = format!("/{name}").repeat(8);
+    for text in [&deep, &long, "/b", &"/c".repeat(300), &format!("/d{long}")] {
+        world.mkdir(text).unwrap();
+    }
+    let (deeper, longer) = (format!("{deep}/x"), format!("{long}/x"));
+    assert_eq!(rename(&mut world, "/c", &deeper, false), Err(ErrorCode::InvalidArgument), "601 levels");
+    assert_eq!(rename(&mut world, "/d", &longer, false), Err(ErrorCode::InvalidArgument), "more than 4096 bytes");
+    let (moves, success) = (vec![(path("/c"), path(&deeper))], path("/_SUCCESS"));
+    let publish = Request::Publish { moves, success, remove: path("/nothing"), operation: world.operation() };
+    assert_eq!(code(world.call(publish)), ErrorCode::InvalidArgument);
+    assert_eq!(rename(&mut world, "/b", &deeper, false), Ok(Response::Done));
+    assert_eq!(rename(&mut world, &"/c".repeat(100), &format!("{deep}/c"), false), Ok(Response::Done), "501 levels");
+    world.ns.check();
+}
+
+#[test]
+fn what_came_too_deep_is_left_out_of_reports_and_moves_up_again() {
+    let mut world = World::cluster(1, 1);
+    let deep = "/a".repeat(300);
+    world.mkdir(&deep).unwrap();
+    // Only so many names are looked at when it moves.
+    for at in 0..10_000 {
+        world.mkdir(&format!("/c/{at:05}")).unwrap();
+    }
+    world.write_file("/c/f", 1, 10);
+    let bottom = "/z".repeat(300);
+    world.write_file(&format!("/c{bottom}/f"), 1, 10);
+    let moved = format!("{deep}/c");
+    assert_eq!(rename(&mut world, "/c", &moved, false), Ok(Response::Done));
+    let Ok(Response::Health { files, more: false }) =
+        world.call(Request::Fsck { path: path("/"), after: None, limit: 1000 })
+    else {
+        panic!()
+    };
+    assert_eq!(files.iter().map(|file| file.path.to_string()).collect::<Vec<_>>(), [format!("{moved}/f")]);
+    assert!(world.warnings.last().is_some_and(|warning| warning.contains("1 names below it")));
+    assert_eq!(rename(&mut world, &moved, "/c", false), Ok(Response::Done));
+    assert_eq!(world.readable(&format!("/c{bottom}/f")).len(), 1);
+    world.ns.check();
+}
+
+#[test]
 fn deletions_ask_before_they_take_much() {
     let mut world = World::new();
     world.mkdir("/d/e").unwrap();
