@@ -176,6 +176,7 @@ impl NamenodeConfig {
             supergroup: self.supergroup.clone(),
             token_key,
             seed,
+            block_epoch: seed,
             heartbeat_ms: self.heartbeat_ms,
             suspect_after_ms: self.suspect_after_ms,
             dead_after_ms: self.dead_after_ms,
@@ -245,7 +246,8 @@ mod tests {
     fn the_defaults_are_the_cores() {
         let key = BlockTokenKey([1; 32]);
         let core = NamenodeConfig::new("/nn".into()).core(ClusterId(7), key.clone(), 9);
-        assert_eq!(format!("{core:?}"), format!("{:?}", CoreConfig::new(ClusterId(7), "situ", key, 9)));
+        let expected = CoreConfig { block_epoch: 9, ..CoreConfig::new(ClusterId(7), "situ", key, 9) };
+        assert_eq!(format!("{core:?}"), format!("{expected:?}"));
     }
 
     #[test]

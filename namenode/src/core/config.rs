@@ -17,6 +17,8 @@ pub struct CoreConfig {
     pub token_key: BlockTokenKey,
     /// For choices outside the journal (placement).
     pub seed: u64,
+    /// The epoch that the first block of an empty namespace begins, drawn at random: see `block_ids`.
+    pub block_epoch: u64,
     /// How often a datanode sends a heartbeat.
     pub heartbeat_ms: u32,
     /// After how long without a heartbeat nothing new is placed on a datanode.
@@ -55,6 +57,7 @@ impl CoreConfig {
             supergroup: "supergroup".to_owned(),
             token_key,
             seed,
+            block_epoch: 0,
             heartbeat_ms: 1_000,
             suspect_after_ms: 3_000,
             dead_after_ms: 15_000,

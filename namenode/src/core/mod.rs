@@ -7,6 +7,7 @@
 
 mod apply;
 mod authorize;
+mod block_ids;
 mod blocks;
 mod calls;
 mod changes;

@@ -9,6 +9,7 @@ use super::corrupt::CorruptReplica;
 use super::info::{Damaged, Received};
 use super::manager::BlockManager;
 use super::pending::PendingReason;
+use crate::core::block_ids::was_given_out;
 use crate::core::datanodes::{DatanodeIndex, DatanodeManager, StorageIndex};
 
 /// How the word of a replica came.
@@ -25,12 +26,12 @@ pub(crate) enum Via {
 pub(crate) enum Verdict {
     /// It is taken note of.
     Noted,
-    /// It comes from a newer namespace than this: nothing is done, least of all deleted.
+    /// It comes from another namespace, or a newer one than this: nothing is done, least of all deleted.
     Newer,
 }
 
 impl BlockManager {
-    /// Takes word of a final replica. `next_block` is the first id that was never given out.
+    /// Takes word of a final replica. `next_block` is the next id to be given out.
     pub(crate) fn replica_reported(
         &mut self,
         datanodes: &mut DatanodeManager,
@@ -42,7 +43,7 @@ impl BlockManager {
         let id = replica.block.id;
         let datanode = datanodes.datanode_of(storage);
         let Some(info) = self.get(id) else {
-            if id >= next_block {
+            if !was_given_out(id, next_block) {
                 return Verdict::Newer;
             }
             // The block was deleted, and that is on disk before this order goes out.
@@ -211,7 +212,7 @@ impl BlockManager {
     ) -> bool {
         let id = block.id;
         let Some(info) = self.get(id) else {
-            if id < next_block {
+            if was_given_out(id, next_block) {
                 self.invalidations.add(datanode, block);
             }
             return false;

@@ -273,8 +273,8 @@ impl Namesystem {
     fn warn_of_newer(&mut self, id: DatanodeId, newer: u64) {
         if newer > 0 {
             self.warn(format!(
-                "datanode {id} has {newer} replicas that are newer than anything this namenode knows; they are kept. \
-                 Has the namenode lost a part of its journal, or was an old one started?"
+                "datanode {id} has {newer} replicas of blocks that this namenode never gave out; they are kept. Has it \
+                 lost a part of its journal, or was it started with another directory than before?"
             ));
         }
     }

@@ -3,7 +3,8 @@
 use situ_wire::ids::DatanodeId;
 use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange, ReportedReplica, Request, Response};
 
-use super::world::{World, datanode, datanode_id, path, storage_of};
+use super::world::{World, config, datanode, datanode_id, path, storage_of};
+use crate::core::CoreConfig;
 
 fn invalidations(commands: &[DatanodeCommand]) -> usize {
     let blocks = commands.iter().map(|command| match command {
@@ -57,6 +58,45 @@ fn an_order_to_delete_waits_for_the_deletion_to_be_on_disk() {
     };
     assert_eq!(invalidations(commands), 1);
     assert_eq!(*when, tx);
+}
+
+#[test]
+fn what_another_namespace_left_on_the_datanodes_is_neither_written_over_nor_deleted() {
+    let begin = |block_epoch| {
+        let mut world = World::with(CoreConfig { block_epoch, ..config() });
+        for number in 0..3 {
+            world.join(number, "/rack");
+        }
+        world.live(3000);
+        world
+    };
+    let mut lost = begin(3);
+    for at in 0..5 {
+        lost.write_file(&format!("/f{at}"), 3, 10);
+    }
+    // Its directory was not mounted: an empty one was formatted for the same cluster, and the datanodes come to it.
+    let mut world = begin(5);
+    for (id, disk) in &lost.disks {
+        world.disks.get_mut(id).unwrap().replicas = disk.replicas.clone();
+    }
+    for id in world.up() {
+        world.full_report(id);
+    }
+    assert!(world.warnings.iter().any(|warning| warning.contains("never gave out; they are kept")));
+    for at in 0..20 {
+        world.write_file(&format!("/new{at}"), 3, 10);
+    }
+    let operation = world.operation();
+    world.call(Request::Delete { path: path("/new0"), recursive: false, operation }).unwrap();
+    for id in world.up() {
+        world.full_report(id);
+    }
+    world.live(60_000);
+    for (id, disk) in &lost.disks {
+        assert!(disk.replicas.iter().all(|(block, replica)| world.disks[id].replicas.get(block) == Some(replica)));
+        assert_eq!(world.disks[id].replicas.len(), 5 + 19, "its own deletions are carried out");
+    }
+    world.ns.check();
 }
 
 #[test]
