@@ -22,10 +22,17 @@ pub(super) type ReceiveOf<R> = <ConnectionOf<R> as Connection>::Receive;
 /// Where an answer of the owner goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, RemoteError>>;
 
+/// One copy of a replica to other datanodes; never reused within a run. A block does not name it: several copies of one
+/// may be under way at once, each to other targets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct CopyId(pub(super) u64);
+
 /// What the owner is told and asked.
 pub(super) enum Message<D: Disk> {
     /// Something happened.
     Event(Event),
+    /// A copy has ended with [`Event::Replicated`].
+    Copied { copy: CopyId, event: Event },
     /// Somebody wants to write.
     OpenWrite { block: Block, stage: WriteStage, limit_bytes: u64, reply: Answer<WriteTicket<D>> },
     /// Somebody wants to read.

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::files::{Chore, ChoreKind, Note, NoteKind};
 use super::namenode::Namenode;
-use super::node::{Answer, Message, Node, WriteTicket};
+use super::node::{Answer, CopyId, Message, Node, WriteTicket};
 use super::replicate::{Copy, replicate};
 use super::verify::verify;
 use crate::core::{Core, Effect, Event, RequestId, StopReason, WriterId};
@@ -48,7 +48,8 @@ pub(super) struct Owner<R: Runtime> {
     requests: HashMap<RequestId, Answer<WriteTicket<R::Disk>>>,
     writers: HashMap<WriterId, Writer>,
     verifying: HashMap<StorageId, AbortOnDrop<()>>,
-    copying: HashMap<Block, AbortOnDrop<()>>,
+    next_copy: u64,
+    copying: HashMap<CopyId, AbortOnDrop<()>>,
     stop: Option<DatanodeError>,
 }
 
@@ -81,6 +82,7 @@ impl<R: Runtime> Owner<R> {
             requests: HashMap::new(),
             writers: HashMap::new(),
             verifying: HashMap::new(),
+            next_copy: 0,
             copying: HashMap::new(),
             stop: None,
         }
@@ -115,11 +117,13 @@ impl<R: Runtime> Owner<R> {
         let now = self.node.runtime.clock().now();
         match message {
             Message::Event(event) => {
-                match &event {
-                    Event::Verified { storage, .. } => drop(self.verifying.remove(storage)),
-                    Event::Replicated { block, .. } => drop(self.copying.remove(block)),
-                    _ => {}
+                if let Event::Verified { storage, .. } = &event {
+                    self.verifying.remove(storage);
                 }
+                self.core.handle(now, event);
+            }
+            Message::Copied { copy, event } => {
+                self.copying.remove(&copy);
                 self.core.handle(now, event);
             }
             Message::OpenWrite { block, stage, limit_bytes, reply } => {
@@ -195,8 +199,14 @@ impl<R: Runtime> Owner<R> {
             Effect::Replicate { storage, block, len_bytes, targets, token } => {
                 let Some(open) = self.volumes.get(&storage) else { return };
                 let copy = Copy { volume: Arc::clone(&open.volume), block, len_bytes, targets, token };
-                let task = self.node.runtime.spawn("replicate", replicate(self.node.clone(), copy));
-                self.copying.insert(block, task.abort_on_drop());
+                let (id, node) = (CopyId(self.next_copy), self.node.clone());
+                self.next_copy += 1;
+                let task = self.node.runtime.spawn("replicate", async move {
+                    let event = replicate(&node, copy).await;
+                    // An owner that is gone does not need to know.
+                    let _ = node.mailbox.send(Message::Copied { copy: id, event });
+                });
+                self.copying.insert(id, task.abort_on_drop());
             }
             Effect::Measure => self.measure(),
             Effect::Probe { storage } => self.probe(storage),

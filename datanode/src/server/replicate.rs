@@ -40,11 +40,11 @@ impl From<RpcError> for CopyError {
     }
 }
 
-/// Copies a replica and tells the owner what came of it. What is sent was verified before.
-pub(super) async fn replicate<R: Runtime>(node: Node<R>, copy: Copy<R>) {
+/// Copies a replica and says what came of it. What is sent was verified before.
+pub(super) async fn replicate<R: Runtime>(node: &Node<R>, copy: Copy<R>) -> Event {
     let (storage, block) = (copy.volume.storage(), copy.block);
     let targets: Vec<DatanodeId> = copy.targets.iter().map(|target| target.id).collect();
-    let (reason, verdict) = match push(&node, copy).await {
+    let (reason, verdict) = match push(node, copy).await {
         Ok(replicas) if targets.iter().all(|target| replicas.contains(target)) => (None, Verdict::Good),
         Ok(replicas) => (Some(format!("only {} of {} targets have it", replicas.len(), targets.len())), Verdict::Good),
         Err(CopyError::Source(error)) => (Some(error.to_string()), Verdict::from(&error)),
@@ -54,7 +54,7 @@ pub(super) async fn replicate<R: Runtime>(node: Node<R>, copy: Copy<R>) {
         tracing::warn!(%block, reason, "a copy failed");
     }
     let failed = reason.map(|reason| targets.into_iter().map(|target| (target, reason.clone())).collect());
-    node.tell(Event::Replicated { storage, block, failed: failed.unwrap_or_default(), verdict });
+    Event::Replicated { storage, block, failed: failed.unwrap_or_default(), verdict }
 }
 
 async fn push<R: Runtime>(node: &Node<R>, copy: Copy<R>) -> Result<Vec<DatanodeId>, CopyError> {

@@ -229,3 +229,25 @@ fn a_replica_is_copied_deleted_and_a_damaged_one_told_instead_of_copied() {
         assert_ne!(cluster.told.borrow().holders(block(2, 5)), [target]);
     });
 }
+
+#[test]
+fn two_copies_of_one_block_at_once_both_come_to_their_end() {
+    SimWorld::run(7, async |world| {
+        let cluster = Cluster::start_with(world, 3, |config| config.replications = 2).await;
+        let bytes = content(1, 2_500_000);
+        cluster.put(block(1, 5), &bytes, &[0]).await;
+        cluster.put(block(2, 5), &bytes, &[0]).await;
+        let replicate = |id, at: usize| DatanodeCommand::Replicate {
+            block: block(id, 5),
+            targets: vec![cluster.nodes[at].location.clone()],
+            token: cluster.token(block(id, 5), TokenMode::Write),
+        };
+        // The second one begins while the first is under way; the others wait until both have ended.
+        for (id, at) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+            cluster.command(0, replicate(id, at));
+        }
+        for id in [1, 2] {
+            cluster.wait(|told| told.holders(block(id, 5)).len() == 3).await;
+        }
+    });
+}
