@@ -16,7 +16,7 @@ use super::reporter::{Call, Reporter, Slice};
 use super::scrub::{Next, Scrub};
 use super::volumes::Volumes;
 use super::{CallError, CallId, CallKind, Effect, Event, StopReason};
-use crate::storage::{ScannedReplica, Verdict};
+use crate::storage::{Health, ScannedReplica, Verdict};
 
 /// What the core is told when it starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,6 +106,11 @@ impl Core {
         for volume in &volumes {
             for scanned in &volume.replicas {
                 replicas.found(volume.storage, scanned);
+            }
+        }
+        for volume in &volumes {
+            for scanned in volume.replicas.iter().filter(|scanned| scanned.health == Health::Unreadable) {
+                replicas.found_unreadable(volume.storage, scanned.block);
             }
         }
         let mut core = Self {
@@ -259,9 +264,9 @@ impl Core {
             Verdict::Corrupt(_) => self.replicas.found_corrupt(storage, block),
             Verdict::Gone => self.replicas.found_gone(storage, block),
             Verdict::DiskFailed(_) => {
-                // On a volume that works as such, bytes that cannot be read are as bad as wrong ones.
+                // On a volume that works as such, bytes that cannot be read are of as little use as wrong ones.
                 self.probe(storage);
-                self.replicas.found_corrupt(storage, block);
+                self.replicas.found_unreadable(storage, block);
             }
         }
         // A spare that has taken its place is verified in its turn, whether there are more of them or not.

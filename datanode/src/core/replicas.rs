@@ -61,7 +61,8 @@ pub enum ReplicaState {
     },
     /// Its bytes are final and whole.
     Finalized,
-    /// Its bytes are not those that were written: kept aside, never served.
+    /// Its bytes are not those that were written, and its files are kept aside; or they cannot be read, and its files
+    /// stay where they are until the next start looks at them again. Never served.
     Corrupt,
     /// Its files are being deleted.
     Deleting,
@@ -119,7 +120,8 @@ impl Replicas {
     pub fn found(&mut self, storage: StorageId, scanned: &ScannedReplica) {
         let ScannedReplica { block, len_bytes, health } = *scanned;
         let state = match health {
-            Health::Final => ReplicaState::Finalized,
+            // One that could not be read is judged when all are found: only then it is known whether there is a spare.
+            Health::Final | Health::Unreadable => ReplicaState::Finalized,
             Health::Corrupt => ReplicaState::Corrupt,
         };
         let new = Replica { generation: block.generation, storage, len_bytes, state };
@@ -192,9 +194,10 @@ impl Replicas {
                 format!("this datanode has it in life {}; ask the namenode for the block again", replica.generation),
             ),
             Some(Replica { state: ReplicaState::Finalized, storage, len_bytes, .. }) => Ok((*storage, *len_bytes)),
-            Some(Replica { state: ReplicaState::Corrupt, .. }) => {
-                refuse(ErrorCode::Corrupt, "the replica of this datanode is damaged; read another one".to_owned())
-            }
+            Some(Replica { state: ReplicaState::Corrupt, .. }) => refuse(
+                ErrorCode::Corrupt,
+                "the replica of this datanode is damaged or cannot be read; read another one".to_owned(),
+            ),
             Some(Replica { state: ReplicaState::BeingWritten { .. } | ReplicaState::Abandoned { .. }, .. }) => {
                 refuse(ErrorCode::Unavailable, "it is being written; try again when it is final".to_owned())
             }
@@ -420,7 +423,7 @@ impl Replicas {
 
     /// The bytes of a final replica are those that were written.
     pub fn found_good(&mut self, storage: StorageId, block: Block) {
-        if self.get(block.id).is_some_and(|replica| is_final(replica, storage, block)) {
+        if self.is_final(storage, block) {
             self.drop_spares(block.id);
         }
     }
@@ -428,37 +431,52 @@ impl Replicas {
     /// The bytes of a final replica are not those that were written.
     pub fn found_corrupt(&mut self, storage: StorageId, block: Block) {
         if self.replaced(storage, block) {
-            return;
+            self.delete_files(storage, block);
+        } else if self.spoil(storage, block) {
+            self.effects.push_back(Effect::MoveAside { storage, block });
         }
-        let Some(replica) = self.replicas.get_mut(&block.id).filter(|replica| is_final(replica, storage, block)) else {
-            return;
-        };
-        replica.state = ReplicaState::Corrupt;
-        self.unindex(storage, block.id);
-        self.effects.push_back(Effect::MoveAside { storage, block });
-        self.changes.push(ReplicaChange::Corrupt { block });
+    }
+
+    /// The bytes of a final replica cannot be read. They may be good all the same, so its files stay where they are, for
+    /// the next start to look at.
+    pub fn found_unreadable(&mut self, storage: StorageId, block: Block) {
+        if !self.replaced(storage, block) {
+            self.spoil(storage, block);
+        }
     }
 
     /// The files of a final replica are not there any more, though nobody of ours took them.
     pub fn found_gone(&mut self, storage: StorageId, block: Block) {
         if self.replaced(storage, block) {
-            return;
-        }
-        if self.replicas.get(&block.id).is_some_and(|replica| is_final(replica, storage, block)) {
+            self.delete_files(storage, block);
+        } else if self.is_final(storage, block) {
             // What is left of them goes, and then the namenode is told.
             self.delete(block.id);
         }
     }
 
-    /// Deletes a final replica that is of no use if a spare can take its place; whether it did.
+    /// Lets a spare take the place of a final replica that is of no use, if there is one; whether it did.
     fn replaced(&mut self, storage: StorageId, block: Block) -> bool {
-        let replaced =
-            self.get(block.id).is_some_and(|replica| is_final(replica, storage, block)) && self.replace(block.id);
+        let replaced = self.is_final(storage, block) && self.replace(block.id);
         if replaced {
             self.unindex(storage, block.id);
-            self.delete_files(storage, block);
         }
         replaced
+    }
+
+    /// Has a final replica served no more and reported as corrupt; whether it is one.
+    fn spoil(&mut self, storage: StorageId, block: Block) -> bool {
+        let Some(replica) = self.replicas.get_mut(&block.id).filter(|replica| is_final(replica, storage, block)) else {
+            return false;
+        };
+        replica.state = ReplicaState::Corrupt;
+        self.unindex(storage, block.id);
+        self.changes.push(ReplicaChange::Corrupt { block });
+        true
+    }
+
+    fn is_final(&self, storage: StorageId, block: Block) -> bool {
+        self.get(block.id).is_some_and(|replica| is_final(replica, storage, block))
     }
 
     /// A volume has failed: its replicas are not served any more, its writers stop.

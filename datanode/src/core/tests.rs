@@ -532,6 +532,13 @@ fn of_two_replicas_in_one_life_none_is_deleted_before_one_is_verified() {
         assert_eq!(step(&mut core, T0, verified(bad)), [other.clone(), gone(ONE), delete(ONE), verify]);
         assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
     }
+    // One that cannot be read keeps its files: the other one may be bad.
+    let mut core = start();
+    let verify = Effect::Verify { storage: TWO, block: block(1, 5), rate_bytes: None };
+    let probe = Effect::Probe { storage: ONE };
+    let unreadable = verified(Verdict::DiskFailed("input/output error".to_owned()));
+    assert_eq!(step(&mut core, T0, unreadable), [probe, other.clone(), gone(ONE), verify]);
+    assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
     // The volume of one of them fails first, or the namenode wants neither.
     let failed = |storage| Event::Probed { storage, failed: Some("worn out".to_owned()) };
     let mut core = start();
@@ -547,6 +554,51 @@ fn of_two_replicas_in_one_life_none_is_deleted_before_one_is_verified() {
     let unwanted = answer(1, CallKind::Heartbeat, Ok(commands(vec![DatanodeCommand::Invalidate { blocks }])));
     let effects = step(&mut core, T0, unwanted);
     assert_eq!(effects, [Effect::TokenKey(KEY), gone(TWO), delete(TWO), gone(ONE), delete(ONE)]);
+}
+
+#[test]
+fn a_replica_that_cannot_be_read_is_told_of_and_keeps_its_files() {
+    let gone = Effect::Index { storage: ONE, id: BlockId(1), replica: None };
+    let told = |core: &mut Core| {
+        let (_, effects) = tick(core);
+        match effects.first() {
+            Some(Effect::Call { request: Request::DatanodeBlockChanges { changes, .. }, .. }) => changes.clone(),
+            _ => panic!("{effects:?}"),
+        }
+    };
+    let corrupt = ReplicaChange::Corrupt { block: block(1, 5) };
+    let mut core = quiet(&[(block(1, 5), 300)]);
+    let verdict = Verdict::DiskFailed("input/output error".to_owned());
+    let unreadable = Event::Verified { storage: ONE, block: block(1, 5), verdict };
+    assert_eq!(step(&mut core, T0, unreadable), [Effect::Probe { storage: ONE }, gone.clone()]);
+    assert_eq!(core.replicas().final_replica(block(1, 5)).unwrap_err().code, ErrorCode::Corrupt);
+    assert_eq!(told(&mut core), std::slice::from_ref(&corrupt));
+    // So does one that could not be read at start, and one on another volume takes its place, in whatever order they come.
+    let at_start = |storage, health| {
+        let mut volume = volume(storage, &[(block(1, 5), 300)]);
+        volume.replicas[0].health = health;
+        volume
+    };
+    let start = |volumes| {
+        let mut core = Core::new(me(), config(), volumes, T0);
+        let effects = drain(&mut core);
+        (core, effects)
+    };
+    let (mut core, effects) = start(vec![at_start(ONE, Health::Unreadable)]);
+    assert_eq!(effects, std::slice::from_ref(&gone));
+    core.handle_timeout(T0);
+    core.handle(T0, answer(1, CallKind::Register, Ok(registered_rarely())));
+    core.handle(T0, answer(1, CallKind::Report, Ok(Response::Done)));
+    drain(&mut core);
+    assert_eq!(told(&mut core), [corrupt]);
+    let known = IndexedReplica { generation: GenerationStamp(5), len_bytes: 300 };
+    let other = Effect::Index { storage: TWO, id: BlockId(1), replica: Some(known) };
+    let (core, effects) = start(vec![at_start(ONE, Health::Unreadable), at_start(TWO, Health::Final)]);
+    assert_eq!(effects, [other, gone]);
+    assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
+    let (core, effects) = start(vec![at_start(TWO, Health::Final), at_start(ONE, Health::Unreadable)]);
+    assert_eq!(effects, []);
+    assert_eq!(core.replicas().final_replica(block(1, 5)), Ok((TWO, 300)));
 }
 
 /// Whatever comes in whatever order, the invariants hold, every request is answered once, and no two writers have the

@@ -17,7 +17,7 @@ use super::replicate::{Copy, replicate};
 use super::verify::verify;
 use crate::core::{Core, Effect, Event, RequestId, StopReason, WriterId};
 use crate::error::DatanodeError;
-use crate::storage::{ReplicaIndex, Volume};
+use crate::storage::{ReplicaIndex, Verdict, Volume};
 
 /// A volume and its index, if that could be opened.
 pub(super) struct OpenVolume<D: Disk> {
@@ -260,6 +260,9 @@ impl<R: Runtime> Owner<R> {
         let (node, volume) = (self.node.clone(), Arc::clone(&open.volume));
         let task = self.node.runtime.spawn("verify", async move {
             let verdict = verify(&node.runtime, volume, block, rate_bytes).await;
+            if let Verdict::DiskFailed(reason) = &verdict {
+                tracing::error!(%block, reason, "a replica cannot be read; it is not served any more");
+            }
             node.tell(Event::Verified { storage, block, verdict });
         });
         self.verifying.insert(storage, task.abort_on_drop());

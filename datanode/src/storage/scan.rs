@@ -29,6 +29,8 @@ pub enum Health {
     Final,
     /// Its bytes or its tree are damaged; it is kept aside.
     Corrupt,
+    /// The disk did not give its tree back; its files are left where they are.
+    Unreadable,
 }
 
 /// The lengths of a replica's files, as far as they are there.
@@ -74,24 +76,31 @@ impl<D: Disk> Volume<D> {
             self.delete_at(Place::Current, block)?;
             return Ok(None);
         };
-        let good = known
-            || match self.read_meta(block) {
-                Ok(meta) if meta.len_bytes == len_bytes => true,
-                Ok(meta) => {
-                    tracing::warn!(replica = %block, found = len_bytes, expected = meta.len_bytes, "a replica of a wrong length");
-                    false
-                }
-                // A disk that cannot give this file back may still have all others.
-                Err(error @ (ReadError::Meta { .. } | ReadError::Corrupt { .. } | ReadError::Disk(_))) => {
-                    tracing::warn!(replica = %block, %error, "a replica whose tree cannot be read");
-                    false
-                }
-            };
-        if !good {
+        let health = if known { Health::Final } else { self.health(block, len_bytes) };
+        if health == Health::Corrupt {
             self.move_aside(block)?;
         }
-        let health = if good { Health::Final } else { Health::Corrupt };
         Ok(Some(ScannedReplica { block, len_bytes, health }))
+    }
+
+    /// What the tree of a replica in `current` says of it, whose data file has `len_bytes`.
+    fn health(&self, block: Block, len_bytes: u64) -> Health {
+        match self.read_meta(block) {
+            Ok(meta) if meta.len_bytes == len_bytes => Health::Final,
+            Ok(meta) => {
+                tracing::warn!(replica = %block, found = len_bytes, expected = meta.len_bytes, "a replica of a wrong length");
+                Health::Corrupt
+            }
+            Err(error @ (ReadError::Meta { .. } | ReadError::Corrupt { .. })) => {
+                tracing::warn!(replica = %block, %error, "a replica whose tree is damaged");
+                Health::Corrupt
+            }
+            // A disk that cannot give this file back may still have all others, and this one the next time.
+            Err(ReadError::Disk(error)) => {
+                tracing::warn!(replica = %block, %error, "a replica whose tree cannot be read");
+                Health::Unreadable
+            }
+        }
     }
 
     /// The files of `current`, its directories synced: what is reported final must not vanish in a power cut, also when
@@ -155,7 +164,7 @@ fn note(found: &mut Found, block: Block, part: Part, len_bytes: u64) {
 
 fn place_of(health: Health) -> Place {
     match health {
-        Health::Final => Place::Current,
+        Health::Final | Health::Unreadable => Place::Current,
         Health::Corrupt => Place::Corrupt,
     }
 }

@@ -192,6 +192,19 @@ fn the_scan_keeps_the_newest_life_and_moves_what_is_damaged_aside() {
 }
 
 #[test]
+fn the_scan_leaves_what_it_cannot_read_where_it_is() {
+    let disk = FaultyDisk::new(MemoryDisk::default(), Faults::new(1));
+    let volume = open(&disk);
+    let bytes = write(&volume, block(1, 1), 70_000).unwrap();
+    let meta = volume.path(Place::Current, block(1, 1), Part::Meta);
+    disk.faults().add(Rule { under: meta, ..Rule::new(Operation::Open, 0, Fault::Fail) });
+    let replica = |health| ScannedReplica { block: block(1, 1), len_bytes: 70_000, health };
+    assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), [replica(Health::Unreadable)]);
+    assert_eq!(volume.scan(&BTreeMap::new()).unwrap(), [replica(Health::Final)]);
+    assert_eq!(read(&volume, block(1, 1)).unwrap(), bytes);
+}
+
+#[test]
 fn a_flipped_bit_shows_before_its_bytes_are_given_out() {
     let volume = open(&MemoryDisk::default());
     for (id, at) in [(1, 0), (2, 69_999), (3, 1_100_000)] {

@@ -19,7 +19,7 @@ pub enum Verdict {
     Corrupt(String),
     /// Its files are not there (any more).
     Gone,
-    /// The disk failed.
+    /// The disk failed: what they are is not known.
     DiskFailed(String),
 }
 

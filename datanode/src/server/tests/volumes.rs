@@ -15,6 +15,7 @@ use situ_wire::messages::datanode::{WriteAck, WriteStage};
 use situ_wire::messages::namenode::ReplicaChange;
 
 use super::harness::{Cluster, block, content, whole};
+use crate::DatanodeConfig;
 
 fn data_path(block: Block) -> PathBuf {
     PathBuf::from(format!("/v1/current/00/00/{block}.data"))
@@ -67,6 +68,16 @@ impl Runtime for FaultyRuntime {
     {
         self.host.blocking(work)
     }
+}
+
+/// Starts the datanode `dn0` on a disk that fails on script.
+async fn start_faulty(cluster: &mut Cluster, adapt: impl Fn(&mut DatanodeConfig)) -> FaultyDisk<MemoryDisk> {
+    let host = cluster.world.host("dn0", &[Role::Datanode]);
+    let disk = FaultyDisk::new(host.disk().clone(), Faults::new(5));
+    let runtime = FaultyRuntime { host: host.clone(), disk: disk.clone() };
+    let member = cluster.start_datanode_on(runtime, host, "dn0", adapt).await;
+    cluster.nodes.push(member);
+    disk
 }
 
 /// Flips one bit of a replica.
@@ -168,17 +179,34 @@ fn a_datanode_that_shuts_down_frees_its_volumes_and_one_without_a_namenode_waits
 }
 
 #[test]
+fn a_replica_that_cannot_be_read_for_a_while_is_told_of_and_is_there_after_the_next_start() {
+    SimWorld::run(6, async |world| {
+        let mut cluster = Cluster::start(world, 0).await;
+        let disk = start_faulty(&mut cluster, |_| {}).await;
+        cluster.wait(|told| told.reports == 1).await;
+        let (id, bytes) = (cluster.id(0), content(1, 1000));
+        cluster.put(block(1, 1), &bytes, &[0]).await;
+        // A reader meets it, and so does the verification that follows.
+        for _ in 0..2 {
+            let rule = Rule::new(Operation::Open, 0, Fault::Fail);
+            disk.faults().add(Rule { under: data_path(block(1, 1)), ..rule });
+        }
+        assert!(cluster.read(0, block(1, 1), 0, 1).await.is_err());
+        cluster.wait(|told| told.changes.contains(&(id, ReplicaChange::Corrupt { block: block(1, 1) }))).await;
+        cluster.restart(0, false).await;
+        cluster.wait(|told| !told.holders(block(1, 1)).is_empty()).await;
+        assert_eq!(cluster.read(0, block(1, 1), 0, u64::MAX).await, whole(&bytes));
+    });
+}
+
+#[test]
 fn a_volume_whose_disk_fails_is_ejected_and_the_datanode_lives_until_the_last_one_fails() {
     SimWorld::run(5, async |world| {
         let mut cluster = Cluster::start(world, 0).await;
-        let host = cluster.world.host("dn0", &[Role::Datanode]);
-        let disk = FaultyDisk::new(host.disk().clone(), Faults::new(5));
-        let runtime = FaultyRuntime { host: host.clone(), disk: disk.clone() };
-        let two_volumes = |config: &mut crate::DatanodeConfig| {
+        let two_volumes = |config: &mut DatanodeConfig| {
             config.volumes = vec![PathBuf::from("/v1"), PathBuf::from("/v2")];
         };
-        let member = cluster.start_datanode_on(runtime, host, "dn0", two_volumes).await;
-        cluster.nodes.push(member);
+        let disk = start_faulty(&mut cluster, two_volumes).await;
         cluster.wait(|told| told.reports == 2).await;
         let (id, bytes) = (cluster.id(0), content(1, 100_000));
         for number in 1..5 {
