@@ -139,6 +139,11 @@ impl Core {
             }
             Event::WriterEnded { writer, end } => self.replicas.writer_ended(now, writer, end),
             Event::Suspect { block } => self.suspect(block),
+            Event::Verified { storage, block, verdict: Verdict::Undecided(_) } => {
+                if let Some(scrub) = self.scrubs.get_mut(&storage) {
+                    scrub.put_off(now, block);
+                }
+            }
             Event::Verified { storage, block, verdict } => {
                 let reached = self.scrubs.get_mut(&storage).and_then(|scrub| scrub.end(block));
                 self.effects.extend(reached.map(|id| Effect::IndexScrubbed { storage, id }));
@@ -250,12 +255,11 @@ impl Core {
 
     /// What reading a final replica showed.
     fn judge(&mut self, storage: StorageId, block: Block, verdict: &Verdict) {
-        let doubted = self.doubted.remove(&block);
         match verdict {
             Verdict::Good => {
                 self.replicas.found_good(storage, block);
                 if let Ok((storage, len_bytes)) = self.replicas.final_replica(block)
-                    && doubted
+                    && self.doubted.contains(&block)
                 {
                     let replica = ReportedReplica { block, len_bytes };
                     self.replicas.changes.push(ReplicaChange::Received { storage, replica });
@@ -268,7 +272,10 @@ impl Core {
                 self.probe(storage);
                 self.replicas.found_unreadable(storage, block);
             }
+            // Who doubts it waits on.
+            Verdict::Undecided(_) => return,
         }
+        self.doubted.remove(&block);
         // A spare that has taken its place is verified in its turn, whether there are more of them or not.
         if !matches!(verdict, Verdict::Good) {
             self.suspect(block);

@@ -14,6 +14,8 @@ pub struct Scrub {
     cursor: Option<BlockId>,
     pass_began: TimeMs,
     next_at: TimeMs,
+    /// Before that nothing is verified.
+    rest_until: TimeMs,
     verifying: Option<Verifying>,
     /// Those that somebody could not read: they come first.
     suspects: VecDeque<Block>,
@@ -42,8 +44,16 @@ impl Scrub {
     #[must_use]
     pub fn new(cursor: Option<BlockId>, now: TimeMs, period: Duration, rate_limit_bytes: u64) -> Self {
         let next_at = if rate_limit_bytes == 0 { TimeMs::NEVER } else { now + PAUSE };
-        let suspects = VecDeque::new();
-        Self { cursor, pass_began: now, next_at, verifying: None, suspects, period, rate_limit_bytes }
+        Self {
+            cursor,
+            pass_began: now,
+            next_at,
+            rest_until: TimeMs(0),
+            verifying: None,
+            suspects: VecDeque::new(),
+            period,
+            rate_limit_bytes,
+        }
     }
 
     /// When there is something to do; never while a replica is being verified.
@@ -51,8 +61,8 @@ impl Scrub {
     pub fn next_at(&self) -> TimeMs {
         match self.verifying {
             Some(_) => TimeMs::NEVER,
-            None if self.suspects.is_empty() => self.next_at,
-            None => TimeMs(0),
+            None if self.suspects.is_empty() => self.next_at.max(self.rest_until),
+            None => self.rest_until,
         }
     }
 
@@ -74,6 +84,16 @@ impl Scrub {
     pub fn end(&mut self, block: Block) -> Option<BlockId> {
         let ended = self.verifying.take_if(|verifying| verifying.block == block)?;
         ended.in_pass.then(|| *self.cursor.insert(block.id))
+    }
+
+    /// Its verification came to nothing: it comes again after a rest.
+    pub fn put_off(&mut self, now: TimeMs, block: Block) {
+        let Some(ended) = self.verifying.take_if(|verifying| verifying.block == block) else { return };
+        self.rest_until = now + REST;
+        // The pass has not gone on: its next replica is the same one.
+        if !ended.in_pass {
+            self.suspect(block);
+        }
     }
 
     /// There is no replica behind the cursor: the pass is over.
@@ -101,6 +121,8 @@ impl Scrub {
 
 /// How long at least between two passes, so that an empty volume costs nothing.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How long a volume is left alone when a verification came to nothing.
+const REST: Duration = Duration::from_secs(10);
 /// A pass is never slower than that, unless the limit is.
 const RATE_MIN_BYTES: u64 = 1 << 20;
 /// More are not remembered: the next pass finds them.

@@ -484,6 +484,39 @@ fn the_scrubber_goes_round_and_a_suspect_comes_first() {
 }
 
 #[test]
+fn a_verification_that_came_to_nothing_is_tried_again_after_a_rest() {
+    let config = CoreConfig { scrub_rate_bytes: 1 << 30, ..config() };
+    let mut core = Core::new(me(), config, vec![volume(ONE, &[(block(1, 5), 300), (block(2, 5), 10)])], T0);
+    core.handle_timeout(T0);
+    core.handle(T0, answer(1, CallKind::Register, Ok(registered_rarely())));
+    core.handle(T0, answer(1, CallKind::Report, Ok(Response::Done)));
+    drain(&mut core);
+    let verify = |id, rate_bytes| vec![Effect::Verify { storage: ONE, block: block(id, 5), rate_bytes }];
+    let verified = |id, verdict| Event::Verified { storage: ONE, block: block(id, 5), verdict };
+    let exhausted = || Verdict::Undecided("too many open files".to_owned());
+    let rest = Duration::from_secs(10);
+    // In a pass, which does not go on.
+    let (now, effects) = tick(&mut core);
+    assert_eq!(effects, verify(1, Some(1 << 20)));
+    assert_eq!(step(&mut core, now, verified(1, exhausted())), []);
+    // One that the namenode doubts comes first, though not before either, and is told of when it is known to be good.
+    let asked = DatanodeCommand::Verify { blocks: vec![block(2, 5)] };
+    let asked = answer(1, CallKind::Heartbeat, Ok(commands(vec![asked])));
+    assert_eq!(step(&mut core, now, asked), [Effect::TokenKey(KEY)]);
+    assert_eq!(tick(&mut core), (now + rest, verify(2, None)));
+    let now = now + rest;
+    assert_eq!(step(&mut core, now, verified(2, exhausted())), []);
+    assert_eq!(tick(&mut core), (now + rest, verify(2, None)));
+    let now = now + rest;
+    assert_eq!(step(&mut core, now, verified(2, Verdict::Good)), verify(1, Some(1 << 20)));
+    let replica = ReportedReplica { block: block(2, 5), len_bytes: 10 };
+    let changes = vec![ReplicaChange::Received { storage: ONE, replica }];
+    let call = CallId { session: 1, kind: CallKind::Changes };
+    let request = Request::DatanodeBlockChanges { id: DatanodeId(7), changes };
+    assert_eq!(tick(&mut core).1, [Effect::Call { call, request }]);
+}
+
+#[test]
 fn a_replica_that_the_namenode_doubts_is_verified_and_told_of() {
     let mut core = quiet(&[(block(1, 5), 300), (block(2, 5), 10)]);
     let blocks = vec![block(1, 5), block(2, 4), block(3, 5)];

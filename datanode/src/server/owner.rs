@@ -260,8 +260,15 @@ impl<R: Runtime> Owner<R> {
         let (node, volume) = (self.node.clone(), Arc::clone(&open.volume));
         let task = self.node.runtime.spawn("verify", async move {
             let verdict = verify(&node.runtime, volume, block, rate_bytes).await;
-            if let Verdict::DiskFailed(reason) = &verdict {
-                tracing::error!(%block, reason, "a replica cannot be read; it is not served any more");
+            match &verdict {
+                Verdict::DiskFailed(reason) => {
+                    tracing::error!(%block, reason, "a replica cannot be read; it is not served any more");
+                }
+                Verdict::Undecided(reason) => {
+                    tracing::warn!(%block, reason, "a replica cannot be verified now; that is tried again later");
+                }
+                // The owner says what becomes of the others.
+                Verdict::Good | Verdict::Corrupt(_) | Verdict::Gone => {}
             }
             node.tell(Event::Verified { storage, block, verdict });
         });

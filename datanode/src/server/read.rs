@@ -13,7 +13,7 @@ use situ_wire::messages::datanode::{ReadBlock, ReadReply};
 
 use super::node::{Node, SendOf};
 use crate::core::Event;
-use crate::storage::{FinalReplica, ReadError};
+use crate::storage::{FinalReplica, ReadError, Verdict};
 
 /// Whole leaves of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,13 +84,22 @@ async fn begin<R: Runtime>(
         let first = replica.file.read_at(range.offset, range.piece_len())?;
         Ok((replica, first))
     });
-    let (replica, first) = opened.await.map_err(|error: ReadError| {
-        tracing::warn!(%block, %error, "a replica cannot be opened; it will be verified");
-        node.tell(Event::Suspect { block });
-        RemoteError::new(ErrorCode::Corrupt, block, format!("{error}; read another replica"))
-    })?;
+    let (replica, first) = opened.await.map_err(|error| cannot_open(node, block, &error))?;
     check_piece(&first, range, block)?;
     Ok((replica, range, first))
+}
+
+/// What a reader is told of a replica that cannot be opened.
+fn cannot_open<R: Runtime>(node: &Node<R>, block: Block, error: &ReadError) -> RemoteError {
+    let code = if let Verdict::Undecided(_) = Verdict::from(error) {
+        tracing::warn!(%block, %error, "a replica cannot be opened now");
+        ErrorCode::Unavailable
+    } else {
+        tracing::warn!(%block, %error, "a replica cannot be opened; it will be verified");
+        node.tell(Event::Suspect { block });
+        ErrorCode::Corrupt
+    };
+    RemoteError::new(code, block, format!("{error}; read another replica"))
 }
 
 /// Reads the piece at the beginning of `range`; an empty one if the range is.

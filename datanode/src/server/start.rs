@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
-use situ_runtime::disk::{Disk, DiskError};
+use situ_runtime::disk::{Disk, DiskError, DiskErrorKind};
 use situ_runtime::rpc::{Connector, Identity, ServerIdentity, serve};
 use situ_runtime::store::StoreError;
 use situ_runtime::transport::{Listener, Transport};
@@ -168,6 +168,10 @@ fn open<R: Runtime>(
                 let storage = volume.storage();
                 found.push(VolumeAtStart { storage, space, replicas, scrubbed });
                 opened.insert(storage, OpenVolume { volume: Arc::new(volume), index: index.map(Arc::new) });
+            }
+            // Left out, it would stay out until the next start: too much for what may pass.
+            Err(error @ DiskError { kind: DiskErrorKind::Exhausted(_), .. }) => {
+                return Err(StartError::Disk { path: volume.root().to_owned(), error });
             }
             Err(error) => {
                 tracing::error!(volume = %volume.root().display(), %error, "a volume cannot be read; going on without it");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use situ_runtime::disk::{Disk, DiskError};
+use situ_runtime::disk::{Disk, DiskError, DiskErrorKind};
 use situ_wire::block::Block;
 use situ_wire::ids::BlockId;
 
@@ -47,7 +47,7 @@ impl<D: Disk> Volume<D> {
     /// what a crash left half done and stale lives; moves damaged replicas aside. `index` says what is known to be good.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk fails, or the process has not what it takes to read it.
     pub fn scan(&self, index: &BTreeMap<BlockId, IndexedReplica>) -> Result<Vec<ScannedReplica>, DiskError> {
         self.disk.remove_directory(&self.place(Place::Rbw))?;
         self.disk.create_directory(&self.place(Place::Rbw))?;
@@ -76,7 +76,7 @@ impl<D: Disk> Volume<D> {
             self.delete_at(Place::Current, block)?;
             return Ok(None);
         };
-        let health = if known { Health::Final } else { self.health(block, len_bytes) };
+        let health = if known { Health::Final } else { self.health(block, len_bytes)? };
         if health == Health::Corrupt {
             self.move_aside(block)?;
         }
@@ -84,8 +84,8 @@ impl<D: Disk> Volume<D> {
     }
 
     /// What the tree of a replica in `current` says of it, whose data file has `len_bytes`.
-    fn health(&self, block: Block, len_bytes: u64) -> Health {
-        match self.read_meta(block) {
+    fn health(&self, block: Block, len_bytes: u64) -> Result<Health, DiskError> {
+        Ok(match self.read_meta(block) {
             Ok(meta) if meta.len_bytes == len_bytes => Health::Final,
             Ok(meta) => {
                 tracing::warn!(replica = %block, found = len_bytes, expected = meta.len_bytes, "a replica of a wrong length");
@@ -95,12 +95,14 @@ impl<D: Disk> Volume<D> {
                 tracing::warn!(replica = %block, %error, "a replica whose tree is damaged");
                 Health::Corrupt
             }
+            // Nothing else could be read either.
+            Err(ReadError::Disk(error @ DiskError { kind: DiskErrorKind::Exhausted(_), .. })) => return Err(error),
             // A disk that cannot give this file back may still have all others, and this one the next time.
             Err(ReadError::Disk(error)) => {
                 tracing::warn!(replica = %block, %error, "a replica whose tree cannot be read");
                 Health::Unreadable
             }
-        }
+        })
     }
 
     /// The files of `current`, its directories synced: what is reported final must not vanish in a power cut, also when

@@ -205,6 +205,23 @@ fn the_scan_leaves_what_it_cannot_read_where_it_is() {
 }
 
 #[test]
+fn a_process_without_open_files_says_nothing_of_its_disks() {
+    let disk = FaultyDisk::new(MemoryDisk::default(), Faults::new(1));
+    let volume = open(&disk);
+    write(&volume, block(1, 1), 70_000).unwrap();
+    let exhaust = || disk.faults().add(Rule::new(Operation::Open, 0, Fault::Exhaust));
+    exhaust();
+    let error = read(&volume, block(1, 1)).unwrap_err();
+    assert!(matches!(Verdict::from(&error), Verdict::Undecided(_)), "{error}");
+    exhaust();
+    assert!(volume.scan(&BTreeMap::new()).is_err());
+    exhaust();
+    volume.probe().unwrap();
+    disk.faults().add(Rule::new(Operation::Open, 0, Fault::Fail));
+    assert!(volume.probe().is_err());
+}
+
+#[test]
 fn a_flipped_bit_shows_before_its_bytes_are_given_out() {
     let volume = open(&MemoryDisk::default());
     for (id, at) in [(1, 0), (2, 69_999), (3, 1_100_000)] {

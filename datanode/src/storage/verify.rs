@@ -21,12 +21,17 @@ pub enum Verdict {
     Gone,
     /// The disk failed: what they are is not known.
     DiskFailed(String),
+    /// The process lacks what it takes to read them now: nothing was found out.
+    Undecided(String),
 }
 
 impl From<&ReadError> for Verdict {
     fn from(error: &ReadError) -> Self {
         match error {
             ReadError::Disk(DiskError { kind: DiskErrorKind::NotFound, .. }) => Self::Gone,
+            ReadError::Disk(error @ DiskError { kind: DiskErrorKind::Exhausted(_), .. }) => {
+                Self::Undecided(error.to_string())
+            }
             ReadError::Disk(error) => Self::DiskFailed(error.to_string()),
             ReadError::Meta { .. } | ReadError::Corrupt { .. } => Self::Corrupt(error.to_string()),
         }

@@ -177,6 +177,14 @@ impl<D: Disk> Volume<D> {
     /// # Errors
     /// What does not work.
     pub fn probe(&self) -> Result<(), DiskError> {
+        match self.try_out() {
+            // That says nothing about the volume: its next trouble has it probed again.
+            Err(DiskError { kind: DiskErrorKind::Exhausted(_), .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn try_out(&self) -> Result<(), DiskError> {
         let path = self.root.join("probe");
         match self.disk.write_atomically(&path, PROBE) {
             // A full disk takes nothing more, but what it holds can be read.

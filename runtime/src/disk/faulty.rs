@@ -78,6 +78,8 @@ pub enum Fault {
     Die,
     /// The disk is full, for once.
     Full,
+    /// The process has no more open files to give, for once.
+    Exhaust,
     /// A write is done in part and then fails.
     Short,
     /// A read gives one wrong bit.
@@ -256,7 +258,7 @@ impl Rule {
 
     fn matches(&self, on: Operation, path: &Path) -> bool {
         let fits = match self.fault {
-            Fault::Fail | Fault::Die => true,
+            Fault::Fail | Fault::Die | Fault::Exhaust => true,
             Fault::Full => matches!(on, Operation::Write | Operation::Open | Operation::Names),
             Fault::Short => on == Operation::Write,
             Fault::FlipBit => on == Operation::Read,
@@ -269,6 +271,7 @@ impl Fault {
     fn error(self, path: &Path, operation: &'static str) -> DiskError {
         let kind = match self {
             Self::Full => DiskErrorKind::Full,
+            Self::Exhaust => DiskErrorKind::Exhausted("too many open files (injected)".to_owned()),
             _ => DiskErrorKind::Other("input/output error (injected)".to_owned()),
         };
         DiskError::new(path, operation, kind)

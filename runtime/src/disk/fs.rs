@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::pages::PAGE_LEN_BYTES;
 use super::{DirectoryEntry, Disk, DiskError, DiskErrorKind, File, LOCK_NAME, OpenMode, Space};
@@ -176,7 +177,7 @@ impl File for FsFile {
             // Into the room itself: clearing it first would cost as much as the read from the page cache does.
             match rustix::io::pread(&self.file, spare_capacity(&mut bytes), position) {
                 Ok(0) => break,
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(failed(&self.path, "read")(error.into())),
             }
         }
@@ -238,12 +239,17 @@ fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> DiskErr
             ErrorKind::AlreadyExists => DiskErrorKind::AlreadyExists,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DiskErrorKind::Full,
             ErrorKind::PermissionDenied => DiskErrorKind::PermissionDenied,
+            _ if Errno::from_io_error(&error).is_some_and(|errno| EXHAUSTED.contains(&errno)) => {
+                DiskErrorKind::Exhausted(error.to_string())
+            }
             _ => DiskErrorKind::Other(error.to_string()),
         };
         DiskError::new(path, operation, kind)
     }
 }
 
+/// What the operating system says when there is nothing more to be had, for this process or any.
+const EXHAUSTED: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
 /// Up to this length a read makes room without looking how long the file is.
 const READ_UNMEASURED_LEN_BYTES: usize = 64 << 10;
 
@@ -284,6 +290,15 @@ mod tests {
         let error = FsDisk.open(Path::new("/dev/full"), OpenMode::Write).unwrap().write_at(0, b"x").unwrap_err();
         assert_eq!(error.kind, DiskErrorKind::Full);
         assert_eq!(error.to_string(), "write /dev/full: the disk is full: free some space or name another directory");
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_disk_is_told_apart() {
+        let kind = |errno: Errno| failed(Path::new("/f"), "open")(errno.into()).kind;
+        for errno in EXHAUSTED {
+            assert!(matches!(kind(errno), DiskErrorKind::Exhausted(_)), "{errno}");
+        }
+        assert!(matches!(kind(Errno::IO), DiskErrorKind::Other(_)));
     }
 
     #[test]

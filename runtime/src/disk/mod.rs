@@ -243,6 +243,10 @@ pub enum DiskErrorKind {
     /// There is no room.
     #[error("the disk is full: free some space or name another directory")]
     Full,
+    /// The process, or the machine, has no more open files or memory to give. That says nothing about the disk, and may
+    /// pass.
+    #[error("{0}: raise the limit of open files, or give the machine more memory")]
+    Exhausted(String),
     /// Another process holds the directory.
     #[error("another process uses this directory: stop it or name another directory")]
     Locked,

@@ -11,8 +11,9 @@ use situ_runtime::{Runtime, Task};
 use situ_wire::block::Block;
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
+use situ_wire::ids::DatanodeId;
 use situ_wire::messages::datanode::{WriteAck, WriteStage};
-use situ_wire::messages::namenode::ReplicaChange;
+use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange};
 
 use super::harness::{Cluster, block, content, whole};
 use crate::DatanodeConfig;
@@ -78,6 +79,10 @@ async fn start_faulty(cluster: &mut Cluster, adapt: impl Fn(&mut DatanodeConfig)
     let member = cluster.start_datanode_on(runtime, host, "dn0", adapt).await;
     cluster.nodes.push(member);
     disk
+}
+
+fn is_received((_, change): &(DatanodeId, ReplicaChange), block: Block) -> bool {
+    matches!(change, ReplicaChange::Received { replica, .. } if replica.block == block)
 }
 
 /// Flips one bit of a replica.
@@ -196,6 +201,32 @@ fn a_replica_that_cannot_be_read_for_a_while_is_told_of_and_is_there_after_the_n
         cluster.restart(0, false).await;
         cluster.wait(|told| !told.holders(block(1, 1)).is_empty()).await;
         assert_eq!(cluster.read(0, block(1, 1), 0, u64::MAX).await, whole(&bytes));
+    });
+}
+
+#[test]
+fn a_datanode_without_open_files_keeps_its_replicas_and_its_volumes() {
+    SimWorld::run(7, async |world| {
+        let mut cluster = Cluster::start(world, 0).await;
+        let disk = start_faulty(&mut cluster, |_| {}).await;
+        cluster.wait(|told| told.reports == 1).await;
+        let (id, bytes) = (cluster.id(0), content(1, 1000));
+        cluster.put(block(1, 1), &bytes, &[0]).await;
+        let exhaust = || disk.faults().add(Rule::new(Operation::Open, 0, Fault::Exhaust));
+        exhaust();
+        assert_eq!(cluster.read(0, block(1, 1), 0, 1).await.unwrap_err().code, ErrorCode::Unavailable);
+        assert_eq!(cluster.read(0, block(1, 1), 0, u64::MAX).await, whole(&bytes));
+        // A write meets it, and so does the probe of its volume.
+        exhaust();
+        exhaust();
+        let refused = cluster.put(block(2, 1), &bytes, &[0]).await;
+        assert!(matches!(refused, WriteAck::Failed { .. }), "{refused:?}");
+        // The namenode doubts the replica; the first verification comes to nothing.
+        exhaust();
+        cluster.command(0, DatanodeCommand::Verify { blocks: vec![block(1, 1)] });
+        cluster.wait(|told| told.changes.iter().filter(|change| is_received(change, block(1, 1))).count() == 2).await;
+        let ack = cluster.put(block(3, 1), &bytes, &[0]).await;
+        assert_eq!(ack, WriteAck::Finished { replicas: vec![id] });
     });
 }
 
