@@ -8,12 +8,11 @@ use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{FrameReceiver, FrameSender, RpcError};
 use situ_runtime::transport::{ReceiveStream, SendStream};
 use situ_wire::block::{Block, BlockToken, DatanodeLocation};
-use situ_wire::hello::Role;
 use situ_wire::ids::DatanodeId;
-use situ_wire::messages::StreamOpen;
 use situ_wire::messages::datanode::{Durability, PacketHeader, WriteAck, WriteBlock, WriteStage};
 
 use super::node::Node;
+use super::pipeline::{Downstream, FailedMember};
 use crate::core::Event;
 use crate::storage::{ReadError, Verdict, Verifier, Volume};
 
@@ -32,6 +31,12 @@ enum CopyError {
     Source(ReadError),
     /// A target failed.
     Target(String),
+}
+
+impl From<FailedMember> for CopyError {
+    fn from(FailedMember { datanode, error }: FailedMember) -> Self {
+        Self::Target(format!("datanode {datanode}: {error}"))
+    }
 }
 
 impl From<RpcError> for CopyError {
@@ -59,21 +64,18 @@ pub(super) async fn replicate<R: Runtime>(node: &Node<R>, copy: Copy<R>) -> Even
 
 async fn push<R: Runtime>(node: &Node<R>, copy: Copy<R>) -> Result<Vec<DatanodeId>, CopyError> {
     let Copy { volume, block, len_bytes, targets, token } = copy;
-    let Some((first, behind)) = targets.split_first() else { return Ok(Vec::new()) };
     let verifier = node.runtime.blocking(move || Verifier::open(&volume, block)).await.map_err(CopyError::Source)?;
-    let open = StreamOpen::WriteBlock(Box::new(WriteBlock {
+    let open = WriteBlock {
         block,
         stage: WriteStage::Create,
-        downstream: behind.to_vec(),
+        downstream: targets,
         limit_bytes: len_bytes,
         durability: Durability::Durable,
         token,
-    }));
-    let (mut send, mut receive) = node.connector.stream(first.address, Role::Datanode, &open).await?;
-    match receive.expect("the target was ready").await? {
-        WriteAck::Ready => {}
-        other => return Err(refused(&other)),
-    }
+    };
+    let Some(Downstream { mut send, receive, .. }) = Downstream::open(node, &open).await? else {
+        return Ok(Vec::new());
+    };
     let limit = STALL_PERIODS * node.config.stall_timeout();
     let mut acks = std::pin::pin!(take_acks(node, receive, limit));
     let sent = tokio::select! {
@@ -128,16 +130,12 @@ async fn take_acks<R: Runtime, T: ReceiveStream>(
         match ack.unwrap_or(Err(RpcError::DeadlineExceeded { timeout: limit }))? {
             WriteAck::Received { .. } => {}
             WriteAck::Finished { replicas } => return Ok(replicas),
-            other => return Err(refused(&other)),
+            WriteAck::Failed { datanode, error } => return Err(FailedMember { datanode, error }.into()),
+            other @ WriteAck::Ready => {
+                return Err(CopyError::Target(format!("an unexpected answer: {other:.100?}")));
+            }
         }
     }
-}
-
-fn refused(ack: &WriteAck) -> CopyError {
-    CopyError::Target(match ack {
-        WriteAck::Failed { datanode, error } => format!("datanode {datanode}: {error}"),
-        other => format!("an unexpected answer: {other:.100?}"),
-    })
 }
 
 /// For how many stall timeouts a copy may stand still: its targets notice a stalled one before that.

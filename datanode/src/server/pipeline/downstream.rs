@@ -17,15 +17,16 @@ use super::{FailedMember, Failure, Progress};
 use crate::server::node::{Node, ReceiveOf, SendOf};
 
 /// The next datanode of the pipeline, which is ready, and those behind it.
-pub(super) struct Downstream<R: Runtime> {
+pub(in crate::server) struct Downstream<R: Runtime> {
     pub(super) id: DatanodeId,
-    pub(super) send: FrameSender<SendOf<R>>,
-    pub(super) receive: FrameReceiver<ReceiveOf<R>>,
+    pub(in crate::server) send: FrameSender<SendOf<R>>,
+    pub(in crate::server) receive: FrameReceiver<ReceiveOf<R>>,
 }
 
 impl<R: Runtime> Downstream<R> {
-    /// Opens the block at the next datanode and waits until all behind are ready; none at the end of the pipeline.
-    pub(super) async fn open(node: &Node<R>, open: &WriteBlock) -> Result<Option<Self>, FailedMember> {
+    /// Opens the block at the next datanode and waits, for a limited time, until all behind are ready; none at the end of
+    /// the pipeline.
+    pub(in crate::server) async fn open(node: &Node<R>, open: &WriteBlock) -> Result<Option<Self>, FailedMember> {
         let Some((next, behind)) = open.downstream.split_first() else { return Ok(None) };
         let members = u32::try_from(open.downstream.len()).unwrap_or(u32::MAX);
         let limit = READY_TIMEOUT.saturating_mul(members);

@@ -20,6 +20,7 @@ mod downstream;
 mod packets;
 mod run;
 
+pub(super) use downstream::Downstream;
 pub(super) use run::write_block;
 
 use situ_runtime::disk::DiskError;
@@ -56,9 +57,9 @@ enum Failure {
 
 /// The member of a pipeline that failed, and why.
 #[derive(Debug)]
-struct FailedMember {
-    datanode: DatanodeId,
-    error: RemoteError,
+pub(super) struct FailedMember {
+    pub(super) datanode: DatanodeId,
+    pub(super) error: RemoteError,
 }
 
 impl From<FailedMember> for Failure {

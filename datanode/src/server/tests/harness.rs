@@ -122,6 +122,26 @@ impl Service<SimRuntime> for FakeNamenode {
     }
 }
 
+/// A datanode that takes streams and never says anything.
+#[derive(Clone)]
+struct Mute;
+
+impl Service<SimRuntime> for Mute {
+    fn call(&self, _: &Arc<CallerIdentity>, _: Bytes, _: Reply) {
+        panic!("nobody calls a datanode")
+    }
+
+    async fn stream(
+        &self,
+        _: Arc<CallerIdentity>,
+        _: StreamOpen,
+        _: FrameSender<SendOf<SimRuntime>>,
+        _: FrameReceiver<ReceiveOf<SimRuntime>>,
+    ) -> Result<(), RpcError> {
+        std::future::pending().await
+    }
+}
+
 /// A small cluster.
 pub(super) struct Cluster {
     pub(super) world: SimWorld,
@@ -202,6 +222,21 @@ impl Cluster {
             address: handle.address(),
         };
         Member { name: name.to_owned(), runtime: host, handle, location }
+    }
+
+    /// Starts what looks like a datanode and never says anything.
+    pub(super) async fn start_mute(&self, name: &str) -> DatanodeLocation {
+        let runtime = self.world.host(name, &[Role::Datanode]);
+        let listener = runtime.transport().listen((runtime.ip(), 9001).into()).await.unwrap();
+        let location = DatanodeLocation {
+            id: DatanodeId(1),
+            node: NodeName(name.to_owned()),
+            rack: RackName("/r".to_owned()),
+            address: listener.address(),
+        };
+        let identity = ServerIdentity { cluster: self.world.cluster(), role: Role::Datanode };
+        runtime.spawn("mute", serve(runtime.clone(), listener, identity, Mute));
+        location
     }
 
     /// Kills a datanode and starts it again; with `power_cut`, what it had not synced is lost.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use situ_runtime::clock::Clock;
 use situ_runtime::sim::SimWorld;
-use situ_wire::block::TokenMode;
+use situ_wire::block::{DatanodeLocation, TokenMode};
 use situ_wire::error::ErrorCode;
 use situ_wire::messages::datanode::{PacketHeader, ReadBlock, WriteAck, WriteStage};
 use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange};
@@ -249,5 +249,26 @@ fn two_copies_of_one_block_at_once_both_come_to_their_end() {
         for id in [1, 2] {
             cluster.wait(|told| told.holders(block(id, 5)).len() == 3).await;
         }
+    });
+}
+
+#[test]
+fn a_copy_to_a_target_that_never_gets_ready_ends() {
+    SimWorld::run(8, async |world| {
+        let cluster = Cluster::start_with(world, 2, |config| config.replications = 1).await;
+        let bytes = content(1, 1000);
+        cluster.put(block(1, 5), &bytes, &[0]).await;
+        let mute = cluster.start_mute("mute").await;
+        let replicate = |target: &DatanodeLocation| DatanodeCommand::Replicate {
+            block: block(1, 5),
+            targets: vec![target.clone()],
+            token: cluster.token(block(1, 5), TokenMode::Write),
+        };
+        cluster.command(0, replicate(&mute));
+        cluster.command(0, replicate(&cluster.nodes[1].location));
+        cluster.wait(|told| told.holders(block(1, 5)).len() == 2).await;
+        let changes = cluster.told.borrow().changes.clone();
+        let failed = |(_, change): &(_, ReplicaChange)| matches!(change, ReplicaChange::ReplicationFailed { target, .. } if *target == mute.id);
+        assert!(changes.iter().any(failed), "{changes:?}");
     });
 }
