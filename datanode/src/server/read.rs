@@ -1,9 +1,11 @@
 //! Reading a range of a replica.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::Runtime;
+use situ_runtime::clock::Clock;
 use situ_runtime::disk::File;
 use situ_runtime::rpc::{FrameSender, RpcError};
 use situ_wire::block::{Block, TokenMode};
@@ -32,7 +34,7 @@ pub(super) async fn read_block<R: Runtime>(
     let (replica, range, first) = match begin(node, &open).await {
         Ok(begun) => begun,
         Err(error) => {
-            send.message(&ReadReply::Refused(error)).await?;
+            within(node, send.message(&ReadReply::Refused(error))).await?;
             return send.finish().await;
         }
     };
@@ -46,7 +48,7 @@ pub(super) async fn read_block<R: Runtime>(
     let mut at = range.offset + first.len() as u64;
     // The disk reads the next piece while one is on its way.
     let ahead = read_piece(node, &replica, Range { offset: at, ..range });
-    let (sent, mut next) = tokio::join!(send.message_and_bytes(&reply, vec![first]), ahead);
+    let (sent, mut next) = tokio::join!(within(node, send.message_and_bytes(&reply, vec![first])), ahead);
     sent?;
     loop {
         let piece = match next {
@@ -61,10 +63,20 @@ pub(super) async fn read_block<R: Runtime>(
         };
         at += piece.len() as u64;
         let ahead = read_piece(node, &replica, Range { offset: at, ..range });
-        let (sent, following) = tokio::join!(send.bytes(piece), ahead);
+        let (sent, following) = tokio::join!(within(node, send.bytes(piece)), ahead);
         sent?;
         next = following;
     }
+}
+
+/// Gives up on a reader that takes nothing for too long: it holds a place among the reads, an open file and what was read
+/// ahead. A client that comes back later opens the block again where it stood.
+async fn within<R: Runtime>(
+    node: &Node<R>,
+    sending: impl Future<Output = Result<(), RpcError>> + Send,
+) -> Result<(), RpcError> {
+    let sent = node.runtime.clock().timeout(SEND_TIMEOUT, sending).await;
+    sent.unwrap_or(Err(RpcError::DeadlineExceeded { timeout: SEND_TIMEOUT }))
 }
 
 /// Checks what is asked, opens the replica and reads its first piece.
@@ -146,6 +158,9 @@ fn widen(offset: u64, len_bytes: u64, block_len_bytes: u64) -> Option<Range> {
     let end = if end == offset { begin } else { end.next_multiple_of(leaf).min(block_len_bytes) };
     Some(Range { offset: begin, end })
 }
+
+/// How long a reader may take for one packet. People read in pagers: far longer than a network needs.
+const SEND_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {

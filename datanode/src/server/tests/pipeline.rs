@@ -5,7 +5,9 @@ use situ_runtime::clock::Clock;
 use situ_runtime::sim::SimWorld;
 use situ_wire::block::{DatanodeLocation, TokenMode};
 use situ_wire::error::ErrorCode;
-use situ_wire::messages::datanode::{PacketHeader, ReadBlock, WriteAck, WriteStage};
+use situ_wire::hello::Role;
+use situ_wire::messages::StreamOpen;
+use situ_wire::messages::datanode::{PacketHeader, ReadBlock, ReadReply, WriteAck, WriteStage};
 use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange};
 
 use super::harness::{Blob, Cluster, block, content, whole};
@@ -270,5 +272,35 @@ fn a_copy_to_a_target_that_never_gets_ready_ends() {
         let changes = cluster.told.borrow().changes.clone();
         let failed = |(_, change): &(_, ReplicaChange)| matches!(change, ReplicaChange::ReplicationFailed { target, .. } if *target == mute.id);
         assert!(changes.iter().any(failed), "{changes:?}");
+    });
+}
+
+#[test]
+fn a_reader_that_takes_nothing_gives_its_place_to_the_next_one() {
+    SimWorld::run(9, async |world| {
+        let cluster = Cluster::start_with(world, 1, |config| config.reads = 1).await;
+        let bytes = content(1, 3_000_000);
+        cluster.put(block(1, 1), &bytes, &[0]).await;
+        let token = cluster.token(block(1, 1), TokenMode::Read);
+        let open = ReadBlock { block: block(1, 1), offset: 0, len_bytes: u64::MAX, leaves: true, token };
+        let open = StreamOpen::ReadBlock(Box::new(open));
+        let address = cluster.nodes[0].location.address;
+        let (_send, mut receive) = cluster.client.stream(address, Role::Datanode, &open).await.unwrap();
+        assert!(matches!(receive.expect("a reply").await, Ok(ReadReply::Bytes { .. })));
+        let clock = cluster.world.clock();
+        // A reader that is slow is not cut off.
+        clock.sleep(Duration::from_secs(200)).await;
+        let mut left = receive.exactly(1_500_000).await.unwrap().concat();
+        assert_eq!(left, bytes[..1_500_000]);
+        let next = clock.timeout(Duration::from_secs(600), cluster.read(0, block(1, 1), 0, u64::MAX)).await;
+        assert_eq!(next, Some(whole(&bytes)));
+        // The first one sees that its stream is over, and goes on with another.
+        let rest = loop {
+            match receive.bytes(1 << 20).await {
+                Ok(Some(piece)) => left.extend_from_slice(&piece),
+                ended => break ended,
+            }
+        };
+        assert!(rest.is_err() && left.len() < bytes.len(), "{rest:?} after {} bytes", left.len());
     });
 }
