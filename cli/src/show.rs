@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -111,13 +111,39 @@ pub fn local_time(time: TimeMs) -> String {
         .unwrap_or_else(|_| "?".to_owned())
 }
 
-/// Prints to standard output. A reader that has gone away (as in `| head`) ends the process quietly, as Unix tools do.
+/// Prints to standard output. A reader that has gone away (as in `| head`) changes neither what a command does nor how
+/// it ends; where the output is all of it, [`reader_gone`] tells when to leave off.
 pub fn out(text: impl AsRef<[u8]>) -> CliResult {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
+    match Output.write_all(text.as_ref()).and_then(|()| Output.flush()) {
+        Err(error) if !reader_gone() => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether whoever read standard output has gone away, so that more of it is for nobody.
+pub fn reader_gone() -> bool {
+    READER_GONE.load(Ordering::Relaxed)
+}
+
+/// Of the process, as its standard output is.
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Standard output, that remembers when its reader has gone away.
+pub struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout().write(bytes).inspect_err(remember_broken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush().inspect_err(remember_broken)
+    }
+}
+
+fn remember_broken(error: &std::io::Error) {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        READER_GONE.store(true, Ordering::Relaxed);
     }
 }
 

@@ -130,9 +130,12 @@ pub async fn cat_paths(session: &Session, patterns: &[String], out: &mut impl Wr
 }
 
 async fn write_out(session: &Session, found: &[FileStatus]) -> CliResult {
-    let mut stdout = std::io::stdout().lock();
     for status in found {
-        copy(session, status, &mut stdout, |_| ()).await?;
+        match copy(session, status, &mut show::Output, |_| ()).await {
+            // Whoever read our output has seen enough, as in `| head`.
+            Err(_) if show::reader_gone() => break,
+            copied => copied?,
+        }
     }
     Ok(())
 }
@@ -144,13 +147,10 @@ async fn copy(session: &Session, status: &FileStatus, out: &mut impl Write, prog
     }
     let reader = session.client.open(&status.path).await?;
     let mut stream = reader.stream(0..reader.len_bytes());
+    let failed = |error| CliError::failed(format!("cannot write what {} holds: {error}", status.path));
     while let Some(piece) = stream.next().await? {
-        match out.write_all(&piece) {
-            Ok(()) => progress(piece.len() as u64),
-            // Whoever read our output has seen enough, as in `| head`.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-            Err(error) => return Err(CliError::failed(format!("cannot write what {} holds: {error}", status.path))),
-        }
+        out.write_all(&piece).map_err(failed)?;
+        progress(piece.len() as u64);
     }
     Ok(())
 }

@@ -20,6 +20,9 @@ pub(super) async fn ls(session: &Session, args: &LsArgs, as_json: bool) -> CliRe
     for status in directories {
         let mut open = vec![status];
         while let Some(directory) = open.pop() {
+            if show::reader_gone() {
+                return Ok(());
+            }
             if several && !args.recursive && !as_json {
                 show::line(format!("{}:", escaped_on_terminal(directory.path.as_str())))?;
             }

@@ -73,6 +73,26 @@ async fn bad_paths_and_targets_are_refused_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_nobody_reads_changes_nothing_of_what_is_done() {
+    let mut situ = TestCluster::start(SITU, 1, 1).await;
+    let unread = |situ: &TestCluster, arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        situ.command(arguments).stdout(writer).status().unwrap().code()
+    };
+    for path in ["/one", "/two", "/three"] {
+        let _ = situ.situ(&["fs", "put", "-", path], b"no line ends here").ok();
+    }
+    assert_eq!(unread(&situ, &["fs", "cat", "/one"]), Some(0));
+    assert_eq!(unread(&situ, &["fs", "ls", "-R", "/"]), Some(0));
+    assert_eq!(unread(&situ, &["--json", "fs", "rm", "/one", "/two"]), Some(0));
+    assert_eq!(situ.situ(&["--json", "fs", "ls", "/"], b"").ok().text().lines().count(), 1);
+    situ.cluster.nodes[0].datanode.as_mut().unwrap().kill().await.unwrap();
+    situ.wait_for("the loss is known", |report| report.missing == 1).await;
+    assert_eq!(unread(&situ, &["fsck", "/"]), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slash_at_the_end_means_a_directory() {
     let situ = TestCluster::start(SITU, 1, 1).await;
     let _ = situ.situ(&["fs", "put", "-", "/file"], b"one").ok();
