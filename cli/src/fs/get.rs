@@ -152,5 +152,6 @@ async fn copy(session: &Session, status: &FileStatus, out: &mut impl Write, prog
         out.write_all(&piece).map_err(failed)?;
         progress(piece.len() as u64);
     }
-    Ok(())
+    // Standard output keeps what follows the last line break until it is told otherwise, and tells no error then.
+    out.flush().map_err(failed)
 }

@@ -85,6 +85,10 @@ async fn an_output_that_nobody_reads_changes_nothing_of_what_is_done() {
     }
     assert_eq!(unread(&situ, &["fs", "cat", "/one"]), Some(0));
     assert_eq!(unread(&situ, &["fs", "ls", "-R", "/"]), Some(0));
+    for arguments in [&["fs", "cat", "/one"][..], &["fs", "get", "/one", "-"], &["fs", "ls", "/"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(situ.command(arguments).stdout(full).status().unwrap().code(), Some(1), "{arguments:?}");
+    }
     assert_eq!(unread(&situ, &["--json", "fs", "rm", "/one", "/two"]), Some(0));
     assert_eq!(situ.situ(&["--json", "fs", "ls", "/"], b"").ok().text().lines().count(), 1);
     situ.cluster.nodes[0].datanode.as_mut().unwrap().kill().await.unwrap();
