@@ -3,6 +3,10 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use situ_client::ClientError;
+
+use crate::show;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub struct CliError {
@@ -10,6 +14,8 @@ pub struct CliError {
     pub message: String,
     /// 1: the operation failed; 2: it was asked for wrongly.
     pub code: u8,
+    /// Nothing else can be done either, as when the cluster is away: whoever does several things leaves off.
+    pub ends: bool,
 }
 
 /// What a command gives.
@@ -18,12 +24,30 @@ pub type CliResult<T = ()> = Result<T, CliError>;
 impl CliError {
     /// The operation failed.
     pub fn failed(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: 1 }
+        Self { message: message.to_string(), code: 1, ends: false }
     }
 
     /// It was asked for wrongly.
     pub fn usage(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: 2 }
+        Self { message: message.to_string(), code: 2, ends: false }
+    }
+
+    /// The same, and nothing else can be done either.
+    #[must_use]
+    pub fn ending(self) -> Self {
+        Self { ends: true, ..self }
+    }
+
+    /// Says it to the person and, as JSON, to a program. One without a message has been said before.
+    pub fn say(&self, json: bool) {
+        if self.message.is_empty() {
+            return;
+        }
+        if json {
+            // If nobody reads it, the exit code still tells.
+            let _ = show::json(&serde_json::json!({ "error": self.message }));
+        }
+        show::note(format!("situ: {}", self.message.trim_end()));
     }
 
     /// The exit code.
@@ -39,9 +63,55 @@ impl Display for CliError {
 }
 
 /// Every typed error of the libraries is a failed operation; its message is for people already.
-impl<E: std::error::Error> From<E> for CliError {
+impl<E: std::error::Error + 'static> From<E> for CliError {
     fn from(error: E) -> Self {
-        Self::failed(error)
+        let client: Option<&ClientError> = (&error as &dyn std::error::Error).downcast_ref();
+        let ends = matches!(client, Some(ClientError::Unreachable(_)));
+        Self { ends, ..Self::failed(error) }
+    }
+}
+
+/// What failed of several things that are done one after the other. As Unix tools do, each failure is said at once, the
+/// rest goes on, and the command ends with 1.
+#[derive(Debug)]
+pub struct Failures {
+    json: bool,
+    any: bool,
+}
+
+impl Failures {
+    /// None yet; they are said as JSON too if `json`.
+    pub fn new(json: bool) -> Self {
+        Self { json, any: false }
+    }
+
+    /// What was done, if it was; says why it was not.
+    ///
+    /// # Errors
+    /// When nothing else can be done either.
+    pub fn note<T>(&mut self, done: Result<T, impl Into<CliError>>) -> CliResult<Option<T>> {
+        match done.map_err(Into::into) {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if error.ends => Err(error),
+            Err(error) => {
+                error.say(self.json);
+                self.any = true;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether anything failed.
+    pub fn any(&self) -> bool {
+        self.any
+    }
+
+    /// Ends the command.
+    ///
+    /// # Errors
+    /// When anything failed; it has been said already.
+    pub fn end(self) -> CliResult {
+        if self.any { Err(CliError::failed("")) } else { Ok(()) }
     }
 }
 
@@ -60,7 +130,7 @@ impl<T> LocalContext<T> for std::io::Result<T> {
                 std::io::ErrorKind::StorageFull => "the disk is full; free some space and try again".to_owned(),
                 _ => error.to_string(),
             };
-            CliError::failed(format!("{action} {}: {reason}", crate::show::escaped(&path.to_string_lossy())))
+            CliError::failed(format!("{action} {}: {reason}", show::escaped(&path.to_string_lossy())))
         })
     }
 }

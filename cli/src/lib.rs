@@ -48,15 +48,12 @@ pub fn main() -> ExitCode {
     situ_runtime::real::keep_freed_memory();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&situ, &CliError::failed(format!("cannot start: {error}"))),
+        Err(error) => return end(&situ, Err(CliError::failed(format!("cannot start: {error}")))),
     };
     let result = runtime.block_on(run(&situ));
     // A thread that still reads standard input must not keep the process.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&situ, &error),
-    }
+    end(&situ, result)
 }
 
 /// How many threads a command needs beside those that block.
@@ -64,13 +61,14 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
 }
 
-fn fail(situ: &Situ, error: &CliError) -> ExitCode {
-    if situ.json {
-        // If nobody reads it, the exit code still tells.
-        let _ = show::json(&serde_json::json!({ "error": error.message }));
-    }
-    show::note(format!("situ: {}", error.message.trim_end()));
-    error.exit_code()
+fn end(situ: &Situ, result: CliResult) -> ExitCode {
+    result.map_or_else(
+        |error| {
+            error.say(situ.json);
+            error.exit_code()
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }
 
 async fn run(situ: &Situ) -> CliResult {

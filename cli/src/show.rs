@@ -115,7 +115,9 @@ pub fn local_time(time: TimeMs) -> String {
 /// it ends; where the output is all of it, [`reader_gone`] tells when to leave off.
 pub fn out(text: impl AsRef<[u8]>) -> CliResult {
     match Output.write_all(text.as_ref()).and_then(|()| Output.flush()) {
-        Err(error) if !reader_gone() => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
+        Err(error) if !reader_gone() => {
+            Err(CliError::failed(format!("cannot write to standard output: {error}")).ending())
+        }
         _ => Ok(()),
     }
 }

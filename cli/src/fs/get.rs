@@ -5,55 +5,61 @@ use std::path::{Path, PathBuf};
 
 use situ_wire::messages::namenode::FileStatus;
 
-use super::paths;
+use super::Copied;
+use super::paths::{self, Pattern};
 use crate::args::{GetArgs, PathsArgs};
-use crate::error::{CliError, CliResult, LocalContext};
+use crate::error::{CliError, CliResult, Failures, LocalContext};
 use crate::session::Session;
 use crate::show::{self, Progress};
 
 /// `situ fs get`.
 pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliResult {
-    let found = paths::expand_all(session, &args.sources).await?;
     if args.target == "-" {
-        return write_out(session, &found).await;
+        return write_out(session, &args.sources, json).await;
+    }
+    let mut failures = Failures::new(json);
+    let found = paths::expand_all(session, &args.sources, &mut failures).await?;
+    if found.is_empty() {
+        return failures.end();
     }
     let started = std::time::Instant::now();
-    let several = found.len() > 1;
+    let several = args.sources.len() > 1 || found.len() > 1;
     let any_file = found.iter().any(|status| !status.is_directory());
     let (target, into_directory) = local_target(Path::new(&args.target), several, any_file)?;
-    let (mut files, mut bytes) = (0_u64, 0);
+    let mut fetched = Copied::default();
     for status in &found {
         let destination = if into_directory { target.join(status.path.name()) } else { target.clone() };
         let mut open = vec![(status.clone(), destination)];
         while let Some((status, destination)) = open.pop() {
-            if !status.is_directory() {
-                get_one(session, &status, &destination, args.force, json).await?;
-                files += 1;
-                bytes += status.len_bytes();
-                continue;
-            }
-            if !args.recursive {
-                return Err(CliError::failed(format!("{}: is a directory; fetch it with -r", status.path)));
-            }
-            std::fs::create_dir_all(&destination).local("cannot make", &destination)?;
-            for entry in session.client.list_all(&status.path).await? {
-                let below = destination.join(entry.path.name());
-                open.push((entry, below));
+            if status.is_directory() {
+                let entries = get_directory(session, &status, &destination, args.recursive).await;
+                for entry in failures.note(entries)?.into_iter().flatten() {
+                    let below = destination.join(entry.path.name());
+                    open.push((entry, below));
+                }
+            } else if failures.note(get_one(session, &status, &destination, args.force, json).await)?.is_some() {
+                fetched.add(status.len_bytes());
             }
         }
     }
-    let took = started.elapsed();
-    if json {
-        return show::json(&serde_json::json!({ "files": files, "bytes": bytes, "seconds": took.as_secs_f64() }));
+    if fetched.files > 0 || !failures.any() {
+        fetched.summary("fetched", started.elapsed(), json)?;
     }
-    show::note(format!(
-        "fetched {}, {} in {:.2} s ({})",
-        show::count(files, "file"),
-        show::human_size(bytes),
-        took.as_secs_f64(),
-        show::rate(bytes, took)
-    ));
-    Ok(())
+    failures.end()
+}
+
+/// Makes the local directory; gives what goes into it.
+async fn get_directory(
+    session: &Session,
+    status: &FileStatus,
+    target: &Path,
+    recursive: bool,
+) -> CliResult<Vec<FileStatus>> {
+    if !recursive {
+        return Err(CliError::failed(format!("{}: is a directory; fetch it with -r", status.path)));
+    }
+    std::fs::create_dir_all(target).local("cannot make", target)?;
+    Ok(session.client.list_all(&status.path).await?)
 }
 
 /// The local target, and whether it is a directory that takes what is fetched. A slash at its end says that it is one;
@@ -99,7 +105,7 @@ async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: b
     let copied = tokio::select! {
         biased;
         () = session.interrupt.wait() => {
-            Err(CliError::failed(format!("interrupted; {} is as it was", target.display())))
+            Err(CliError::failed(format!("interrupted; {} is as it was", target.display())).ending())
         }
         copied = copy(session, status, &mut file, |more| progress.add(more)) => copied,
     };
@@ -113,9 +119,8 @@ async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: b
 }
 
 /// `situ fs cat`.
-pub(super) async fn cat(session: &Session, args: &PathsArgs) -> CliResult {
-    let found = paths::expand_all(session, &args.paths).await?;
-    write_out(session, &found).await
+pub(super) async fn cat(session: &Session, args: &PathsArgs, json: bool) -> CliResult {
+    write_out(session, &args.paths, json).await
 }
 
 /// All bytes of what several paths or patterns name.
@@ -123,21 +128,25 @@ pub(super) async fn cat(session: &Session, args: &PathsArgs) -> CliResult {
 /// # Errors
 /// When one is not there, is a directory or cannot be read whole.
 pub async fn cat_paths(session: &Session, patterns: &[String], out: &mut impl Write) -> CliResult {
-    for status in paths::expand_all(session, patterns).await? {
-        copy(session, &status, out, |_| ()).await?;
+    for pattern in Pattern::parse_all(patterns)? {
+        for status in pattern.expand(session).await? {
+            copy(session, &status, out, |_| ()).await?;
+        }
     }
     Ok(())
 }
 
-async fn write_out(session: &Session, found: &[FileStatus]) -> CliResult {
-    for status in found {
-        match copy(session, status, &mut show::Output, |_| ()).await {
-            // Whoever read our output has seen enough, as in `| head`.
-            Err(_) if show::reader_gone() => break,
-            copied => copied?,
+async fn write_out(session: &Session, patterns: &[String], json: bool) -> CliResult {
+    let mut failures = Failures::new(json);
+    for status in paths::expand_all(session, patterns, &mut failures).await? {
+        let copied = copy(session, &status, &mut show::Output, |_| ()).await;
+        // Whoever read our output has seen enough, as in `| head`.
+        if show::reader_gone() {
+            break;
         }
+        failures.note(copied)?;
     }
-    Ok(())
+    failures.end()
 }
 
 /// Copies a file's verified bytes to `out`.

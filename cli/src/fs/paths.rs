@@ -4,7 +4,7 @@ use situ_wire::messages::namenode::FileStatus;
 use situ_wire::path::DfsPath;
 
 use super::glob::{self, Piece};
-use crate::error::{CliError, CliResult};
+use crate::error::{CliError, CliResult, Failures};
 use crate::session::Session;
 
 /// Takes a path as it is written, but for backslashes.
@@ -15,39 +15,84 @@ pub fn parse(text: &str) -> CliResult<DfsPath> {
     DfsPath::parse(&glob::unescape(text)).map_err(CliError::usage)
 }
 
-/// All that a path or pattern names, by path; at least one thing.
-///
-/// # Errors
-/// When nothing is there, or the pattern is not one.
-pub(super) async fn expand(session: &Session, pattern: &str) -> CliResult<Vec<FileStatus>> {
-    let found = matching(session, pattern).await?;
-    match found.is_empty() {
-        false => Ok(found),
-        true if glob::is_pattern(pattern) => Err(CliError::failed(format!("{pattern}: nothing matches"))),
-        true => Err(CliError::failed(format!("{}: there is no such file or directory", parse(pattern)?))),
+/// What a person named.
+#[derive(Debug)]
+pub(super) struct Pattern<'a> {
+    text: &'a str,
+    named: Named,
+}
+
+#[derive(Debug)]
+enum Named {
+    /// This path.
+    Path(DfsPath),
+    /// Whatever matches, name by name.
+    Glob(Vec<Piece>),
+}
+
+impl<'a> Pattern<'a> {
+    /// Takes all paths and patterns of a command as they are written, before anything is done.
+    ///
+    /// # Errors
+    /// When one is neither: a wrong use.
+    pub(super) fn parse_all(texts: &'a [String]) -> CliResult<Vec<Self>> {
+        texts.iter().map(|text| Self::parse(text)).collect()
+    }
+
+    fn parse(text: &'a str) -> CliResult<Self> {
+        let named = if !glob::is_pattern(text) {
+            Named::Path(parse(text)?)
+        } else if text.starts_with('/') {
+            Named::Glob(glob::pieces(text)?)
+        } else {
+            return Err(CliError::usage(format!("path {text:?}: expected an absolute path that starts with '/'")));
+        };
+        Ok(Self { text, named })
+    }
+
+    /// All that it names, by path; at least one thing.
+    ///
+    /// # Errors
+    /// When nothing is there, or the namenode cannot say.
+    pub(super) async fn expand(&self, session: &Session) -> CliResult<Vec<FileStatus>> {
+        let found = self.matching(session).await?;
+        match &self.named {
+            _ if !found.is_empty() => Ok(found),
+            Named::Glob(_) => Err(CliError::failed(format!("{}: nothing matches", self.text))),
+            Named::Path(path) => Err(CliError::failed(format!("{path}: there is no such file or directory"))),
+        }
+    }
+
+    /// All that it names, by path, if there is anything.
+    ///
+    /// # Errors
+    /// When what was written as a directory is a file, or the namenode cannot say.
+    pub(super) async fn matching(&self, session: &Session) -> CliResult<Vec<FileStatus>> {
+        let directory = names_directory(self.text);
+        match &self.named {
+            Named::Path(path) => {
+                let found = session.client.stat(path).await?;
+                if directory && found.as_ref().is_some_and(|status| !status.is_directory()) {
+                    let text = self.text;
+                    return Err(CliError::failed(format!(
+                        "{text}: expected a directory, as the slash at its end says; found a file"
+                    )));
+                }
+                Ok(found.into_iter().collect())
+            }
+            Named::Glob(pieces) => {
+                let mut found = matching_pieces(session, pieces).await?;
+                // As in a shell, a slash at the end matches only directories.
+                found.retain(|status| !directory || status.is_directory());
+                Ok(found)
+            }
+        }
     }
 }
 
-/// All that a path or pattern names, by path, if there is anything.
-///
-/// # Errors
-/// When the pattern is not one, or the namenode cannot say.
-pub(super) async fn matching(session: &Session, pattern: &str) -> CliResult<Vec<FileStatus>> {
-    if !glob::is_pattern(pattern) {
-        let found = session.client.stat(&parse(pattern)?).await?;
-        if names_directory(pattern) && found.as_ref().is_some_and(|status| !status.is_directory()) {
-            return Err(CliError::failed(format!(
-                "{pattern}: expected a directory, as the slash at its end says; found a file"
-            )));
-        }
-        return Ok(found.into_iter().collect());
-    }
-    if !pattern.starts_with('/') {
-        return Err(CliError::usage(format!("path {pattern:?}: expected an absolute path that starts with '/'")));
-    }
-    let pieces = glob::pieces(pattern)?;
+async fn matching_pieces(session: &Session, pieces: &[Piece]) -> CliResult<Vec<FileStatus>> {
     let mut found: Vec<FileStatus> = session.client.stat(&DfsPath::root()).await?.into_iter().collect();
-    for piece in &pieces {
+    for piece in pieces {
         let mut next = Vec::new();
         for directory in found.iter().filter(|status| status.is_directory()) {
             match piece {
@@ -67,19 +112,21 @@ pub(super) async fn matching(session: &Session, pattern: &str) -> CliResult<Vec<
         }
         found = next;
     }
-    // As in a shell, a slash at the end matches only directories.
-    found.retain(|status| !names_directory(pattern) || status.is_directory());
     Ok(found)
 }
 
 /// All that several paths or patterns name.
 ///
 /// # Errors
-/// As [`expand`].
-pub(super) async fn expand_all(session: &Session, patterns: &[String]) -> CliResult<Vec<FileStatus>> {
+/// When one is neither: a wrong use; or nothing can be found out.
+pub(super) async fn expand_all(
+    session: &Session,
+    patterns: &[String],
+    failures: &mut Failures,
+) -> CliResult<Vec<FileStatus>> {
     let mut found = Vec::new();
-    for pattern in patterns {
-        found.extend(expand(session, pattern).await?);
+    for pattern in Pattern::parse_all(patterns)? {
+        found.extend(failures.note(pattern.expand(session).await)?.into_iter().flatten());
     }
     Ok(found)
 }
@@ -115,13 +162,13 @@ impl Target {
     ) -> CliResult<DfsPath> {
         let path = &self.path;
         let why = if several { "for several sources" } else { "as the slash at its end says" };
+        // What is wrong for several sources is wrong for all of them.
+        let failed = |what: String| CliError { ends: several, ..CliError::failed(format!("{path}: {what}")) };
         match session.client.stat(path).await? {
             Some(status) if status.is_directory() => path.join(name).map_err(CliError::usage),
-            Some(_) if several || self.slash => {
-                Err(CliError::failed(format!("{path}: expected a directory, {why}; found a file")))
-            }
-            None if several || (self.slash && !is_directory) => Err(CliError::failed(format!(
-                "{path}: expected a directory, {why}; found nothing: make it with `situ fs mkdir -p {}`",
+            Some(_) if several || self.slash => Err(failed(format!("expected a directory, {why}; found a file"))),
+            None if several || (self.slash && !is_directory) => Err(failed(format!(
+                "expected a directory, {why}; found nothing: make it with `situ fs mkdir -p {}`",
                 path.for_shell()
             ))),
             _ => Ok(path.clone()),

@@ -17,6 +17,7 @@ use situ_wire::messages::datanode::Durability;
 use situ_wire::path::DfsPath;
 use tokio::sync::mpsc;
 
+use super::Copied;
 use super::paths::Target;
 use crate::args::{DurabilityArg, PutArgs};
 use crate::error::{CliError, CliResult, LocalContext};
@@ -44,13 +45,6 @@ pub struct PutOptions {
     pub durability: Durability,
 }
 
-/// What was stored.
-#[derive(Debug, Default, Clone, Copy)]
-struct Stored {
-    files: u64,
-    bytes: u64,
-}
-
 /// `situ fs put`.
 pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliResult {
     let target = Target::parse(&args.target)?;
@@ -64,7 +58,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
         },
     };
     let started = std::time::Instant::now();
-    let mut stored = Stored::default();
+    let mut stored = Copied::default();
     for source in args.sources.iter().map(Path::new) {
         if source.as_os_str() == "-" {
             put_one(session, None, target.of_input(session).await?, &options, json, &mut stored).await?;
@@ -82,25 +76,7 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
             put_one(session, Some(source), &destination, &options, json, &mut stored).await?;
         }
     }
-    summary(stored, started.elapsed(), json)
-}
-
-fn summary(stored: Stored, took: Duration, json: bool) -> CliResult {
-    if json {
-        return show::json(&serde_json::json!({
-            "files": stored.files,
-            "bytes": stored.bytes,
-            "seconds": took.as_secs_f64(),
-        }));
-    }
-    show::note(format!(
-        "stored {}, {} in {:.2} s ({})",
-        show::count(stored.files, "file"),
-        show::human_size(stored.bytes),
-        took.as_secs_f64(),
-        show::rate(stored.bytes, took)
-    ));
-    Ok(())
+    stored.summary("stored", started.elapsed(), json)
 }
 
 /// The name that a local file has in its directory.
@@ -119,7 +95,7 @@ async fn put_tree(
     target: &DfsPath,
     options: &PutOptions,
     json: bool,
-    stored: &mut Stored,
+    stored: &mut Copied,
 ) -> CliResult {
     let mut open: Vec<(PathBuf, DfsPath)> = vec![(source.to_owned(), target.clone())];
     while let Some((directory, into)) = open.pop() {
@@ -153,7 +129,7 @@ async fn put_one(
     target: &DfsPath,
     options: &PutOptions,
     json: bool,
-    stored: &mut Stored,
+    stored: &mut Copied,
 ) -> CliResult {
     let (reader, total): (Box<dyn std::io::Read + Send>, Option<u64>) = match source {
         Some(path) => {
@@ -167,8 +143,7 @@ async fn put_one(
     // What is typed shows how far it is by itself.
     let typed = source.is_none() && std::io::stdin().is_terminal();
     let progress = Progress::bytes(target.name(), total, !json && !typed);
-    stored.bytes += put_reader(session, reader, &label, target, options, |more| progress.add(more)).await?;
-    stored.files += 1;
+    stored.add(put_reader(session, reader, &label, target, options, |more| progress.add(more)).await?);
     Ok(())
 }
 

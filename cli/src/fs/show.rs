@@ -5,14 +5,15 @@ use situ_wire::messages::namenode::{FileKind, FileStatus, Liveness};
 
 use super::paths;
 use crate::args::{DfArgs, DuArgs, LsArgs, PathsArgs};
-use crate::error::CliResult;
+use crate::error::{CliResult, Failures};
 use crate::session::Session;
 use crate::show::{self, columns, escaped, escaped_on_terminal, local_time, size};
 
 /// `situ fs ls`.
 pub(super) async fn ls(session: &Session, args: &LsArgs, as_json: bool) -> CliResult {
-    let found = paths::expand_all(session, &args.paths).await?;
-    let several = found.len() > 1;
+    let mut failures = Failures::new(as_json);
+    let found = paths::expand_all(session, &args.paths, &mut failures).await?;
+    let several = args.paths.len() > 1 || found.len() > 1;
     // As elsewhere, what is no directory comes first.
     let (directories, files): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|status| status.is_directory() && !args.directory);
@@ -21,19 +22,19 @@ pub(super) async fn ls(session: &Session, args: &LsArgs, as_json: bool) -> CliRe
         let mut open = vec![status];
         while let Some(directory) = open.pop() {
             if show::reader_gone() {
-                return Ok(());
+                return failures.end();
             }
             if several && !args.recursive && !as_json {
                 show::line(format!("{}:", escaped_on_terminal(directory.path.as_str())))?;
             }
-            let entries = session.client.list_all(&directory.path).await?;
+            let entries = failures.note(session.client.list_all(&directory.path).await)?.unwrap_or_default();
             rows(&entries, args.human, as_json)?;
             if args.recursive {
                 open.extend(entries.into_iter().rev().filter(FileStatus::is_directory));
             }
         }
     }
-    Ok(())
+    failures.end()
 }
 
 fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> CliResult {
@@ -94,7 +95,8 @@ fn status_json(status: &FileStatus) -> serde_json::Value {
 
 /// `situ fs stat`.
 pub(super) async fn stat(session: &Session, args: &PathsArgs, as_json: bool) -> CliResult {
-    for status in paths::expand_all(session, &args.paths).await? {
+    let mut failures = Failures::new(as_json);
+    for status in paths::expand_all(session, &args.paths, &mut failures).await? {
         if as_json {
             show::json(&status_json(&status))?;
             continue;
@@ -118,22 +120,24 @@ pub(super) async fn stat(session: &Session, args: &PathsArgs, as_json: bool) -> 
         show::line(format!("  modified     {}", local_time(status.modified)))?;
         show::line(format!("  inode        {}", status.inode.0))?;
     }
-    Ok(())
+    failures.end()
 }
 
 /// `situ fs du`.
 pub(super) async fn du(session: &Session, args: &DuArgs, as_json: bool) -> CliResult {
+    let mut failures = Failures::new(as_json);
     let mut targets = Vec::new();
-    for status in paths::expand_all(session, &args.paths).await? {
+    for status in paths::expand_all(session, &args.paths, &mut failures).await? {
         if args.summarize || !status.is_directory() {
             targets.push(status);
         } else {
-            targets.extend(session.client.list_all(&status.path).await?);
+            targets.extend(failures.note(session.client.list_all(&status.path).await)?.into_iter().flatten());
         }
     }
     let mut rows = Vec::new();
     for status in targets {
-        let summary = session.client.summary(&status.path).await?;
+        let summary = session.client.summary(&status.path).await;
+        let Some(summary) = failures.note(summary)? else { continue };
         if as_json {
             show::json(&json!({
                 "path": status.path.as_str(), "bytes": summary.len_bytes, "space_bytes": summary.space_bytes,
@@ -143,10 +147,10 @@ pub(super) async fn du(session: &Session, args: &DuArgs, as_json: bool) -> CliRe
         let (len, space) = (size(summary.len_bytes, args.human), size(summary.space_bytes, args.human));
         rows.push([len, space, escaped_on_terminal(status.path.as_str()).into_owned()]);
     }
-    if as_json {
-        return Ok(());
+    if !as_json {
+        columns(&rows, [true, true, false]).into_iter().try_for_each(show::line)?;
     }
-    columns(&rows, [true, true, false]).into_iter().try_for_each(show::line)
+    failures.end()
 }
 
 /// `situ fs df`.

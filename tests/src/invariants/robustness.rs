@@ -97,6 +97,38 @@ async fn an_output_that_nobody_reads_changes_nothing_of_what_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_paths_one_that_is_missing_keeps_nothing_of_the_rest_back() {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    situ.situ(&["fs", "mkdir", "/no/parent", "/dir", "/empty"], b"").fails(1, &["/no/parent", "-p"]);
+    for path in ["/dir/one", "/dir/two", "/three"] {
+        let _ = situ.situ(&["fs", "put", "-", path], path.as_bytes()).ok();
+    }
+    // Wrong use does nothing, wherever it stands.
+    situ.situ(&["fs", "rm", "/three", "relative"], b"").fails(2, &["absolute"]);
+    situ.situ(&["fs", "mkdir", "/new", "relative"], b"").fails(2, &["absolute"]);
+    situ.situ(&["fs", "stat", "/new"], b"").fails(1, &["/new"]);
+    let half = |arguments: &[&str]| {
+        let said = situ.situ(arguments, b"");
+        assert_eq!(said.err.matches("situ: /gone: there is no such").count(), 1, "{said:?}");
+        assert_eq!(said.code, Some(1), "{said:?}");
+        said.text()
+    };
+    assert_eq!(half(&["fs", "cat", "/gone", "/dir/one", "/dir/two"]), "/dir/one/dir/two");
+    assert!(half(&["fs", "ls", "/gone", "/dir"]).contains("/dir/two"));
+    assert!(half(&["fs", "stat", "/gone", "/dir", "/three"]).contains("/three"));
+    assert!(half(&["fs", "du", "-s", "/gone", "/three"]).contains("  /three"));
+    let local = situ.directory().to_str().unwrap();
+    half(&["fs", "get", "/gone", "/three", local]);
+    assert_eq!(std::fs::read(situ.directory().join("three")).unwrap(), b"/three");
+    half(&["fs", "mv", "/gone", "/dir/one", "/empty"]);
+    situ.situ(&["fs", "mv", "/gone", "/empty/one", "/three"], b"").fails(1, &["/gone", "for several sources"]);
+    let said = half(&["--json", "fs", "rm", "/gone", "/empty/one", "/dir/two"]);
+    assert_eq!(said.lines().count(), 3, "an error and two that are deleted: {said}");
+    assert_eq!(situ.situ(&["--json", "fs", "ls", "-R", "/"], b"").ok().text().lines().count(), 3);
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slash_at_the_end_means_a_directory() {
     let situ = TestCluster::start(SITU, 1, 1).await;
     let _ = situ.situ(&["fs", "put", "-", "/file"], b"one").ok();
