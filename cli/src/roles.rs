@@ -22,7 +22,7 @@ use crate::args::{NamenodeArgs, RoleArgs};
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::show;
 use crate::up::process::Ready;
-use crate::world::{self, interrupted};
+use crate::world::{self, Interrupt};
 
 /// A role's configuration file: where its certificate is, and a table for the role.
 ///
@@ -201,10 +201,11 @@ async fn run(args: &RoleArgs, address: SocketAddr, stopped: impl Future<Output =
         show::note(format!("listening on {address}"));
     }
     let supervisor_gone = async { if args.supervised { end_of_input().await } else { std::future::pending().await } };
+    let interrupt = Interrupt::listen();
     tokio::select! {
         reason = stopped => Err(CliError::failed(reason)),
         () = supervisor_gone => Ok(()),
-        () = interrupted() => Ok(()),
+        () = interrupt.wait() => Ok(()),
     }
 }
 

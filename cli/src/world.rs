@@ -1,10 +1,13 @@
 //! The real world, as this process sees it: its user, its credentials, its log, and who asks it to end.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use situ_runtime::real::RealRuntime;
 use situ_runtime::security::Credentials;
 use situ_runtime::transport::net::Route;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::error::CliResult;
 
@@ -20,55 +23,54 @@ pub fn runtime(credentials: Option<&Path>) -> CliResult<RealRuntime> {
     Ok(RealRuntime::with_route(credentials.as_ref(), route)?)
 }
 
-/// Waits for Ctrl-C or SIGTERM, from now on.
-pub async fn interrupted() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
-            // Without a handler the signal ends the process by itself.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let pressed = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = terminated => {}
-        () = pressed => {}
-    }
-}
-
 /// The exit code of a process that a second Ctrl-C ends, as a shell shows it.
 const INTERRUPTED_TWICE: i32 = 130;
 
-/// Whether this process has been asked to end since somebody first waited for that. Whoever asks twice does not want to
-/// wait until everything is tidied up.
-#[derive(Debug, Default)]
+/// Whether this process has been asked to end, by Ctrl-C or SIGTERM, since somebody first listened for that; a clone has
+/// heard the same. Whoever asks twice does not want to wait until everything is tidied up.
+#[derive(Debug, Clone, Default)]
 pub struct Interrupt {
-    seen: std::sync::OnceLock<tokio::sync::watch::Receiver<bool>>,
+    seen: Arc<OnceLock<watch::Receiver<bool>>>,
 }
 
 impl Interrupt {
-    /// Waits for Ctrl-C or SIGTERM; comes at once if there was one since the first call.
+    /// Listens from now on.
+    pub fn listen() -> Self {
+        let interrupt = Self::default();
+        interrupt.seen();
+        interrupt
+    }
+
+    /// Waits until this process is asked to end; comes at once if it was since somebody first listened.
     pub async fn wait(&self) {
-        let seen = self.seen.get_or_init(|| {
-            let (tell, seen) = tokio::sync::watch::channel(false);
-            tokio::spawn(async move {
-                interrupted().await;
-                tell.send_replace(true);
-                interrupted().await;
-                std::process::exit(INTERRUPTED_TWICE);
-            });
-            seen
-        });
-        if seen.clone().wait_for(|seen| *seen).await.is_err() {
+        if self.seen().wait_for(|seen| *seen).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
+
+    fn seen(&self) -> watch::Receiver<bool> {
+        self.seen.get_or_init(signalled).clone()
+    }
+}
+
+fn signalled() -> watch::Receiver<bool> {
+    let (tell, seen) = watch::channel(false);
+    // Without a handler the signal ends the process by itself.
+    if let (Ok(mut pressed), Ok(mut terminated)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        tokio::spawn(async move {
+            for again in [false, true] {
+                tokio::select! {
+                    _ = pressed.recv() => {}
+                    _ = terminated.recv() => {}
+                }
+                if again {
+                    std::process::exit(INTERRUPTED_TWICE);
+                }
+                tell.send_replace(true);
+            }
+        });
+    }
+    seen
 }
 
 /// The name of the user who runs this process.

@@ -15,7 +15,7 @@ use crate::session::Session;
 use crate::show::{self, Progress, count};
 use crate::up::process::RoleProcess;
 use crate::up::{Cluster, ClusterOptions, Timings};
-use crate::world::interrupted;
+use crate::world::Interrupt;
 
 /// How many nodes, in how many racks.
 const NODES: u16 = 4;
@@ -56,9 +56,10 @@ pub async fn kills(args: &KillsArgs, json: bool) -> CliResult {
     if !json {
         show::line(format!("seed {seed}; run it again with `situ chaos kills --kills {} --seed {seed}`", args.kills))?;
     }
+    let interrupt = Interrupt::listen();
     let result = tokio::select! {
-        result = run(directory.clone(), args.kills, seed, json) => result,
-        () = interrupted() => Err(CliError::failed("interrupted")),
+        result = run(directory.clone(), &interrupt, args.kills, seed, json) => result,
+        () = interrupt.wait() => Err(CliError::failed("interrupted")),
     };
     if keep || result.is_err() {
         show::note(format!("the cluster's directory is {}", directory.display()));
@@ -68,7 +69,7 @@ pub async fn kills(args: &KillsArgs, json: bool) -> CliResult {
     result
 }
 
-async fn run(directory: PathBuf, kills: u32, seed: u64, json: bool) -> CliResult {
+async fn run(directory: PathBuf, interrupt: &Interrupt, kills: u32, seed: u64, json: bool) -> CliResult {
     let options = ClusterOptions {
         program: std::env::current_exe()?,
         dir: directory,
@@ -80,7 +81,11 @@ async fn run(directory: PathBuf, kills: u32, seed: u64, json: bool) -> CliResult
     };
     let mut cluster = Cluster::start(options).await?;
     let config = cluster.layout().client_config();
-    let session = Arc::new(Session::from_config(&config).await?);
+    let client = async || {
+        let session = Session::from_config(&config).await?;
+        CliResult::Ok(Arc::new(Session { interrupt: interrupt.clone(), ..session }))
+    };
+    let session = client().await?;
     let (ledger, stop) = (Arc::new(Ledger::default()), Arc::new(AtomicBool::new(false)));
     for directory in ["/files", "/counts"] {
         let path = situ_wire::path::DfsPath::parse(directory).map_err(CliError::failed)?;
@@ -90,7 +95,7 @@ async fn run(directory: PathBuf, kills: u32, seed: u64, json: bool) -> CliResult
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
         // A client of its own each, so that each has its own lease.
-        let session = Arc::new(Session::from_config(&config).await?);
+        let session = client().await?;
         writers.push(tokio::spawn(work::files(session, Arc::clone(&ledger), Arc::clone(&stop), seed ^ (writer + 1))));
     }
     let jobs = tokio::spawn(work::jobs(Arc::clone(&session), Arc::clone(&ledger), Arc::clone(&stop), expected));

@@ -19,7 +19,7 @@ use crate::fs::{PutOptions, cat_paths, put_reader};
 use crate::session::Session;
 use crate::show::{self, Progress, human_size, rate};
 use crate::up::{Cluster, ClusterOptions, Timings};
-use crate::world::interrupted;
+use crate::world::Interrupt;
 
 /// How long the text is that is made when nobody brings one.
 const TEXT_LEN_BYTES: u64 = 256 << 20;
@@ -74,6 +74,7 @@ pub(super) struct Kill {
 /// When any of it did not hold.
 pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
     let started = Instant::now();
+    let interrupt = Interrupt::listen();
     let scratch = Scratch::new(args.keep.as_deref())?;
     let input = match &args.input {
         Some(path) => path.clone(),
@@ -96,7 +97,7 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
     let begun = Instant::now();
     let mut cluster = tokio::select! {
         cluster = Cluster::start(options) => cluster?,
-        () = interrupted() => return Err(CliError::failed("interrupted")),
+        () = interrupt.wait() => return Err(CliError::failed("interrupted")),
     };
     say(
         json,
@@ -106,8 +107,9 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
         ),
     );
     let outcome = tokio::select! {
-        outcome = tell(&mut cluster, &input, file, started, json) => outcome,
-        () = interrupted() => Err(CliError::failed("interrupted; everything is stopped")),
+        biased;
+        () = interrupt.wait() => Err(CliError::failed("interrupted; everything is stopped")),
+        outcome = tell(&mut cluster, &interrupt, &input, file, started, json) => outcome,
     };
     let stopped = cluster.stop().await;
     let outcome = outcome?;
@@ -120,8 +122,16 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
 }
 
 /// Everything between the start of the cluster and its end.
-async fn tell(cluster: &mut Cluster, input: &Path, file: File, started: Instant, json: bool) -> CliResult<Outcome> {
+async fn tell(
+    cluster: &mut Cluster,
+    interrupt: &Interrupt,
+    input: &Path,
+    file: File,
+    started: Instant,
+    json: bool,
+) -> CliResult<Outcome> {
     let session = Session::from_config(&cluster.layout().client_config()).await?;
+    let session = Session { interrupt: interrupt.clone(), ..session };
     let (source, target) = (DfsPath::parse("/input.txt").map_err(CliError::failed)?, "/words");
 
     let len = file.metadata().local("cannot read", input)?.len();

@@ -1,18 +1,20 @@
 //! Keeps a cluster running until Ctrl-C.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use super::{Cluster, ClusterOptions, Timings};
 use crate::args::UpArgs;
 use crate::error::CliResult;
 use crate::show;
-use crate::world::interrupted;
+use crate::world::Interrupt;
 
 /// How long a role that ended is left alone before it is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// `situ up`.
 pub async fn up(args: &UpArgs, json: bool) -> CliResult {
+    let interrupt = Interrupt::listen();
     let options = ClusterOptions {
         program: std::env::current_exe()?,
         dir: args.dir.clone(),
@@ -24,28 +26,30 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
     };
     let mut cluster = tokio::select! {
         cluster = Cluster::start(options) => cluster?,
-        () = interrupted() => return Ok(()),
+        () = interrupt.wait() => return Ok(()),
     };
     say_where(&cluster, json)?;
-    loop {
-        tokio::select! {
-            () = interrupted() => break,
-            (which, how) = first_end(&mut cluster) => {
-                show::note(format!("{} ended with {how}; starting it again", name(&cluster, which)));
-                tokio::select! {
-                    () = interrupted() => break,
-                    () = tokio::time::sleep(RESTART_AFTER) => {}
-                }
-                if let Err(error) = restart(&mut cluster, which).await {
-                    show::note(format!("{error}"));
-                }
-            }
-        }
+    // What is being started again meanwhile ends with that.
+    tokio::select! {
+        () = interrupt.wait() => {}
+        never = keep_up(&mut cluster) => match never {},
     }
     if !json {
         show::note("stopping");
     }
     cluster.stop().await
+}
+
+/// Starts again whatever ends.
+async fn keep_up(cluster: &mut Cluster) -> Infallible {
+    loop {
+        let (which, how) = first_end(cluster).await;
+        show::note(format!("{} ended with {how}; starting it again", name(cluster, which)));
+        tokio::time::sleep(RESTART_AFTER).await;
+        if let Err(error) = restart(cluster, which).await {
+            show::note(format!("{error}"));
+        }
+    }
 }
 
 fn say_where(cluster: &Cluster, json: bool) -> CliResult {
