@@ -72,7 +72,7 @@ pub struct QuickstartArgs {
     /// The file to store and count [default: a text of 256 MiB, made with a fixed seed]
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Keep the cluster's directory here, so that `situ up --dir DIR` can start it again
+    /// Keep the cluster in DIR/cluster, so that `situ up --dir DIR/cluster` can start it again
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

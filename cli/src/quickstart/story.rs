@@ -75,10 +75,14 @@ pub(super) struct Kill {
 pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
     let started = Instant::now();
     let interrupt = Interrupt::listen();
-    let scratch = Scratch::new(args.keep.as_deref())?;
+    let mut scratch = Scratch::new()?;
     let input = match &args.input {
         Some(path) => path.clone(),
-        None => make_text(&scratch.path, json)?,
+        None => tokio::select! {
+            biased;
+            () = interrupt.wait() => return Err(CliError::failed("interrupted")),
+            text = make_text(&scratch.path, json) => text?,
+        },
     };
     // What cannot be read is said before anything is started.
     let file = File::open(&input).local("cannot read the input", &input)?;
@@ -87,7 +91,7 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
     }
     let options = ClusterOptions {
         program: std::env::current_exe()?,
-        dir: scratch.path.join("cluster"),
+        dir: args.keep.as_ref().unwrap_or(&scratch.path).join("cluster"),
         datanodes: Some(NODES),
         racks: Some(RACKS),
         slots: 1,
@@ -95,8 +99,9 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
         block_len_bytes: Some(BLOCK_LEN_BYTES),
     };
     let begun = Instant::now();
+    let directory = options.dir.clone();
     let mut cluster = tokio::select! {
-        cluster = Cluster::start(options) => cluster?,
+        cluster = Cluster::start(options) => cluster.inspect_err(|_| scratch.keep(&directory))?,
         () = interrupt.wait() => return Err(CliError::failed("interrupted")),
     };
     say(
@@ -109,7 +114,9 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
     let outcome = tokio::select! {
         biased;
         () = interrupt.wait() => Err(CliError::failed("interrupted; everything is stopped")),
-        outcome = tell(&mut cluster, &interrupt, &input, file, started, json) => outcome,
+        outcome = tell(&mut cluster, &interrupt, &input, file, started, json) => {
+            outcome.inspect_err(|_| scratch.keep(&directory))
+        }
     };
     let stopped = cluster.stop().await;
     let outcome = outcome?;
@@ -237,7 +244,11 @@ async fn run_job(
     let (job_wall, job_cpu_s) = (begun.elapsed(), watch.seconds() - cpu);
     bar.clear();
     if status.summary.state != JobState::Succeeded {
-        return Err(CliError::failed(format!("the job ended with {:?}; see `situ job logs`", status.summary.state)));
+        return Err(CliError::failed(format!(
+            "the job ended with {:?}; what its processes wrote is in {}/node-*/executor",
+            status.summary.state,
+            cluster.layout().root().display()
+        )));
     }
     say(json, &format!("job       done in {:.2} s ({job_cpu_s:.2} s of processor time)", job_wall.as_secs_f64()));
     let kill = match killed {
@@ -362,18 +373,20 @@ async fn heal(session: &Session, kill: &Kill, json: bool) -> CliResult<(ClusterR
     }
 }
 
-/// Makes the text, unless an earlier run left it whole.
-fn make_text(directory: &Path, json: bool) -> CliResult<PathBuf> {
+/// Makes the text, in a thread of its own: Ctrl-C is heard meanwhile.
+async fn make_text(directory: &Path, json: bool) -> CliResult<PathBuf> {
     let path = directory.join("input.txt");
     let progress = Progress::bytes("make a text", Some(TEXT_LEN_BYTES), !json);
     let begun = Instant::now();
-    let file = File::create(&path).local("cannot write", &path)?;
+    // Before that thread: whoever takes the directory away has seen all that is in it.
+    let file = File::create_new(&path).local("cannot write", &path)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    TextMaker::new(TEXT_SEED)
-        .write(TEXT_LEN_BYTES, &mut out, |more| progress.add(more))
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .local("cannot write", &path)?;
-    progress.clear();
+    let made = tokio::task::spawn_blocking(move || {
+        TextMaker::new(TEXT_SEED)
+            .write(TEXT_LEN_BYTES, &mut out, |more| progress.add(more))
+            .and_then(|()| std::io::Write::flush(&mut out))
+    });
+    made.await?.local("cannot write", &path)?;
     say(
         json,
         &format!(
@@ -393,21 +406,25 @@ fn say(json: bool, text: &str) {
     }
 }
 
-/// Where the run leaves its things: kept where the person says, else gone at the end.
+/// Where the run has the text that it makes, and its cluster unless the person wants to keep that elsewhere. Gone at the
+/// end, unless something has failed there.
 struct Scratch {
     path: PathBuf,
     keep: bool,
 }
 
 impl Scratch {
-    fn new(keep: Option<&Path>) -> CliResult<Self> {
-        let (path, keep) = match keep {
-            Some(path) => (path.to_owned(), true),
-            None => (std::env::temp_dir().join(format!("situ-quickstart-{:016x}", fastrand::u64(..))), false),
-        };
+    fn new() -> CliResult<Self> {
+        let path = std::env::temp_dir().join(format!("situ-quickstart-{:016x}", fastrand::u64(..)));
         std::fs::create_dir_all(&path).local("cannot make", &path)?;
         let path = std::path::absolute(&path).local("cannot find", &path)?;
-        Ok(Self { path, keep })
+        Ok(Self { path, keep: false })
+    }
+
+    /// Something has failed: what the cluster wrote is left for whoever looks for the reason.
+    fn keep(&mut self, cluster: &Path) {
+        self.keep = cluster.starts_with(&self.path);
+        show::note(format!("the cluster's directory is {}", cluster.display()));
     }
 }
 
