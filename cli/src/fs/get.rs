@@ -91,24 +91,31 @@ fn local_target(target: &Path, several: bool, any_file: bool) -> CliResult<(Path
     }
 }
 
-/// Fetches one file: written aside, renamed when it is whole.
+/// Fetches one file. What is or becomes a regular file is written aside and renamed when it is whole; a link to one stays
+/// a link. Into a device or a FIFO it is written straight.
 async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: bool, json: bool) -> CliResult {
-    if target.exists() && !force {
-        return Err(CliError::failed(format!("{}: exists already; replace it with -f", target.display())));
+    let refused = |why| Err(CliError::failed(format!("{}: {why}", show::escaped(&target.to_string_lossy()))));
+    match std::fs::metadata(target) {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            let mut file = std::fs::File::options().write(true).open(target).local("cannot write", target)?;
+            return copy_until_interrupted(session, status, &mut file, target, "has a part of it", json).await;
+        }
+        Ok(_) if !force => return refused("exists already; replace it with -f"),
+        Err(_) if target.is_symlink() => return refused("is a link that leads nowhere; delete it first"),
+        _ => {}
     }
+    let linked = if target.is_symlink() { Some(target.canonicalize().local("cannot find", target)?) } else { None };
+    get_whole(session, status, linked.as_deref().unwrap_or(target), json).await
+}
+
+/// Fetches one file to where nothing or a regular file is.
+async fn get_whole(session: &Session, status: &FileStatus, target: &Path, json: bool) -> CliResult {
     let mut name = std::ffi::OsString::from(".");
     name.push(format!("{:016x}._COPYING_", fastrand::u64(..)));
     let aside = target.with_file_name(name);
-    let progress = Progress::bytes(status.path.name(), Some(status.len_bytes()), !json);
     // The name aside is no business of the user's, the target is.
     let mut file = std::fs::File::create_new(&aside).local("cannot write", target)?;
-    let copied = tokio::select! {
-        biased;
-        () = session.interrupt.wait() => {
-            Err(CliError::failed(format!("interrupted; {} is as it was", target.display())).ending())
-        }
-        copied = copy(session, status, &mut file, |more| progress.add(more)) => copied,
-    };
+    let copied = copy_until_interrupted(session, status, &mut file, target, "is as it was", json).await;
     let placed = copied.and_then(|()| std::fs::rename(&aside, target).local("cannot write", target));
     if placed.is_err()
         && let Err(error) = std::fs::remove_file(&aside)
@@ -116,6 +123,24 @@ async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: b
         show::note(format!("{}: could not be cleaned away: {error}", aside.display()));
     }
     placed
+}
+
+async fn copy_until_interrupted(
+    session: &Session,
+    status: &FileStatus,
+    file: &mut std::fs::File,
+    target: &Path,
+    after: &str,
+    json: bool,
+) -> CliResult {
+    let progress = Progress::bytes(status.path.name(), Some(status.len_bytes()), !json);
+    tokio::select! {
+        biased;
+        () = session.interrupt.wait() => {
+            Err(CliError::failed(format!("interrupted; {} {after}", target.display())).ending())
+        }
+        copied = copy(session, status, file, |more| progress.add(more)) => copied,
+    }
 }
 
 /// `situ fs cat`.

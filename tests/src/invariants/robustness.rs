@@ -129,6 +129,30 @@ async fn of_several_paths_one_that_is_missing_keeps_nothing_of_the_rest_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_into_devices_fifos_and_links_leaves_them_what_they_are() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    let _ = situ.situ(&["fs", "put", "-", "/file"], b"bytes").ok();
+    let local = |name: &str| situ.directory().join(name).to_str().unwrap().to_owned();
+    let (fifo, real, link, broken) = (local("fifo"), local("real"), local("link"), local("broken"));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let path = fifo.clone();
+    let reader = std::thread::spawn(move || std::fs::read(path).unwrap());
+    let _ = situ.situ(&["fs", "get", "/file", &fifo], b"").ok();
+    assert_eq!(reader.join().unwrap(), b"bytes");
+    assert!(std::fs::metadata(&fifo).unwrap().file_type().is_fifo());
+    std::fs::write(&real, b"old").unwrap();
+    symlink("real", &link).unwrap();
+    situ.situ(&["fs", "get", "/file", &link], b"").fails(1, &["exists already", "-f"]);
+    let _ = situ.situ(&["fs", "get", "-f", "/file", &link], b"").ok();
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::read(&real).unwrap(), b"bytes");
+    symlink("nothing", &broken).unwrap();
+    situ.situ(&["fs", "get", "-f", "/file", &broken], b"").fails(1, &["leads nowhere"]);
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slash_at_the_end_means_a_directory() {
     let situ = TestCluster::start(SITU, 1, 1).await;
     let _ = situ.situ(&["fs", "put", "-", "/file"], b"one").ok();
