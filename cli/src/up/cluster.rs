@@ -14,7 +14,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, NodeName, RackName};
 
 use super::Layout;
-use super::layout::write_atomically;
+use super::layout::{fill_atomically, write_atomically};
 use super::process::{Launch, RoleProcess};
 use super::running::{Running, former_roles_ended};
 use crate::error::{CliError, CliResult};
@@ -161,7 +161,8 @@ impl Cluster {
 /// A directory that holds something, but no cluster, is left alone.
 fn refuse_strangers(root: &Path) -> CliResult {
     let Ok(mut entries) = std::fs::read_dir(root) else { return Ok(()) };
-    let ours = ["cluster.json", "up.lock", "config", "logs", "credentials", "ca"];
+    // Also what a start that was cut off has left aside.
+    let ours = ["cluster.json", "cluster.new", "up.lock", "config", "logs", "credentials", "ca", "ca.new"];
     if root.join("cluster.json").exists() {
         return Ok(());
     }
@@ -194,8 +195,7 @@ fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16
                 Authority::load(&ca)?.cluster()
             } else {
                 let authority = Authority::create(ClusterId(fastrand::u128(1..)))?;
-                std::fs::create_dir_all(&ca)?;
-                authority.save(&ca)?;
+                fill_atomically(&ca, |aside| authority.save(aside))?;
                 authority.cluster()
             }
         }
@@ -227,9 +227,8 @@ impl Issuer<'_> {
                 self.cluster
             )));
         }
-        std::fs::create_dir_all(&directory)?;
-        Authority::load(&self.layout.ca())?.issue(roles, name)?.save(&directory)?;
-        Ok(())
+        let credentials = Authority::load(&self.layout.ca())?.issue(roles, name)?;
+        fill_atomically(&directory, |aside| credentials.save(aside))
     }
 }
 

@@ -157,7 +157,57 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> CliResult {
         let file = std::fs::File::create(&aside)?;
         std::io::Write::write_all(&mut &file, bytes)?;
         file.sync_all()?;
-        std::fs::rename(&aside, path)
+        place(&aside, path)
     };
     write().local("cannot write", path)
+}
+
+/// Has `fill` make a directory of small files, and puts it in place whole or not at all. What an attempt that was cut
+/// off has left aside is nobody's.
+///
+/// # Errors
+/// When it cannot be made, or is there already and not empty.
+pub fn fill_atomically<E>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> CliResult
+where
+    CliError: From<E>,
+{
+    let aside = path.with_extension("new");
+    match std::fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        removed => removed.local("cannot remove", &aside)?,
+    }
+    fill(&aside)?;
+    place(&aside, path).local("cannot write", path)
+}
+
+/// Gives what is written aside its name, for good.
+fn place(aside: &Path, path: &Path) -> std::io::Result<()> {
+    if aside.is_dir() {
+        std::fs::File::open(aside)?.sync_all()?;
+    }
+    std::fs::rename(aside, path)?;
+    std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_filled_in_part_is_filled_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("node-1");
+        let write = |directory: &Path, name: &str| {
+            std::fs::create_dir_all(directory)?;
+            std::fs::File::create_new(directory.join(name)).map(drop)
+        };
+        let cut_off = fill_atomically(&path, |aside| {
+            write(aside, "node.key")?;
+            Err(std::io::Error::other("cut off"))
+        });
+        assert!(cut_off.is_err() && !path.exists());
+        fill_atomically(&path, |aside| write(aside, "node.key").and_then(|()| write(aside, "node.pem"))).unwrap();
+        assert!(path.join("node.key").exists() && path.join("node.pem").exists());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+    }
 }
