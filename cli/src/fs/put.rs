@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::Copied;
 use super::paths::Target;
 use crate::args::{DurabilityArg, PutArgs};
-use crate::error::{CliError, CliResult, LocalContext};
+use crate::error::{CliError, CliResult, Failures, LocalContext};
 use crate::session::{DIRECTORY_MODE, Session};
 use crate::show::{self, Progress};
 
@@ -57,26 +57,17 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
             DurabilityArg::Visible => Durability::Visible,
         },
     };
+    let several = args.sources.len() > 1;
     let started = std::time::Instant::now();
-    let mut stored = Copied::default();
+    let mut put = Put { session, options, json, stored: Copied::default(), failures: Failures::new(json) };
     for source in args.sources.iter().map(Path::new) {
-        if source.as_os_str() == "-" {
-            put_one(session, None, target.of_input(session).await?, &options, json, &mut stored).await?;
-            continue;
-        }
-        let metadata = std::fs::metadata(source).local("cannot read", source)?;
-        if metadata.is_dir() && !args.recursive {
-            return Err(CliError::failed(format!("{}: is a directory; store it with -r", source.display())));
-        }
-        let name = local_name(source)?;
-        let destination = target.destination(session, &name, metadata.is_dir(), args.sources.len() > 1).await?;
-        if metadata.is_dir() {
-            put_tree(session, source, &destination, &options, json, &mut stored).await?;
-        } else {
-            put_one(session, Some(source), &destination, &options, json, &mut stored).await?;
-        }
+        let done = put.source(source, &target, args.recursive, several).await;
+        put.failures.note(done)?;
     }
-    stored.summary("stored", started.elapsed(), json)
+    if put.stored.files > 0 || !put.failures.any() {
+        put.stored.summary("stored", started.elapsed(), json)?;
+    }
+    put.failures.end()
 }
 
 /// The name that a local file has in its directory.
@@ -88,63 +79,117 @@ fn local_name(path: &Path) -> CliResult<String> {
         .ok_or_else(|| CliError::failed(format!("{}: its name is not valid UTF-8", path.display())))
 }
 
-/// Stores a directory with all that it holds.
-async fn put_tree(
-    session: &Session,
-    source: &Path,
-    target: &DfsPath,
-    options: &PutOptions,
+/// A put under way.
+struct Put<'a> {
+    session: &'a Session,
+    options: PutOptions,
     json: bool,
-    stored: &mut Copied,
-) -> CliResult {
-    let mut open: Vec<(PathBuf, DfsPath)> = vec![(source.to_owned(), target.clone())];
-    while let Some((directory, into)) = open.pop() {
-        match session.client.stat(&into).await? {
-            Some(status) if status.is_directory() => {}
-            Some(_) => return Err(CliError::failed(format!("{into}: expected a directory; found a file"))),
-            None => session.client.mkdir(&into, false, DIRECTORY_MODE).await?,
-        }
-        let mut entries: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(&directory).local("cannot list", &directory)? {
-            entries.push(entry.local("cannot list", &directory)?.path());
-        }
-        entries.sort();
-        for entry in entries {
-            let metadata = std::fs::metadata(&entry).local("cannot read", &entry)?;
-            let destination = into.join(&local_name(&entry)?).map_err(CliError::usage)?;
-            if metadata.is_dir() {
-                open.push((entry, destination));
-            } else {
-                put_one(session, Some(&entry), &destination, options, json, stored).await?;
-            }
-        }
-    }
-    Ok(())
+    stored: Copied,
+    failures: Failures,
 }
 
-/// Stores one local file, or standard input.
-async fn put_one(
-    session: &Session,
-    source: Option<&Path>,
-    target: &DfsPath,
-    options: &PutOptions,
-    json: bool,
-    stored: &mut Copied,
-) -> CliResult {
-    let (reader, total): (Box<dyn std::io::Read + Send>, Option<u64>) = match source {
-        Some(path) => {
-            let file = std::fs::File::open(path).local("cannot read", path)?;
-            let metadata = file.metadata().local("cannot read", path)?;
-            (Box::new(file), metadata.is_file().then_some(metadata.len()))
+impl Put<'_> {
+    /// Stores what one source names.
+    async fn source(&mut self, source: &Path, target: &Target, recursive: bool, several: bool) -> CliResult {
+        if source.as_os_str() == "-" {
+            return self.file(None, target.of_input(self.session).await?).await;
         }
-        None => (Box::new(std::io::stdin()), None),
-    };
-    let label = source.map_or(std::borrow::Cow::Borrowed("-"), |path| path.to_string_lossy());
-    // What is typed shows how far it is by itself.
-    let typed = source.is_none() && std::io::stdin().is_terminal();
-    let progress = Progress::bytes(target.name(), total, !json && !typed);
-    stored.add(put_reader(session, reader, &label, target, options, |more| progress.add(more)).await?);
-    Ok(())
+        let metadata = std::fs::metadata(source).local("cannot read", source)?;
+        if metadata.is_dir() && !recursive {
+            return Err(CliError::failed(format!("{}: is a directory; store it with -r", source.display())));
+        }
+        let name = local_name(source)?;
+        let destination = target.destination(self.session, &name, metadata.is_dir(), several).await?;
+        match metadata.is_dir() {
+            true => self.tree(source, destination).await,
+            false => self.file(Some(source), &destination).await,
+        }
+    }
+
+    /// Stores a directory with all that it holds. What cannot be stored of it is said.
+    async fn tree(&mut self, source: &Path, target: DfsPath) -> CliResult {
+        let mut open = vec![Directory { path: source.to_owned(), into: target, way: Vec::new() }];
+        while let Some(directory) = open.pop() {
+            let entries = self.enter(&directory).await;
+            let Some((way, entries)) = self.failures.note(entries)? else { continue };
+            for path in entries {
+                let entry = std::fs::metadata(&path).local("cannot read", &path).and_then(|metadata| {
+                    Ok((metadata.is_dir(), directory.into.join(&local_name(&path)?).map_err(CliError::failed)?))
+                });
+                let Some((is_directory, into)) = self.failures.note(entry)? else { continue };
+                if is_directory {
+                    open.push(Directory { path, into, way: way.clone() });
+                } else {
+                    let done = self.file(Some(&path), &into).await;
+                    self.failures.note(done)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a directory in the cluster; gives the way to what it holds, and that.
+    async fn enter(&self, directory: &Directory) -> CliResult<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let Directory { path, into, .. } = directory;
+        let way = directory.way()?;
+        let mut entries: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(path).local("cannot list", path)? {
+            entries.push(entry.local("cannot list", path)?.path());
+        }
+        entries.sort();
+        match self.session.client.stat(into).await? {
+            Some(status) if status.is_directory() => {}
+            Some(_) => return Err(CliError::failed(format!("{into}: expected a directory; found a file"))),
+            None => self.session.client.mkdir(into, false, DIRECTORY_MODE).await?,
+        }
+        Ok((way, entries))
+    }
+
+    /// Stores one local file, or standard input.
+    async fn file(&mut self, source: Option<&Path>, target: &DfsPath) -> CliResult {
+        let (reader, total): (Box<dyn std::io::Read + Send>, Option<u64>) = match source {
+            Some(path) => {
+                let file = std::fs::File::open(path).local("cannot read", path)?;
+                let metadata = file.metadata().local("cannot read", path)?;
+                (Box::new(file), metadata.is_file().then_some(metadata.len()))
+            }
+            None => (Box::new(std::io::stdin()), None),
+        };
+        let label = source.map_or(std::borrow::Cow::Borrowed("-"), |path| path.to_string_lossy());
+        // What is typed shows how far it is by itself.
+        let typed = source.is_none() && std::io::stdin().is_terminal();
+        let progress = Progress::bytes(target.name(), total, !self.json && !typed);
+        let add = |more| progress.add(more);
+        self.stored.add(put_reader(self.session, reader, &label, target, &self.options, add).await?);
+        Ok(())
+    }
+}
+
+/// A local directory that is to be stored.
+struct Directory {
+    path: PathBuf,
+    into: DfsPath,
+    /// The directories that hold it, each by its one true name.
+    way: Vec<PathBuf>,
+}
+
+impl Directory {
+    /// The way to what it holds.
+    ///
+    /// # Errors
+    /// When it is one of those that hold it: by a link, its tree has no end.
+    fn way(&self) -> CliResult<Vec<PathBuf>> {
+        let path = self.path.canonicalize().local("cannot find", &self.path)?;
+        if self.way.contains(&path) {
+            let (link, path) = (self.path.to_string_lossy(), path.to_string_lossy());
+            return Err(CliError::failed(format!(
+                "{}: leads back to {}, which holds it; it is left out",
+                show::escaped(&link),
+                show::escaped(&path)
+            )));
+        }
+        Ok(self.way.iter().cloned().chain([path]).collect())
+    }
 }
 
 /// Stores all that `reader` gives as the file `target`; gives its length.
@@ -171,7 +216,7 @@ pub async fn put_reader(
         _ => {}
     }
     let aside = target.copying(fastrand::u64(..)).map_err(CliError::usage)?;
-    let interrupted = || CliError::failed(format!("interrupted; {target} is as it was"));
+    let interrupted = || CliError::failed(format!("interrupted; {target} is as it was")).ending();
     // The name aside is no business of the user's, the target is.
     let about_target =
         |error: CliError| CliError { message: error.message.replace(aside.as_str(), target.as_str()), ..error };

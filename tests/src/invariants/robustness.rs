@@ -153,6 +153,27 @@ async fn what_is_fetched_into_devices_fifos_and_links_leaves_them_what_they_are(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_of_a_tree_cannot_be_stored_is_said_and_the_rest_is_stored() {
+    use std::os::unix::fs::symlink;
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    let tree = situ.directory().join("tree");
+    std::fs::create_dir_all(tree.join("below")).unwrap();
+    for name in ["a", "below/z"] {
+        std::fs::write(tree.join(name), name).unwrap();
+    }
+    symlink("..", tree.join("below/back")).unwrap();
+    symlink("nowhere", tree.join("broken")).unwrap();
+    symlink("below", tree.join("twice")).unwrap();
+    let said = situ.situ(&["fs", "put", "-r", tree.to_str().unwrap(), "/no/such/local", "/"], b"");
+    assert!(!said.err.contains("/no/such/local/"), "{said:?}");
+    let words =
+        ["stored 3 files", "tree/broken: there is no", "below/back: leads back to", "/no/such/local: there is no"];
+    said.fails(1, &words);
+    assert_eq!(situ.read("/tree/{below,twice}/z").await.unwrap(), b"below/zbelow/z");
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slash_at_the_end_means_a_directory() {
     let situ = TestCluster::start(SITU, 1, 1).await;
     let _ = situ.situ(&["fs", "put", "-", "/file"], b"one").ok();
