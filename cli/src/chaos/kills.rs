@@ -86,19 +86,19 @@ async fn run(directory: PathBuf, interrupt: &Interrupt, kills: u32, seed: u64, j
         CliResult::Ok(Arc::new(Session { interrupt: interrupt.clone(), ..session }))
     };
     let session = client().await?;
-    let (ledger, stop) = (Arc::new(Ledger::default()), Arc::new(AtomicBool::new(false)));
     for directory in ["/files", "/counts"] {
         let path = situ_wire::path::DfsPath::parse(directory).map_err(CliError::failed)?;
         session.client.mkdir(&path, true, crate::session::DIRECTORY_MODE).await?;
     }
-    let expected = work::input(&session, seed).await?;
+    let ledger = Arc::new(Ledger::new(work::input(&session, seed).await?));
+    let stop = Arc::new(AtomicBool::new(false));
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
         // A client of its own each, so that each has its own lease.
         let session = client().await?;
         writers.push(tokio::spawn(work::files(session, Arc::clone(&ledger), Arc::clone(&stop), seed ^ (writer + 1))));
     }
-    let jobs = tokio::spawn(work::jobs(Arc::clone(&session), Arc::clone(&ledger), Arc::clone(&stop), expected));
+    let jobs = tokio::spawn(work::jobs(Arc::clone(&session), Arc::clone(&ledger), Arc::clone(&stop)));
 
     let begun = Instant::now();
     let tally = under_fire(&mut cluster, kills, seed, json).await?;
@@ -110,7 +110,7 @@ async fn run(directory: PathBuf, interrupt: &Interrupt, kills: u32, seed: u64, j
     let took = begun.elapsed();
     let entries = ledger.entries().clone();
     let progress = Progress::count("check", (entries.files.len() + entries.jobs.len()) as u64, !json);
-    let found = losses(&session, &entries, || progress.add(1)).await?;
+    let found = losses(&session, &ledger, || progress.add(1)).await?;
     progress.clear();
     let whole = whole_again(&session).await;
     let stopped = cluster.stop().await;

@@ -11,9 +11,11 @@ use crate::fs::cat_paths;
 use crate::session::Session;
 
 /// What was acknowledged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
     entries: Mutex<Entries>,
+    /// The lines that every job's result must hold, sorted.
+    expected: Vec<Vec<u8>>,
 }
 
 /// The acknowledged things themselves.
@@ -23,10 +25,8 @@ pub(super) struct Entries {
     pub(super) files: Vec<(DfsPath, blake3::Hash)>,
     /// Files that were deleted.
     pub(super) deleted: Vec<DfsPath>,
-    /// Jobs that succeeded, with where their result is and what it hashes to.
-    pub(super) jobs: Vec<(JobId, String, blake3::Hash)>,
-    /// Jobs that succeeded while their result could not be read, with where it is.
-    pub(super) unread: Vec<(JobId, String)>,
+    /// Jobs that succeeded, with where their result is.
+    pub(super) jobs: Vec<(JobId, String)>,
     /// Operations that failed: allowed, for they were not acknowledged.
     pub(super) failures: u64,
     /// What the last failures said.
@@ -34,6 +34,19 @@ pub(super) struct Entries {
 }
 
 impl Ledger {
+    /// An empty one; `expected` are the lines of every job's result, sorted.
+    pub(super) fn new(expected: Vec<Vec<u8>>) -> Self {
+        Self { entries: Mutex::default(), expected }
+    }
+
+    /// Whether `result` holds the lines that a job's result must hold, in any order.
+    pub(super) fn is_right(&self, result: &[u8]) -> bool {
+        let mut lines: Vec<&[u8]> = result.split_inclusive(|byte| *byte == b'\n').collect();
+        lines.sort_unstable();
+        let lines = lines.into_iter().map(|line| line.strip_suffix(b"\n"));
+        lines.eq(self.expected.iter().map(|line| Some(line.as_slice())))
+    }
+
     /// The entries, for a change.
     pub(super) fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,7 +61,8 @@ impl Ledger {
 }
 
 /// Everything that was acknowledged and does not hold, in words.
-pub(super) async fn losses(session: &Session, entries: &Entries, progress: impl Fn()) -> CliResult<Vec<String>> {
+pub(super) async fn losses(session: &Session, ledger: &Ledger, progress: impl Fn()) -> CliResult<Vec<String>> {
+    let entries = ledger.entries().clone();
     let mut losses = Vec::new();
     for (path, expected) in &entries.files {
         losses.extend(differs(session, path.as_str(), *expected).await.map(|how| format!("file {path}: {how}")));
@@ -59,33 +73,46 @@ pub(super) async fn losses(session: &Session, entries: &Entries, progress: impl 
             losses.push(format!("file {path}: was deleted and is back"));
         }
     }
-    for (job, output) in &entries.unread {
-        let mut bytes = Vec::new();
-        if let Err(error) = cat_paths(session, std::slice::from_ref(output), &mut bytes).await {
-            losses.push(format!("{job}, result {output}: cannot be read: {error}"));
-        }
-    }
     let known = session.client.scheduler().list().await?;
-    for (job, output, expected) in &entries.jobs {
+    for (job, output) in &entries.jobs {
         match known.iter().find(|summary| summary.job == *job).map(|summary| &summary.state) {
             Some(JobState::Succeeded) => {}
             Some(state) => losses.push(format!("{job}: had succeeded and is now {state:?}")),
             None => losses.push(format!("{job}: had succeeded and is forgotten")),
         }
-        losses.extend(differs(session, output, *expected).await.map(|how| format!("{job}, result {output}: {how}")));
+        let mut bytes = Vec::new();
+        match cat_paths(session, std::slice::from_ref(output), &mut bytes).await {
+            Err(error) => losses.push(format!("{job}, result {output}: cannot be read: {error}")),
+            Ok(()) if !ledger.is_right(&bytes) => losses.push(format!("{job}, result {output}: holds other lines")),
+            Ok(()) => {}
+        }
         progress();
     }
     Ok(losses)
 }
 
-/// How what a path or pattern names differs from what it held; none if it does not.
-async fn differs(session: &Session, pattern: &str, expected: blake3::Hash) -> Option<String> {
+/// How a file differs from what it held; none if it does not.
+async fn differs(session: &Session, path: &str, expected: blake3::Hash) -> Option<String> {
     let mut hasher = blake3::Hasher::new();
-    match cat_paths(session, &[pattern.to_owned()], &mut hasher).await {
+    match cat_paths(session, &[path.to_owned()], &mut hasher).await {
         Err(error) => Some(format!("cannot be read: {error}")),
         Ok(()) if hasher.finalize() != expected => {
             Some(format!("holds other bytes: they hash to {}, expected {expected}", hasher.finalize()))
         }
         Ok(()) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_right_in_any_order_and_only_whole() {
+        let ledger = Ledger::new(["a\t1", "b\t2"].map(|line| line.as_bytes().to_vec()).to_vec());
+        assert!(ledger.is_right(b"b\t2\na\t1\n"));
+        for wrong in ["", "a\t1\n", "a\t1\nb\t2", "a\t1\nb\t3\n", "a\t1\nb\t2\nb\t2\n"] {
+            assert!(!ledger.is_right(wrong.as_bytes()), "{wrong:?}");
+        }
     }
 }
