@@ -1,7 +1,11 @@
 //! `situ admin report` and `situ fsck`.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use situ_client::ClientError;
 use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness};
+use situ_wire::messages::scheduler::ExecutorStatus;
 
 use crate::args::FsckArgs;
 use crate::error::{CliError, CliResult};
@@ -9,12 +13,41 @@ use crate::fs::parse_path;
 use crate::session::Session;
 use crate::show::{self, columns, count, escaped, escaped_on_terminal, human_size, local_time};
 
+/// How long a report waits for the scheduler: files are looked after without one.
+const SCHEDULER_LIMIT: Duration = Duration::from_secs(3);
+
 /// `situ admin report`.
 pub async fn report(session: &Session, as_json: bool) -> CliResult {
     let report = session.client.report().await?;
+    let executors = executors(session).await;
     if as_json {
-        return show::json(&report_json(&report));
+        let mut value = report_json(&report);
+        value["executors"] =
+            executors.ok().flatten().map_or(Value::Null, |all| all.iter().map(executor_json).collect());
+        return show::json(&value);
     }
+    print_report(&report)?;
+    match executors {
+        Ok(None) => Ok(()),
+        Ok(Some(executors)) => print_executors(&executors),
+        Err(why) => show::line(format!("executors: not known: {why}")),
+    }
+}
+
+/// The executors that the scheduler knows, or in words why it does not say; none in a cluster without a scheduler.
+async fn executors(session: &Session) -> Result<Option<Vec<ExecutorStatus>>, String> {
+    match tokio::time::timeout(SCHEDULER_LIMIT, session.client.scheduler().executors()).await {
+        Ok(Ok(mut executors)) => {
+            executors.sort_by(|left, right| left.registration.node.0.cmp(&right.registration.node.0));
+            Ok(Some(executors))
+        }
+        Ok(Err(ClientError::NoScheduler { .. })) => Ok(None),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the scheduler gave no answer within {SCHEDULER_LIMIT:?}; check that it runs")),
+    }
+}
+
+fn print_report(report: &ClusterReport) -> CliResult {
     let live = report.datanodes.iter().filter(|node| node.liveness != Liveness::Dead);
     let (mut capacity, mut used, mut free) = (0_u64, 0_u64, 0_u64);
     for volume in live.clone().flat_map(|node| &node.volumes).filter(|volume| volume.failed.is_none()) {
@@ -50,6 +83,23 @@ pub async fn report(session: &Session, as_json: bool) -> CliResult {
         }
     }
     Ok(())
+}
+
+fn print_executors(executors: &[ExecutorStatus]) -> CliResult {
+    let dead = executors.iter().filter(|executor| executor.liveness == Liveness::Dead).count();
+    show::line(format!("executors: {} live, {dead} dead", executors.len() - dead))?;
+    let row = |executor: &ExecutorStatus| {
+        let registration = &executor.registration;
+        [
+            escaped(&registration.node.0).into_owned(),
+            escaped(&registration.rack.0).into_owned(),
+            registration.address.to_string(),
+            liveness(executor.liveness).to_owned(),
+            format!("{} of {} taken", executor.running, count(registration.slots.into(), "slot")),
+        ]
+    };
+    let rows: Vec<_> = executors.iter().map(row).collect();
+    columns(&rows, [false; 5]).into_iter().try_for_each(|row| show::line(format!("  {row}")))
 }
 
 /// How many of the under-replicated blocks have no replica at all.
@@ -89,7 +139,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn report_json(report: &ClusterReport) -> serde_json::Value {
+fn executor_json(executor: &ExecutorStatus) -> Value {
+    let registration = &executor.registration;
+    json!({
+        "id": registration.id.to_string(), "node": registration.node.0, "rack": registration.rack.0,
+        "address": registration.address, "state": liveness(executor.liveness), "running": executor.running,
+        "slots": registration.slots, "last_poll_ms": executor.last_poll.0,
+    })
+}
+
+fn report_json(report: &ClusterReport) -> Value {
     let datanodes: Vec<_> = report
         .datanodes
         .iter()
@@ -225,7 +284,7 @@ fn print_file(file: &FileHealth, verdict: &str) -> CliResult {
     columns(&rows, [false, true, false, false]).into_iter().try_for_each(|row| show::line(format!("  {row}")))
 }
 
-fn file_json(file: &FileHealth, verdict: &str) -> serde_json::Value {
+fn file_json(file: &FileHealth, verdict: &str) -> Value {
     let blocks: Vec<_> = file
         .blocks
         .iter()

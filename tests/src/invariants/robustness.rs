@@ -283,6 +283,8 @@ async fn blocks_count_alike_in_the_report_and_in_fsck() {
 async fn a_job_without_executors_says_what_it_waits_for_and_goes_on_when_there_is_one() {
     let mut situ = TestCluster::start(SITU, 1, 1).await;
     situ.put("/text", b"a b\n").await;
+    let report = situ.situ(&["admin", "report"], b"").ok().text();
+    assert!(report.contains("executors: 1 live, 0 dead") && report.contains("0 of 1 slot taken"), "{report}");
     situ.cluster.nodes[0].executor.as_mut().unwrap().kill().await.unwrap();
     let mut job = situ.command(&["job", "run", "wordcount", "/text", "/out"]).spawn().unwrap();
     let mut lines = BufReader::new(job.stderr.take().unwrap()).lines();
