@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use situ_wire::messages::namenode::FileStatus;
 
@@ -11,6 +12,9 @@ use crate::args::{GetArgs, PathsArgs};
 use crate::error::{CliError, CliResult, Failures, LocalContext};
 use crate::session::Session;
 use crate::show::{self, Progress};
+
+/// After how long without a piece it is said what is waited for.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// `situ fs get`.
 pub(super) async fn get(session: &Session, args: &GetArgs, json: bool) -> CliResult {
@@ -182,7 +186,22 @@ async fn copy(session: &Session, status: &FileStatus, out: &mut impl Write, prog
     let reader = session.client.open(&status.path).await?;
     let mut stream = reader.stream(0..reader.len_bytes());
     let failed = |error| CliError::failed(format!("cannot write what {} holds: {error}", status.path));
-    while let Some(piece) = stream.next().await? {
+    let mut told = false;
+    loop {
+        let mut next = std::pin::pin!(stream.next());
+        let piece = match tokio::time::timeout(SILENCE, &mut next).await {
+            Ok(piece) => piece?,
+            Err(_) => {
+                if !std::mem::replace(&mut told, true) {
+                    show::note(format!(
+                        "{}: waiting for the datanodes that hold it; `situ admin report` shows which are away",
+                        status.path
+                    ));
+                }
+                next.await?
+            }
+        };
+        let Some(piece) = piece else { break };
         out.write_all(&piece).map_err(failed)?;
         progress(piece.len() as u64);
     }

@@ -94,6 +94,8 @@ async fn an_output_that_nobody_reads_changes_nothing_of_what_is_done() {
     situ.cluster.nodes[0].datanode.as_mut().unwrap().kill().await.unwrap();
     situ.wait_for("the loss is known", |report| report.missing == 1).await;
     assert_eq!(unread(&situ, &["fsck", "/"]), Some(1));
+    // Whoever waits for a datanode that is away is told so.
+    situ.situ(&["fs", "cat", "/three"], b"").fails(1, &["/three: waiting for the datanodes", "situ admin report"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
