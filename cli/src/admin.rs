@@ -1,6 +1,6 @@
 //! `situ admin report` and `situ fsck`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use situ_client::ClientError;
@@ -47,14 +47,61 @@ async fn executors(session: &Session) -> Result<Option<Vec<ExecutorStatus>>, Str
     }
 }
 
-fn print_report(report: &ClusterReport) -> CliResult {
-    let live = report.datanodes.iter().filter(|node| node.liveness != Liveness::Dead);
-    let (mut capacity, mut used, mut free) = (0_u64, 0_u64, 0_u64);
-    for volume in live.clone().flat_map(|node| &node.volumes).filter(|volume| volume.failed.is_none()) {
-        capacity = capacity.saturating_add(volume.capacity_bytes);
-        used = used.saturating_add(volume.used_bytes);
-        free = free.saturating_add(volume.free_bytes);
+/// The room that a cluster has, in bytes: on volumes in use, of datanodes that are not dead.
+#[derive(Debug, Default)]
+pub struct Space {
+    /// All of it.
+    pub capacity: u64,
+    /// What replicas take.
+    pub used: u64,
+    /// What they could take.
+    pub free: u64,
+}
+
+impl Space {
+    /// As a report says.
+    pub fn of(report: &ClusterReport) -> Self {
+        let mut space = Self::default();
+        let live = report.datanodes.iter().filter(|node| node.liveness != Liveness::Dead);
+        for volume in live.flat_map(|node| &node.volumes).filter(|volume| volume.failed.is_none()) {
+            space.capacity = space.capacity.saturating_add(volume.capacity_bytes);
+            space.used = space.used.saturating_add(volume.used_bytes);
+            space.free = space.free.saturating_add(volume.free_bytes);
+        }
+        space
     }
+}
+
+/// How long a cluster in peace may take to make every block whole again.
+const HEAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Waits until every block has all its replicas and a report is `ready` otherwise, which is asked of each.
+///
+/// # Errors
+/// When that takes too long, or the namenode cannot say.
+pub async fn whole_again(session: &Session, ready: impl Fn(&ClusterReport) -> bool) -> CliResult<ClusterReport> {
+    let begun = Instant::now();
+    loop {
+        let report = session.client.report().await?;
+        let blocks = [report.under_replicated, report.missing, report.pending];
+        if ready(&report) && report.safe_mode.is_none() && blocks == [0; 3] {
+            return Ok(report);
+        }
+        if begun.elapsed() > HEAL_LIMIT {
+            return Err(CliError::failed(format!(
+                "after {HEAL_LIMIT:?} there are still {} under-replicated, {} missing, {} being copied",
+                count(report.under_replicated, "block"),
+                report.missing,
+                report.pending
+            )));
+        }
+        // The namenode tells of no change by itself: it is asked again.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn print_report(report: &ClusterReport) -> CliResult {
+    let Space { capacity, used, free } = Space::of(report);
     show::line(format!("cluster {}", report.cluster))?;
     if let Some(reason) = &report.safe_mode {
         show::line(format!("  SAFE MODE: {reason}"))?;
@@ -70,8 +117,8 @@ fn print_report(report: &ClusterReport) -> CliResult {
     show::line(format!("  missing           {}", report.missing))?;
     show::line(format!("  transaction       {}", report.tx.0))?;
     show::line(format!("  namespace digest  {}", hex(&report.digest[..8])))?;
-    let dead = report.datanodes.iter().filter(|node| node.liveness == Liveness::Dead);
-    show::line(format!("datanodes: {} live, {} dead", live.count(), dead.count()))?;
+    let dead = report.datanodes.iter().filter(|node| node.liveness == Liveness::Dead).count();
+    show::line(format!("datanodes: {} live, {dead} dead", report.datanodes.len() - dead))?;
     let rows: Vec<_> = report.datanodes.iter().map(datanode_row).collect();
     let right = [false, false, false, false, true, false, true, true, false];
     for (node, row) in report.datanodes.iter().zip(columns(&rows, right)) {

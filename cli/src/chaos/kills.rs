@@ -9,12 +9,13 @@ use serde_json::json;
 
 use super::ledger::{Ledger, losses};
 use super::work;
+use crate::admin::whole_again;
 use crate::args::KillsArgs;
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::session::Session;
 use crate::show::{self, Progress, count};
 use crate::up::process::RoleProcess;
-use crate::up::{Cluster, ClusterOptions, Timings};
+use crate::up::{Cluster, ClusterOptions, Member, Timings};
 use crate::world::Interrupt;
 
 /// How many nodes, in how many racks.
@@ -22,17 +23,6 @@ const NODES: u16 = 4;
 const RACKS: u16 = 2;
 /// How many writers store files.
 const WRITERS: u64 = 2;
-/// How long the cluster may take to be whole again in the end.
-const HEAL_LIMIT: Duration = Duration::from_secs(120);
-
-/// Who can be killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
-    Namenode,
-    Scheduler,
-    Datanode(usize),
-    Executor(usize),
-}
 
 /// How often each role was killed.
 #[derive(Debug, Default)]
@@ -112,7 +102,7 @@ async fn run(directory: PathBuf, interrupt: &Interrupt, kills: u32, seed: u64, j
     let progress = Progress::count("check", (entries.files.len() + entries.jobs.len()) as u64, !json);
     let found = losses(&session, &ledger, || progress.add(1)).await?;
     progress.clear();
-    let whole = whole_again(&session).await;
+    let whole = whole_again(&session, |_| true).await;
     let stopped = cluster.stop().await;
     verdict(&tally, &entries, &found, seed, took, json)?;
     whole?;
@@ -137,10 +127,10 @@ async fn under_fire(cluster: &mut Cluster, kills: u32, seed: u64, json: bool) ->
         for victim in &victims {
             process(cluster, *victim)?.kill().await?;
             match victim {
-                Victim::Namenode => tally.namenode += 1,
-                Victim::Scheduler => tally.scheduler += 1,
-                Victim::Datanode(_) => tally.datanode += 1,
-                Victim::Executor(_) => tally.executor += 1,
+                Member::Namenode => tally.namenode += 1,
+                Member::Scheduler => tally.scheduler += 1,
+                Member::Datanode(_) => tally.datanode += 1,
+                Member::Executor(_) => tally.executor += 1,
             }
         }
         tokio::time::sleep(Duration::from_millis(rng.u64(0..600))).await;
@@ -157,44 +147,17 @@ async fn under_fire(cluster: &mut Cluster, kills: u32, seed: u64, json: bool) ->
     Ok(tally)
 }
 
-fn draw(rng: &mut fastrand::Rng) -> Victim {
+fn draw(rng: &mut fastrand::Rng) -> Member {
     match rng.u8(0..8) {
-        0 | 1 => Victim::Namenode,
-        2 => Victim::Scheduler,
-        3..=5 => Victim::Datanode(rng.usize(..usize::from(NODES))),
-        _ => Victim::Executor(rng.usize(..usize::from(NODES))),
+        0 | 1 => Member::Namenode,
+        2 => Member::Scheduler,
+        3..=5 => Member::Datanode(rng.usize(..usize::from(NODES))),
+        _ => Member::Executor(rng.usize(..usize::from(NODES))),
     }
 }
 
-fn process(cluster: &mut Cluster, victim: Victim) -> CliResult<&mut RoleProcess> {
-    let found = match victim {
-        Victim::Namenode => Some(&mut cluster.namenode),
-        Victim::Scheduler => Some(&mut cluster.scheduler),
-        Victim::Datanode(index) => cluster.nodes.get_mut(index).and_then(|node| node.datanode.as_mut()),
-        Victim::Executor(index) => cluster.nodes.get_mut(index).and_then(|node| node.executor.as_mut()),
-    };
-    found.ok_or_else(|| CliError::failed(format!("{victim:?} is not there")))
-}
-
-/// Waits until every block has all its replicas.
-async fn whole_again(session: &Session) -> CliResult {
-    let begun = Instant::now();
-    loop {
-        let report = session.client.report().await?;
-        if report.safe_mode.is_none() && report.under_replicated == 0 && report.missing == 0 && report.pending == 0 {
-            return Ok(());
-        }
-        if begun.elapsed() > HEAL_LIMIT {
-            return Err(CliError::failed(format!(
-                "after {HEAL_LIMIT:?} of peace there are still {} under-replicated, {} missing, {} being copied",
-                count(report.under_replicated, "block"),
-                report.missing,
-                report.pending
-            )));
-        }
-        // The namenode tells of no change by itself: it is asked again.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+fn process(cluster: &mut Cluster, member: Member) -> CliResult<&mut RoleProcess> {
+    cluster.process(member).ok_or_else(|| CliError::failed(format!("{member:?} is not there")))
 }
 
 fn verdict(

@@ -1,9 +1,10 @@
 //! `ls`, `stat`, `du` and `df`.
 
 use serde_json::json;
-use situ_wire::messages::namenode::{FileKind, FileStatus, Liveness};
+use situ_wire::messages::namenode::{FileKind, FileStatus};
 
 use super::paths;
+use crate::admin::Space;
 use crate::args::{DfArgs, DuArgs, LsArgs, PathsArgs};
 use crate::error::{CliResult, Failures};
 use crate::session::Session;
@@ -155,14 +156,7 @@ pub(super) async fn du(session: &Session, args: &DuArgs, as_json: bool) -> CliRe
 
 /// `situ fs df`.
 pub(super) async fn df(session: &Session, args: &DfArgs, as_json: bool) -> CliResult {
-    let report = session.client.report().await?;
-    let live = report.datanodes.iter().filter(|datanode| datanode.liveness != Liveness::Dead);
-    let (mut capacity, mut used, mut free) = (0_u64, 0_u64, 0_u64);
-    for volume in live.flat_map(|datanode| &datanode.volumes).filter(|volume| volume.failed.is_none()) {
-        capacity = capacity.saturating_add(volume.capacity_bytes);
-        used = used.saturating_add(volume.used_bytes);
-        free = free.saturating_add(volume.free_bytes);
-    }
+    let Space { capacity, used, free } = Space::of(&session.client.report().await?);
     if as_json {
         return show::json(&json!({ "capacity_bytes": capacity, "used_bytes": used, "free_bytes": free }));
     }

@@ -13,6 +13,7 @@ use super::count::WordCount;
 use super::cpu::{CpuWatch, thread_seconds};
 use super::report;
 use super::text::TextMaker;
+use crate::admin::whole_again;
 use crate::args::QuickstartArgs;
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::fs::{PutOptions, cat_paths, put_reader};
@@ -34,8 +35,6 @@ const NODES: u16 = 4;
 const RACKS: u16 = 2;
 /// How many parts the result has.
 const REDUCERS: u32 = 4;
-/// How long the cluster may take to make every block whole again.
-const HEAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// What the run has shown, for the report.
 #[derive(Debug)]
@@ -340,37 +339,25 @@ async fn check(session: &Session, target: &str, count: &WordCount) -> CliResult 
 /// Waits until the dead node is known to be dead and every block has all its replicas again.
 async fn heal(session: &Session, kill: &Kill, json: bool) -> CliResult<(ClusterReport, Duration)> {
     let progress = Progress::count("re-replicate", kill.replicas, !json);
-    let begun = Instant::now();
-    loop {
-        let report = session.client.report().await?;
+    let report = whole_again(session, |report| {
         let known =
             report.datanodes.iter().any(|node| node.location.node.0 == kill.node && node.liveness == Liveness::Dead);
-        if known && report.under_replicated == 0 && report.pending == 0 && report.missing == 0 {
-            let after = kill.at.elapsed();
-            progress.clear();
-            say(
-                json,
-                &format!(
-                    "heal      every block has its {REPLICATION} replicas again, {:.1} s after the kill",
-                    after.as_secs_f64()
-                ),
-            );
-            return Ok((report, after));
-        }
         if known {
             progress.set(kill.replicas.saturating_sub(report.under_replicated), kill.replicas);
         }
-        if begun.elapsed() > HEAL_LIMIT {
-            return Err(CliError::failed(format!(
-                "after {HEAL_LIMIT:?} there are still {} under-replicated, {} missing, {} being copied",
-                show::count(report.under_replicated, "block"),
-                report.missing,
-                report.pending
-            )));
-        }
-        // The namenode tells of no change by itself: it is asked again.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        known
+    })
+    .await?;
+    let after = kill.at.elapsed();
+    progress.clear();
+    say(
+        json,
+        &format!(
+            "heal      every block has its {REPLICATION} replicas again, {:.1} s after the kill",
+            after.as_secs_f64()
+        ),
+    );
+    Ok((report, after))
 }
 
 /// Makes the text, in a thread of its own: Ctrl-C is heard meanwhile.

@@ -62,6 +62,19 @@ pub struct Node {
     pub executor: Option<RoleProcess>,
 }
 
+/// One process of a cluster; nodes count from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// The namenode.
+    Namenode,
+    /// The scheduler.
+    Scheduler,
+    /// The datanode of a node.
+    Datanode(usize),
+    /// The executor of a node.
+    Executor(usize),
+}
+
 /// A cluster that runs. Dropping it kills all of its processes; [`Cluster::stop`] ends them in order.
 #[derive(Debug)]
 pub struct Cluster {
@@ -128,6 +141,16 @@ impl Cluster {
     /// How it was started.
     pub fn options(&self) -> &ClusterOptions {
         &self.options
+    }
+
+    /// One of its processes, if it has that.
+    pub fn process(&mut self, member: Member) -> Option<&mut RoleProcess> {
+        match member {
+            Member::Namenode => Some(&mut self.namenode),
+            Member::Scheduler => Some(&mut self.scheduler),
+            Member::Datanode(index) => self.nodes.get_mut(index)?.datanode.as_mut(),
+            Member::Executor(index) => self.nodes.get_mut(index)?.executor.as_mut(),
+        }
     }
 
     /// Every process that runs.

@@ -14,5 +14,5 @@ pub mod process;
 pub mod running;
 pub mod watch;
 
-pub use cluster::{Cluster, ClusterOptions, Timings};
+pub use cluster::{Cluster, ClusterOptions, Member, Timings};
 pub use layout::Layout;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::{Cluster, ClusterOptions, Timings};
+use super::{Cluster, ClusterOptions, Member, Timings};
 use crate::args::UpArgs;
 use crate::error::CliResult;
 use crate::show;
@@ -43,10 +43,11 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
 /// Starts again whatever ends.
 async fn keep_up(cluster: &mut Cluster) -> Infallible {
     loop {
-        let (which, how) = first_end(cluster).await;
-        show::note(format!("{} ended with {how}; starting it again", name(cluster, which)));
+        let (member, how) = first_end(cluster).await;
+        let Some(process) = cluster.process(member) else { continue };
+        show::note(format!("{} ended with {how}; starting it again", process.name()));
         tokio::time::sleep(RESTART_AFTER).await;
-        if let Err(error) = restart(cluster, which).await {
+        if let Err(error) = process.restart().await {
             show::note(format!("{error}"));
         }
     }
@@ -75,52 +76,21 @@ fn say_where(cluster: &Cluster, json: bool) -> CliResult {
     show::line("ready; try `situ fs ls /` in another window; stop with Ctrl-C")
 }
 
-/// One process of a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
-    Namenode,
-    Scheduler,
-    Datanode(usize),
-    Executor(usize),
-}
-
-fn name(cluster: &Cluster, which: Which) -> String {
-    match which {
-        Which::Namenode => "namenode".to_owned(),
-        Which::Scheduler => "scheduler".to_owned(),
-        Which::Datanode(index) => format!("datanode-{}", cluster.nodes[index].name),
-        Which::Executor(index) => format!("executor-{}", cluster.nodes[index].name),
-    }
-}
-
 /// Waits for one process to end.
-type EndOf<'a> = std::pin::Pin<Box<dyn Future<Output = (Which, String)> + Send + 'a>>;
+type EndOf<'a> = std::pin::Pin<Box<dyn Future<Output = (Member, String)> + Send + 'a>>;
 
 /// Waits until some process ends by itself.
-async fn first_end(cluster: &mut Cluster) -> (Which, String) {
+async fn first_end(cluster: &mut Cluster) -> (Member, String) {
     let mut ends: Vec<EndOf<'_>> = Vec::new();
-    ends.push(Box::pin(async { (Which::Namenode, cluster.namenode.ended().await) }));
-    ends.push(Box::pin(async { (Which::Scheduler, cluster.scheduler.ended().await) }));
+    ends.push(Box::pin(async { (Member::Namenode, cluster.namenode.ended().await) }));
+    ends.push(Box::pin(async { (Member::Scheduler, cluster.scheduler.ended().await) }));
     for (index, node) in cluster.nodes.iter_mut().enumerate() {
         if let Some(datanode) = &mut node.datanode {
-            ends.push(Box::pin(async move { (Which::Datanode(index), datanode.ended().await) }));
+            ends.push(Box::pin(async move { (Member::Datanode(index), datanode.ended().await) }));
         }
         if let Some(executor) = &mut node.executor {
-            ends.push(Box::pin(async move { (Which::Executor(index), executor.ended().await) }));
+            ends.push(Box::pin(async move { (Member::Executor(index), executor.ended().await) }));
         }
     }
     futures_util::future::select_all(ends).await.0
-}
-
-async fn restart(cluster: &mut Cluster, which: Which) -> CliResult {
-    let process = match which {
-        Which::Namenode => Some(&mut cluster.namenode),
-        Which::Scheduler => Some(&mut cluster.scheduler),
-        Which::Datanode(index) => cluster.nodes[index].datanode.as_mut(),
-        Which::Executor(index) => cluster.nodes[index].executor.as_mut(),
-    };
-    match process {
-        Some(process) => process.restart().await,
-        None => Ok(()),
-    }
 }
