@@ -119,7 +119,7 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
     };
     let stopped = cluster.stop().await;
     let outcome = outcome?;
-    stopped?;
+    stopped.inspect_err(|_| scratch.keep(&directory))?;
     report::print(&outcome, json)?;
     if let Some(keep) = &args.keep {
         say(json, &format!("\nkept in {0}; start it again with `situ up --dir {0}/cluster`", keep.display()));
@@ -397,7 +397,7 @@ fn say(json: bool, text: &str) {
 /// end, unless something has failed there.
 struct Scratch {
     path: PathBuf,
-    keep: bool,
+    kept: bool,
 }
 
 impl Scratch {
@@ -405,19 +405,19 @@ impl Scratch {
         let path = std::env::temp_dir().join(format!("situ-quickstart-{:016x}", fastrand::u64(..)));
         std::fs::create_dir_all(&path).local("cannot make", &path)?;
         let path = std::path::absolute(&path).local("cannot find", &path)?;
-        Ok(Self { path, keep: false })
+        Ok(Self { path, kept: false })
     }
 
     /// Something has failed: what the cluster wrote is left for whoever looks for the reason.
     fn keep(&mut self, cluster: &Path) {
-        self.keep = cluster.starts_with(&self.path);
+        self.kept = cluster.starts_with(&self.path);
         show::note(format!("the cluster's directory is {}", cluster.display()));
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.keep
+        if !self.kept
             && let Err(error) = std::fs::remove_dir_all(&self.path)
         {
             show::note(format!("{}: could not be removed: {error}", self.path.display()));
