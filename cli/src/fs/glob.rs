@@ -3,6 +3,7 @@
 //! A pattern is matched name by name: `*` never crosses a `/`. A backslash takes the meaning of the next character away.
 
 use globset::{GlobBuilder, GlobMatcher};
+use situ_wire::path::DfsPath;
 
 use crate::error::{CliError, CliResult};
 
@@ -28,7 +29,7 @@ pub(super) fn is_pattern(text: &str) -> bool {
 /// Cuts an absolute pattern into its names.
 ///
 /// # Errors
-/// When a name is not a valid glob.
+/// When a name is neither one that can be nor a valid glob.
 pub(super) fn pieces(pattern: &str) -> CliResult<Vec<Piece>> {
     let rest = pattern.strip_prefix('/').unwrap_or(pattern);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -37,7 +38,9 @@ pub(super) fn pieces(pattern: &str) -> CliResult<Vec<Piece>> {
 
 fn piece(text: &str) -> CliResult<Piece> {
     if !is_pattern(text) {
-        return Ok(Piece::Name(unescape(text)));
+        let name = unescape(text);
+        DfsPath::root().join(&name).map_err(CliError::usage)?;
+        return Ok(Piece::Name(name));
     }
     let glob = GlobBuilder::new(text)
         .literal_separator(true)
@@ -77,6 +80,6 @@ mod tests {
         assert!(matches!(&found[0], Piece::Name(name) if name == "out"));
         let Piece::Pattern(glob) = &found[1] else { panic!("a pattern") };
         assert!(glob.is_match("part-00000") && !glob.is_match("part") && !glob.is_match("part-0/x"));
-        assert!(pieces("/a[").is_err());
+        assert!(pieces("/a[").is_err() && pieces("/../a*").is_err() && pieces("/a//b*").is_err());
     }
 }
