@@ -101,3 +101,20 @@ pub fn start_log(default: &str) {
         .with_ansi(false)
         .try_init();
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_asks_to_end_is_remembered_until_somebody_waits() {
+        let interrupt = Interrupt::listen();
+        let clone = interrupt.clone();
+        // One that is not handled would end the tests.
+        kill_process(getpid(), Signal::TERM).unwrap();
+        clone.wait().await;
+        interrupt.wait().await;
+    }
+}
