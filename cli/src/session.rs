@@ -6,7 +6,7 @@ use std::sync::Arc;
 use situ_client::{Client, ClientConfig};
 use situ_runtime::real::RealRuntime;
 
-use crate::error::{CliError, CliResult};
+use crate::error::{CliError, CliResult, LocalContext};
 use crate::up::{Layout, running};
 use crate::world::{self, Interrupt};
 
@@ -38,11 +38,25 @@ impl Session {
         // A directory of `situ up`, or one made by hand that holds a `client.toml`.
         let layout = Layout::new(&directory)?;
         let path = if directory.is_file() { directory.clone() } else { layout.client_config() };
-        if !path.exists() {
+        let shown = directory.display();
+        match path.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(CliError::failed(format!(
+                    "{shown}: no cluster is there: expected a file client.toml; start one with `situ up --dir {shown}`"
+                )));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(CliError::failed(format!(
+                    "{}: permission denied: the directory of a cluster is its owner's; ask them for a certificate (`situ \
+                     ca issue`) and a client.toml of your own, and name its directory with --cluster",
+                    path.display()
+                )));
+            }
+            found => found.local("cannot read", &path)?,
+        };
+        if layout.is_supervised() && !running::is_running(layout.root()) {
             return Err(CliError::failed(format!(
-                "{}: no cluster is there: expected a file client.toml; start one with `situ up --dir {}`",
-                directory.display(),
-                directory.display()
+                "{shown}: this cluster is not running: start it with `situ up --dir {shown}`"
             )));
         }
         Self::from_config(&path).await

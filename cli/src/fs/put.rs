@@ -58,6 +58,11 @@ pub(super) async fn put(session: &Session, args: &PutArgs, json: bool) -> CliRes
         },
     };
     let several = args.sources.len() > 1;
+    if several && args.sources.iter().any(|source| source == "-") {
+        return Err(CliError::usage(
+            "-: standard input has no name in a directory; put it alone, to the path of a file",
+        ));
+    }
     let started = std::time::Instant::now();
     let mut put = Put { session, options, json, stored: Copied::default(), failures: Failures::new(json) };
     for source in args.sources.iter().map(Path::new) {
@@ -114,6 +119,10 @@ impl Put<'_> {
             let Some((way, entries)) = self.failures.note(entries)? else { continue };
             for path in entries {
                 let entry = std::fs::metadata(&path).local("cannot read", &path).and_then(|metadata| {
+                    if !metadata.is_dir() && !metadata.is_file() {
+                        let what = "is neither a file nor a directory (a FIFO, a socket or a device); it is left out";
+                        return Err(CliError::failed(format!("{}: {what}", show::escaped(&path.to_string_lossy()))));
+                    }
                     Ok((metadata.is_dir(), directory.into.join(&local_name(&path)?).map_err(CliError::failed)?))
                 });
                 let Some((is_directory, into)) = self.failures.note(entry)? else { continue };
@@ -149,7 +158,16 @@ impl Put<'_> {
     async fn file(&mut self, source: Option<&Path>, target: &DfsPath) -> CliResult {
         let (reader, total): (Box<dyn std::io::Read + Send>, Option<u64>) = match source {
             Some(path) => {
-                let file = std::fs::File::open(path).local("cannot read", path)?;
+                let opened = path.to_owned();
+                let file = tokio::select! {
+                    biased;
+                    () = self.session.interrupt.wait() => {
+                        return Err(CliError::failed(format!("interrupted; {target} is as it was")).ending());
+                    }
+                    // A FIFO opens when somebody writes to it, and who waits for that must not be held.
+                    file = tokio::task::spawn_blocking(move || std::fs::File::open(opened)) => file?,
+                };
+                let file = file.local("cannot read", path)?;
                 let metadata = file.metadata().local("cannot read", path)?;
                 (Box::new(file), metadata.is_file().then_some(metadata.len()))
             }

@@ -18,29 +18,37 @@ pub(super) async fn ls(session: &Session, args: &LsArgs, as_json: bool) -> CliRe
     // As elsewhere, what is no directory comes first.
     let (directories, files): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|status| status.is_directory() && !args.directory);
-    rows(&files, args.human, as_json)?;
+    rows(&files, args.human, as_json).into_iter().try_for_each(show::line)?;
     for status in directories {
-        let mut open = vec![status];
-        while let Some(directory) = open.pop() {
+        if several && !args.recursive && !as_json {
+            show::line(format!("{}:", escaped_on_terminal(status.path.as_str())))?;
+        }
+        // What is still to be shown, and below a directory what it holds, as `hdfs dfs -ls -R` goes through a tree.
+        let mut open = Some(status);
+        let mut shown: Vec<(String, FileStatus)> = Vec::new();
+        loop {
+            if let Some(directory) = open.take() {
+                let entries = failures.note(session.client.list_all(&directory.path).await)?.unwrap_or_default();
+                let rows = rows(&entries, args.human, as_json);
+                shown.extend(rows.into_iter().zip(entries).rev());
+            }
+            let Some((row, entry)) = shown.pop() else { break };
             if show::reader_gone() {
                 return failures.end();
             }
-            if several && !args.recursive && !as_json {
-                show::line(format!("{}:", escaped_on_terminal(directory.path.as_str())))?;
-            }
-            let entries = failures.note(session.client.list_all(&directory.path).await)?.unwrap_or_default();
-            rows(&entries, args.human, as_json)?;
-            if args.recursive {
-                open.extend(entries.into_iter().rev().filter(FileStatus::is_directory));
+            show::line(row)?;
+            if args.recursive && entry.is_directory() {
+                open = Some(entry);
             }
         }
     }
     failures.end()
 }
 
-fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> CliResult {
+/// A line for each entry.
+fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> Vec<String> {
     if as_json {
-        return entries.iter().try_for_each(|status| show::json(&status_json(status)));
+        return entries.iter().map(|status| status_json(status).to_string()).collect();
     }
     let row = |status: &FileStatus| {
         let (replicas, mark) = match status.kind {
@@ -60,7 +68,7 @@ fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> CliResult {
         ]
     };
     let rows: Vec<_> = entries.iter().map(row).collect();
-    columns(&rows, [false, true, false, false, true, false, false]).into_iter().try_for_each(show::line)
+    columns(&rows, [false, true, false, false, true, false, false])
 }
 
 /// `drwxr-xr-x`.

@@ -9,6 +9,7 @@ use situ_compute::executor::ExecutorConfig;
 use situ_compute::scheduler::SchedulerConfig;
 use situ_datanode::DatanodeConfig;
 use situ_namenode::NamenodeConfig;
+use situ_runtime::disk::fs::FsDisk;
 use situ_runtime::security::{Authority, Credentials};
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, NodeName, RackName};
@@ -101,6 +102,7 @@ impl Cluster {
         layout.create()?;
         let running = Running::enter(&layout)?;
         former_roles_ended(&layout).await?;
+        refuse_lost_namenode(&layout)?;
         let (cluster, datanodes, racks) = shape(&layout, &options)?;
         let credentials = Issuer { layout: &layout, cluster };
         for (name, roles) in [("namenode", Role::Namenode), ("scheduler", Role::Scheduler)] {
@@ -203,6 +205,22 @@ fn refuse_strangers(root: &Path) -> CliResult {
     }
 }
 
+/// Datanodes that hold replicas without the namenode that knows what they are: an empty one would be formatted in its
+/// place.
+fn refuse_lost_namenode(layout: &Layout) -> CliResult {
+    let namenode = layout.data("namenode");
+    let first = layout.data("node-1");
+    if !first.exists() || situ_namenode::formatted_cluster(&FsDisk, &namenode)?.is_some() {
+        return Ok(());
+    }
+    Err(CliError::failed(format!(
+        "{}: no namenode's directory is there, while {} holds replicas of its files: mount it or bring it back; to give \
+         these files up, name a new directory",
+        namenode.display(),
+        first.display()
+    )))
+}
+
 /// The cluster and its shape: as it was, or as is asked for now.
 fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16, u16)> {
     let before = layout.load_shape()?;
@@ -224,6 +242,15 @@ fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16
         }
     };
     let datanodes = options.datanodes.or(before.as_ref().map(|shape| shape.datanodes)).unwrap_or(3);
+    let left_out = layout.data(&format!("node-{}", u32::from(datanodes) + 1));
+    if left_out.exists() {
+        return Err(CliError::failed(format!(
+            "--datanodes {datanodes}: {} would be left out, and the replicas that it holds; name at least as many as there \
+             were{}",
+            left_out.display(),
+            before.map_or_else(String::new, |shape| format!(", {}", shape.datanodes)),
+        )));
+    }
     let racks = options.racks.or(before.as_ref().map(|shape| shape.racks)).unwrap_or(1);
     layout.save_shape(cluster, datanodes, racks)?;
     Ok((cluster, datanodes, racks))

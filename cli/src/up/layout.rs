@@ -91,6 +91,11 @@ impl Layout {
         self.root.join(name)
     }
 
+    /// Whether it is a cluster of `situ up`, and not one made by hand.
+    pub fn is_supervised(&self) -> bool {
+        self.shape_file().exists()
+    }
+
     fn shape_file(&self) -> PathBuf {
         self.root.join("cluster.json")
     }

@@ -122,7 +122,7 @@ pub fn list() -> CliResult<Vec<PathBuf>> {
 }
 
 /// Whether somebody holds the lock of the cluster in `root`.
-fn is_running(root: &Path) -> bool {
+pub fn is_running(root: &Path) -> bool {
     let Ok(layout) = Layout::new(root) else { return false };
     let Ok(lock) = File::open(layout.lock()) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockShared).is_err()

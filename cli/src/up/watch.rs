@@ -1,7 +1,7 @@
 //! Keeps a cluster running until Ctrl-C.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Cluster, ClusterOptions, Member, Timings};
 use crate::args::UpArgs;
@@ -9,8 +9,11 @@ use crate::error::CliResult;
 use crate::show;
 use crate::world::Interrupt;
 
-/// How long a role that ended is left alone before it is started again.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// How long a role that ended is left alone before it is started again: the shortest, and the longest if it ends again and
+/// again.
+const RESTART_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+/// After so long without an end the next one is the first again.
+const CALM: Duration = Duration::from_secs(60);
 
 /// `situ up`.
 pub async fn up(args: &UpArgs, json: bool) -> CliResult {
@@ -42,14 +45,22 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
 
 /// Starts again whatever ends.
 async fn keep_up(cluster: &mut Cluster) -> Infallible {
+    let [shortest, longest] = RESTART_AFTER;
+    let mut rest = shortest;
     loop {
+        let calm = Instant::now() + CALM;
         let (member, how) = first_end(cluster).await;
-        let Some(process) = cluster.process(member) else { continue };
-        show::note(format!("{} ended with {how}; starting it again", process.name()));
-        tokio::time::sleep(RESTART_AFTER).await;
-        if let Err(error) = process.restart().await {
-            show::note(format!("{error}"));
+        if Instant::now() > calm {
+            rest = shortest;
         }
+        let Some(process) = cluster.process(member) else { continue };
+        show::note(format!("{} ended with {how}; starting it again in {rest:?}", process.name()));
+        tokio::time::sleep(rest).await;
+        match process.restart().await {
+            Ok(()) => show::note(format!("{} is back", process.name())),
+            Err(error) => show::note(format!("{error}")),
+        }
+        rest = (rest * 2).min(longest);
     }
 }
 
