@@ -2,20 +2,26 @@
 
 use situ_wire::ids::JobId;
 use situ_wire::messages::executor::LogName;
-use situ_wire::messages::scheduler::LogLocation;
+use situ_wire::messages::scheduler::{JobState, LogLocation};
 
-use crate::error::CliResult;
+use crate::error::{CliError, CliResult};
 use crate::session::Session;
 use crate::show;
 
-/// `situ job logs`.
+/// `situ job logs`. As with `cat`, what can be read is shown, and what cannot makes it end with 1.
 pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult {
     let locations = session.client.scheduler().logs(job).await?;
     if locations.is_empty() {
-        show::note(format!("{job}: no logs can be read: executors keep them, and none that ran it is live"));
-        return Ok(());
+        if session.client.scheduler().status(job).await?.summary.state == JobState::Waiting {
+            show::note(format!("{job}: no logs yet: its driver has not begun"));
+            return Ok(());
+        }
+        return Err(CliError::failed(format!(
+            "{job}: no logs can be read: executors keep them, and none that ran it is live"
+        )));
     }
-    let mut silent = true;
+    let all = locations.len() as u64;
+    let (mut silent, mut unread) = (true, 0);
     for location in locations {
         let title = match location.log {
             LogName::DriverOut(attempt) => format!("driver, attempt {attempt}, standard output"),
@@ -26,7 +32,7 @@ pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult 
             Ok(text) => text,
             Err(error) => {
                 show::note(format!("{} on {}: cannot be read: {error}", title, location.node));
-                silent = false;
+                unread += 1;
                 continue;
             }
         };
@@ -42,6 +48,9 @@ pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult 
                 show::line("")?;
             }
         }
+    }
+    if unread > 0 {
+        return Err(CliError::failed(format!("{job}: {unread} of {} cannot be read", show::count(all, "log"))));
     }
     if silent && !json {
         show::note(format!("{job}: its processes wrote nothing"));
