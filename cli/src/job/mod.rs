@@ -141,6 +141,7 @@ async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
             )));
         }
     };
-    logs::driver_output(session, job, json).await?;
-    show::ending(&status, json)
+    // How the job ended counts, even if what it printed cannot be shown.
+    let printed = logs::driver_output(session, job, json).await;
+    show::ending(&status, json).and(printed)
 }

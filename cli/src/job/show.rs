@@ -84,9 +84,7 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
 /// # Errors
 /// When the job did not succeed.
 pub(super) fn ending(status: &JobStatus, as_json: bool) -> CliResult {
-    if as_json {
-        show::json(&status_json(status))?;
-    }
+    let printed = if as_json { show::json(&status_json(status)) } else { Ok(()) };
     let summary = &status.summary;
     let took = summary.ended.map_or(0.0, |ended| ended.since(summary.submitted).as_secs_f64());
     match &summary.state {
@@ -94,7 +92,7 @@ pub(super) fn ending(status: &JobStatus, as_json: bool) -> CliResult {
             if !as_json {
                 show::note(format!("{} succeeded in {took:.2} s", summary.job));
             }
-            Ok(())
+            printed
         }
         state => Err(CliError::failed(format!("{} {}", summary.job, state_text(state)))),
     }
