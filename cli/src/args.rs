@@ -362,12 +362,13 @@ pub enum RunCommand {
 
 /// `situ job submit`.
 #[derive(Debug, Args)]
+#[command(override_usage = "situ job submit [OPTIONS] <PROGRAM> [ARGUMENT]...")]
 pub struct SubmitArgs {
-    /// The executable
-    pub program: PathBuf,
-    /// Its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<String>,
+    /// The executable, then its arguments: all that follows it is for the program, --help and --json too; options of situ
+    /// come before it
+    // Both in one: until its last argument has begun, clap takes what it knows as an option for itself.
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 /// A job.
@@ -534,6 +535,19 @@ mod tests {
             command.get_subcommands().for_each(visit);
         }
         visit(&Situ::command());
+    }
+
+    #[test]
+    fn what_follows_a_submitted_program_is_for_the_program() {
+        let submitted = |line: &str| match Situ::try_parse_from(line.split(' ')) {
+            Ok(Situ { json, command: Command::Job(JobCommand::Submit(args)), .. }) => (json, args.command),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(submitted("situ job submit ./a"), (false, vec!["./a".into()]));
+        let arguments = ["./a", "--json", "--help", "-x", "--cluster", "c", "--", "b"].map(std::ffi::OsString::from);
+        assert_eq!(submitted("situ job submit ./a --json --help -x --cluster c -- b"), (false, arguments.to_vec()));
+        assert!(submitted("situ job submit --json ./a --json").0);
+        assert!(Situ::try_parse_from(["situ", "job", "submit", "--jsno", "./a"]).is_err());
     }
 
     #[test]

@@ -5,6 +5,9 @@ mod logs;
 mod show;
 mod waiting;
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use situ_compute::builtin;
 use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::{JobState, Program};
@@ -30,8 +33,9 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
             finish(session, job, json).await
         }
         JobCommand::Submit(args) => {
-            let program = store(session, args).await?;
-            let job = start(session, program, args.arguments.clone()).await?;
+            let (path, arguments) = program_of(args)?;
+            let program = store(session, path).await?;
+            let job = start(session, program, arguments).await?;
             finish(session, job, json).await
         }
         JobCommand::List => show::list(session, json).await,
@@ -46,7 +50,11 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
 /// # Errors
 /// When the arguments of a built-in program are wrong.
 pub fn check(command: &JobCommand) -> CliResult {
-    let JobCommand::Run(program) = command else { return Ok(()) };
+    let program = match command {
+        JobCommand::Run(program) => program,
+        JobCommand::Submit(args) => return program_of(args).map(drop),
+        _ => return Ok(()),
+    };
     let (name, arguments) = built_in(program);
     match builtin::find(name) {
         Some(program) => program.check(&arguments).map_err(CliError::usage),
@@ -92,9 +100,20 @@ fn built_in(command: &RunCommand) -> (&'static str, Vec<String>) {
     }
 }
 
+/// The executable to submit, and its arguments, which the scheduler keeps as text.
+fn program_of(args: &SubmitArgs) -> CliResult<(&Path, Vec<String>)> {
+    let Some((program, arguments)) = args.command.split_first() else {
+        return Err(CliError::usage("expected an executable to submit"));
+    };
+    let text = |argument: &OsString| match argument.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(CliError::usage(format!("the argument {argument:?} is not UTF-8"))),
+    };
+    Ok((Path::new(program), arguments.iter().map(text).collect::<CliResult<_>>()?))
+}
+
 /// Stores an executable under the hash of its bytes, once.
-async fn store(session: &Session, args: &SubmitArgs) -> CliResult<Program> {
-    let path = &args.program;
+async fn store(session: &Session, path: &Path) -> CliResult<Program> {
     let bytes = std::fs::read(path).local("cannot read the program", path)?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(CliError::failed(format!(
