@@ -272,6 +272,12 @@ mod tests {
     }
 
     #[test]
+    fn zones_are_known_by_their_names() {
+        let there = std::path::Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists();
+        assert!(!there || jiff::tz::TimeZone::get("Asia/Tokyo").is_ok());
+    }
+
+    #[test]
     fn columns_are_as_wide_as_what_stands_in_them() {
         let rows = [["node-1", "7", "live"], ["a longer name", "12", ""]].map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows, [false, true, false]), ["node-1          7  live", "a longer name  12"]);
