@@ -71,7 +71,7 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
         show::line("  lost and brought back:")?;
     }
     for recovery in &status.recoveries {
-        show::line(format!("    {}", recovery_text(recovery)))?;
+        show::line(format!("    {}", recovery_text(recovery, false)))?;
     }
     if status.recoveries_dropped > 0 {
         show::line(format!("    and {} before", status.recoveries_dropped))?;
@@ -115,10 +115,16 @@ pub(super) fn stage_text(stage: &StageStatus) -> String {
     text
 }
 
-/// One loss and what became of it, in a line.
-pub fn recovery_text(recovery: &Recovery) -> String {
+/// How many attempts at a task each life of the scheduler numbers, as it numbers them.
+const ATTEMPTS_PER_LIFE: u32 = 1 << 16;
+
+/// One loss and what became of it, in a line; `input_lost` if a replica of the task's input is known to be lost with it.
+///
+/// A recovery begins and ends in one life of the scheduler: people are told the how manieth attempt in it, from 0.
+pub fn recovery_text(recovery: &Recovery, input_lost: bool) -> String {
     let (what, from) = match recovery.lost {
-        Lost::RunningTask => ("running task", "run again, reading another replica"),
+        Lost::RunningTask if input_lost => ("running task", "run again, reading another replica"),
+        Lost::RunningTask => ("running task", "run again"),
         Lost::MapOutput => ("map output", "computed again from its lineage"),
         Lost::CachedPartition => ("cached partition", "computed again from its lineage"),
     };
@@ -126,7 +132,7 @@ pub fn recovery_text(recovery: &Recovery) -> String {
     let became = match &recovery.outcome {
         RecoveryOutcome::Recovered { by, node, at } => {
             let later = at.since(recovery.lost_at).as_secs_f64();
-            format!("{from} as attempt {} on {node}, {later:.1} s later", by.attempt)
+            format!("{from} as attempt {} on {node}, {later:.1} s later", by.attempt % ATTEMPTS_PER_LIFE)
         }
         RecoveryOutcome::NotNeeded { .. } => "not needed any more".to_owned(),
         RecoveryOutcome::Open if recovery.lost == Lost::CachedPartition => "not needed again so far".to_owned(),
@@ -188,7 +194,7 @@ pub fn status_json(status: &JobStatus) -> Value {
         .iter()
         .map(|recovery| {
             let (back, not_needed) = match &recovery.outcome {
-                RecoveryOutcome::Recovered { node, at, .. } => (Some((node, at)), None),
+                RecoveryOutcome::Recovered { by, node, at } => (Some((by, node, at)), None),
                 RecoveryOutcome::NotNeeded { at } => (None, Some(at)),
                 RecoveryOutcome::Open => (None, None),
             };
@@ -200,10 +206,12 @@ pub fn status_json(status: &JobStatus) -> Value {
                 },
                 "stage": recovery.task.stage.0,
                 "partition": recovery.task.partition.0,
+                "attempt": recovery.task.attempt,
                 "node": recovery.node.0,
                 "lost_ms": recovery.lost_at.0,
-                "recovered_on": back.map(|(node, _)| node.0.as_str()),
-                "recovered_ms": back.map(|(_, at)| at.0),
+                "recovered_by_attempt": back.map(|(by, ..)| by.attempt),
+                "recovered_on": back.map(|(_, node, _)| node.0.as_str()),
+                "recovered_ms": back.map(|(.., at)| at.0),
                 "not_needed_ms": not_needed.map(|at| at.0),
             })
         })
@@ -212,4 +220,29 @@ pub fn status_json(status: &JobStatus) -> Value {
     value["remote_bytes"] = status.metrics.remote_bytes.into();
     value["shuffle_bytes"] = status.metrics.shuffle_read_bytes.into();
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::ids::{NodeName, PartitionId, StageId, TaskAttemptId};
+    use situ_wire::time::TimeMs;
+
+    use super::*;
+
+    #[test]
+    fn attempts_are_counted_within_a_life_of_the_scheduler() {
+        let task = |attempt| TaskAttemptId { job: JobId(1), stage: StageId(3), partition: PartitionId(9), attempt };
+        let node = |name: &str| NodeName(name.to_owned());
+        let outcome = RecoveryOutcome::Recovered { by: task(196_609), node: node("node-4"), at: TimeMs(1_100) };
+        let recovery = Recovery {
+            lost_at: TimeMs(1_000),
+            lost: Lost::RunningTask,
+            task: task(196_608),
+            node: node("node-1"),
+            outcome,
+        };
+        let text = "running task of stage-3 partition-9 on node-1: run again as attempt 1 on node-4, 0.1 s later";
+        assert_eq!(recovery_text(&recovery, false), text);
+        assert!(recovery_text(&recovery, true).contains("run again, reading another replica as attempt 1"));
+    }
 }

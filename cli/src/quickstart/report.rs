@@ -42,7 +42,9 @@ pub(super) fn print(outcome: &Outcome, as_json: bool) -> CliResult {
         show::line("  nothing of the job")?;
     }
     for recovery in &outcome.job.recoveries {
-        show::line(format!("  {}", recovery_text(recovery)))?;
+        // The datanode was killed with the executor, and with it the replica that a map task there read.
+        let input_lost = map.is_some_and(|map| map.stage == recovery.task.stage);
+        show::line(format!("  {}", recovery_text(recovery, input_lost)))?;
     }
     show::line(format!(
         "  {}: copied from the others, all whole again after {:.1} s",
