@@ -17,6 +17,23 @@ fn localities(stage: Option<&StageStatus>) -> (u32, u32, u32) {
     })
 }
 
+/// How many characters of a word are shown.
+const SHOWN_CHARACTERS: usize = 40;
+
+/// A word as it is shown, for a word is any bytes of any length, and whether it is cut: bytes that are not UTF-8 as `\xNN`,
+/// of a long word its beginning and an ellipsis.
+fn word_text(word: &[u8]) -> (String, bool) {
+    let mut characters = word.utf8_chunks().flat_map(|chunk| {
+        let valid = chunk.valid().chars().map(|letter| escaped(letter.encode_utf8(&mut [0; 4])).into_owned());
+        valid.chain(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")))
+    });
+    let text: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
+    match characters.next() {
+        Some(_) => (text + "…", true),
+        None => (text, false),
+    }
+}
+
 /// Prints it, as lines or as JSON.
 pub(super) fn print(outcome: &Outcome, as_json: bool) -> CliResult {
     let map = outcome.job.stages.iter().find(|stage| matches!(stage.output, StageOutput::Shuffle { .. }));
@@ -29,7 +46,7 @@ pub(super) fn print(outcome: &Outcome, as_json: bool) -> CliResult {
     show::line("\ntop words")?;
     let width = outcome.top.first().map_or(1, |(_, count)| count.to_string().len());
     for (word, count) in &outcome.top {
-        show::line(format!("  {count:>width$}  {}", escaped(&String::from_utf8_lossy(word))))?;
+        show::line(format!("  {count:>width$}  {}", word_text(word).0))?;
     }
     show::line("\nwhere the map tasks ran")?;
     show::line(format!("  {node} node-local, {rack} rack-local, {any} elsewhere"))?;
@@ -75,7 +92,10 @@ fn print_json(outcome: &Outcome, all: (u32, u32, u32), before: (u32, u32, u32), 
     let top: Vec<_> = outcome
         .top
         .iter()
-        .map(|(word, count)| json!({ "word": String::from_utf8_lossy(word), "count": count }))
+        .map(|(word, count)| {
+            let (text, cut) = word_text(word);
+            json!({ "word": text, "cut": cut, "count": count })
+        })
         .collect();
     let tasks =
         |(node, rack, any): (u32, u32, u32)| json!({ "node_local": node, "rack_local": rack, "elsewhere": any });
@@ -103,4 +123,18 @@ fn print_json(outcome: &Outcome, all: (u32, u32, u32), before: (u32, u32, u32), 
         "job": status_json(&outcome.job),
         "total_seconds": outcome.total.as_secs_f64(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_any_bytes_takes_a_part_of_a_line() {
+        assert_eq!(word_text("süß".as_bytes()), ("süß".to_owned(), false));
+        assert_eq!(word_text(b"a\xff\xfe\x1bb"), (r"a\xff\xfe\033b".to_owned(), false));
+        let long = "ü".repeat(SHOWN_CHARACTERS);
+        assert_eq!(word_text(long.as_bytes()), (long.clone(), false));
+        assert_eq!(word_text(format!("{long}x").as_bytes()), (long + "…", true));
+    }
 }
