@@ -1,7 +1,6 @@
 use regex::bytes::Regex;
-use situ_wire::path::DfsPath;
 
-use super::BuiltIn;
+use super::{BuiltIn, check_paths};
 use crate::{Context, ProgramResult};
 
 pub(super) const GREP: BuiltIn = BuiltIn {
@@ -16,9 +15,7 @@ fn parse(arguments: &[String]) -> Result<(Regex, &str, &str), String> {
     let [pattern, input, output] = arguments else {
         return Err(format!("expected PATTERN, IN and OUT, found {} arguments", arguments.len()));
     };
-    for path in [input, output] {
-        DfsPath::parse(path).map_err(|error| error.to_string())?;
-    }
+    check_paths(input, output)?;
     let pattern = Regex::new(pattern).map_err(|error| format!("the pattern is not a regular expression: {error}"))?;
     Ok((pattern, input, output))
 }

@@ -6,6 +6,8 @@ mod wordcount;
 
 use std::process::ExitCode;
 
+use situ_wire::path::DfsPath;
+
 use crate::core::CLEAN_UP;
 use crate::dataset::Context;
 use crate::program::error::ProgramResult;
@@ -66,6 +68,16 @@ pub fn run(name: &str, arguments: &[String]) -> ExitCode {
             Err(format!("there is no built-in program {name:?}; there are {}", names.join(", ")).into())
         }
     })
+}
+
+/// Checks the paths of what is read and of the directory that is made.
+fn check_paths(input: &str, output: &str) -> Result<(), String> {
+    DfsPath::parse(input).map_err(|error| error.to_string())?;
+    match DfsPath::parse(output) {
+        Ok(output) if output.is_root() => Err("OUT must be a new directory, and / is there always".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -156,7 +168,9 @@ mod tests {
             ("wordcount", &["/in", "/out", "--reducers", "none"], "--reducers"),
             ("wordcount", &["/in", "/out", "--reducers", "0"], "--reducers"),
             ("wordcount", &["/in", "out"], "absolute path"),
+            ("wordcount", &["/in", "/"], "OUT must be a new directory"),
             ("grep", &["(", "/in", "/out"], "pattern"),
+            ("grep", &["a", "/in", "/"], "OUT must be a new directory"),
             ("pi", &["none"], "PARTITIONS"),
         ] {
             let (_, result) = run_over(b"", name, arguments);

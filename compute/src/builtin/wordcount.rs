@@ -1,7 +1,6 @@
 use situ_wire::limits::PARTITIONS;
-use situ_wire::path::DfsPath;
 
-use super::BuiltIn;
+use super::{BuiltIn, check_paths};
 use crate::{Context, ProgramResult};
 
 /// How many partitions the counts get when nobody says.
@@ -41,9 +40,7 @@ fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
     let [input, output] = paths[..] else {
         return Err(format!("expected IN and OUT, found {} paths", paths.len()));
     };
-    for path in [input, output] {
-        DfsPath::parse(path).map_err(|error| error.to_string())?;
-    }
+    check_paths(input, output)?;
     Ok(Arguments { input, output, reducers })
 }
 

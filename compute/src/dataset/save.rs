@@ -91,11 +91,16 @@ impl<T: TextLine + 'static> Dataset<T> {
     /// seen: a directory with nothing else in it does not count as existing.
     ///
     /// # Errors
-    /// [`ProgramError::OutputExists`] when there is something at `path`; or when the job fails.
+    /// [`ProgramError::OutputExists`] when there is something at `path`, [`ProgramError::Argument`] when that is `/`; or
+    /// when the job fails.
     #[track_caller]
     pub fn save_as_text_file(&self, path: &str) -> Result<(), ProgramError> {
         let name = Context::name("save_as_text_file", Location::caller());
         let output = DfsPath::parse(path)?;
+        if output.is_root() {
+            let message = "the output must be a new directory, and / is there always".to_owned();
+            return Err(ProgramError::Argument { operation: name, message });
+        }
         let saved = match find_target(&self.context, &name, &output)? {
             Target::Free { publication } => self.write_and_publish(name, &output, publication),
             Target::Published => Ok(()),
