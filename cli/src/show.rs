@@ -181,6 +181,9 @@ impl Progress {
     /// For `total` bytes if they are known. Shown only on a terminal and only if `shown`.
     pub fn bytes(label: &str, total: Option<u64>, shown: bool) -> Self {
         let bar = match total {
+            Some(total) if is_narrow() => {
+                ProgressBar::new(total).with_style(style("{prefix:14!} {bytes:>10} of {total_bytes}"))
+            }
             Some(total) => ProgressBar::new(total).with_style(style(
                 "{prefix:14!} {wide_bar} {bytes:>10} of {total_bytes:10} {decimal_bytes_per_sec:>11} {eta:>4} left",
             )),
@@ -192,8 +195,12 @@ impl Progress {
 
     /// For `total` things.
     pub fn count(label: &str, total: u64, shown: bool) -> Self {
-        let bar = ProgressBar::new(total).with_style(style("{prefix:14!} {bar:30} {pos:>5} of {len:5} {wide_msg}"));
-        Self::start(bar, label, shown)
+        let template = if is_narrow() {
+            "{prefix} {pos} of {len} {wide_msg}"
+        } else {
+            "{prefix} {bar:15} {pos:>5} of {len} {wide_msg}"
+        };
+        Self::start(ProgressBar::new(total).with_style(style(template)), label, shown)
     }
 
     fn start(bar: ProgressBar, label: &str, shown: bool) -> Self {
@@ -221,7 +228,7 @@ impl Progress {
         self.bar.set_position(done);
     }
 
-    /// A word beside the bar.
+    /// A word beside the bar, as much of it as there is room for.
     pub fn message(&self, text: &str) {
         self.bar.set_message(text.to_owned());
     }
@@ -247,6 +254,12 @@ impl Drop for Progress {
         self.clear();
         BARS.fetch_sub(usize::from(self.drawn), Ordering::Relaxed);
     }
+}
+
+/// Whether a bar with all that belongs to it would take more than one line of the terminal, which it would then fill.
+fn is_narrow() -> bool {
+    const WHOLE_COLUMNS: u16 = 72;
+    rustix::termios::tcgetwinsize(std::io::stderr()).is_ok_and(|size| (1..WHOLE_COLUMNS).contains(&size.ws_col))
 }
 
 fn style(template: &str) -> ProgressStyle {
