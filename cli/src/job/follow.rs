@@ -1,6 +1,7 @@
 //! Waiting for a job's end while showing how it goes.
 
-use std::time::Duration;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::JobStatus;
@@ -14,9 +15,13 @@ use crate::show::{Progress, note};
 const POLL: Duration = Duration::from_secs(20);
 /// After how long without news it is asked what the job waits for.
 const SILENCE: Duration = Duration::from_secs(3);
+/// After how long the next line is due that says how far the job is.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// The same when a stage has ended: many short ones must not make many lines.
+const LINE_AFTER_STAGE: Duration = Duration::from_secs(1);
 
-/// Waits until a job has ended; `seen` is told each new state on the way. Shows a bar on a terminal if `shown`, and says
-/// what the job waits for when nothing moves.
+/// Waits until a job has ended; `seen` is told each new state on the way. If `shown`, shows a bar on a terminal and
+/// elsewhere a line now and then, and says what the job waits for when nothing moves.
 ///
 /// # Errors
 /// When the scheduler cannot be asked for too long, or does not know the job.
@@ -27,6 +32,7 @@ pub async fn follow(
     mut seen: impl FnMut(&JobStatus),
 ) -> CliResult<JobStatus> {
     let bar = Progress::count("tasks", 0, shown);
+    let mut lines = (shown && !std::io::stderr().is_terminal()).then(|| Lines::new(Instant::now()));
     let (mut revision, mut told) = (0, false);
     loop {
         let wait = if told { POLL } else { SILENCE };
@@ -44,11 +50,59 @@ pub async fn follow(
             .iter()
             .fold((0, 0), |(done, total), stage| (done + u64::from(stage.done), total + u64::from(stage.tasks)));
         bar.set(done, total);
-        if let Some(stage) = status.stages.iter().find(|stage| stage.done < stage.tasks) {
+        let current = status.stages.iter().find(|stage| stage.done < stage.tasks);
+        if let Some(stage) = current {
             bar.message(&stage.name);
         }
         if status.summary.state.is_final() {
             return Ok(status);
         }
+        let ended = status.stages.iter().filter(|stage| stage.done == stage.tasks).count() as u64;
+        if let Some(lines) = &mut lines
+            && total > 0
+            && lines.is_due(Instant::now(), status.stages_dropped + ended)
+        {
+            let now = current.map_or_else(String::new, |stage| format!(", now {}", stage.name));
+            note(format!("{job}: {done} of {total} tasks done{now}"));
+        }
+    }
+}
+
+/// When to say how far a job is where no bar can be drawn: when a stage has ended, and every few seconds.
+struct Lines {
+    said: Instant,
+    /// How many stages had ended then.
+    ended: u64,
+}
+
+impl Lines {
+    fn new(now: Instant) -> Self {
+        Self { said: now, ended: 0 }
+    }
+
+    /// Whether a line is due, which counts as said then.
+    fn is_due(&mut self, now: Instant, ended: u64) -> bool {
+        let rest = if ended > self.ended { LINE_AFTER_STAGE } else { LINE_EVERY };
+        let due = now.duration_since(self.said) >= rest;
+        if due {
+            *self = Self { said: now, ended };
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_comes_every_few_seconds_and_when_a_stage_has_ended() {
+        let begun = Instant::now();
+        let mut lines = Lines::new(begun);
+        let mut due = |after_ms, ended| lines.is_due(begun + Duration::from_millis(after_ms), ended);
+        assert!(!due(500, 1), "a short job says nothing");
+        assert!(due(1_000, 1) && !due(1_500, 1));
+        assert!(!due(1_900, 2) && due(2_000, 2), "a stage that ended too soon is told later");
+        assert!(!due(11_999, 2) && due(12_000, 2));
     }
 }
