@@ -225,6 +225,9 @@ fn report_json(report: &ClusterReport) -> Value {
     })
 }
 
+/// How many damaged files are named in the end.
+const NAMED: usize = 10;
+
 /// What `situ fsck` has seen. Blocks count as the cluster's report counts them: one that is missing is under-replicated
 /// too.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -237,6 +240,10 @@ struct Tally {
     corrupt: u64,
     missing: u64,
     damaged: u64,
+    /// How many of the missing blocks have a corrupt replica.
+    rotten: u64,
+    /// The first damaged files.
+    names: Vec<String>,
 }
 
 /// `situ fsck`.
@@ -277,10 +284,24 @@ pub async fn fsck(session: &Session, args: &FsckArgs, as_json: bool) -> CliResul
     match tally.damaged {
         0 => Ok(()),
         damaged => Err(CliError::failed(format!(
-            "{path}: {} damaged: no good replica of some block is known; start the datanodes that hold it (`situ admin \
-             report` shows which are away), or delete the files and store them again",
-            count(damaged, "file")
+            "{path}: {} damaged: {}{}: no good replica of some block is known; {}",
+            count(damaged, "file"),
+            tally.names.join(", "),
+            if tally.names.len() as u64 == damaged { "" } else { ", ..." },
+            tally.advice()
         ))),
+    }
+}
+
+impl Tally {
+    /// What to do about the blocks that have no good replica.
+    fn advice(&self) -> &'static str {
+        if self.missing == self.rotten {
+            "those that there are, are corrupt: delete the files and store them again"
+        } else {
+            "start the datanodes that hold it (`situ admin report` shows which are away), or delete the files and store them \
+             again"
+        }
     }
 }
 
@@ -296,10 +317,14 @@ fn add(tally: &mut Tally, file: &FileHealth) -> &'static str {
         if block.committed && block.replicas.len() < usize::from(file.replication) {
             tally.under_replicated += 1;
             tally.missing += u64::from(block.replicas.is_empty());
+            tally.rotten += u64::from(block.replicas.is_empty() && !block.corrupt.is_empty());
             (missing, short) = (missing || block.replicas.is_empty(), true);
         }
     }
     tally.damaged += u64::from(missing);
+    if missing && tally.names.len() < NAMED {
+        tally.names.push(file.path.to_string());
+    }
     match (missing, short, file.open) {
         (true, _, _) => "DAMAGED",
         (false, true, _) => "under-replicated",
@@ -388,8 +413,18 @@ mod tests {
         assert_eq!(add(&mut tally, &short), "under-replicated");
         let whole = FileHealth { blocks: vec![block(3, 1)], ..file };
         assert_eq!(add(&mut tally, &whole), "healthy");
-        let expected =
-            Tally { files: 3, blocks: 6, bytes: 60, open: 0, under_replicated: 4, corrupt: 3, missing: 2, damaged: 1 };
+        let expected = Tally {
+            files: 3,
+            blocks: 6,
+            bytes: 60,
+            open: 0,
+            under_replicated: 4,
+            corrupt: 3,
+            missing: 2,
+            damaged: 1,
+            rotten: 1,
+            names: vec!["/file".to_owned()],
+        };
         assert_eq!(tally, expected);
     }
 }

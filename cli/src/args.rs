@@ -222,7 +222,7 @@ pub struct GetArgs {
     /// Paths in the cluster, globs allowed
     #[arg(required = true, value_name = "PATH")]
     pub sources: Vec<String>,
-    /// Where they go: a local directory, a file's path, or `-` for standard output
+    /// Where they go: a local directory, a file's path, `-` for standard output, or `.` for here
     #[arg(value_name = "LOCAL")]
     pub target: std::ffi::OsString,
 }
@@ -490,11 +490,9 @@ pub struct RoleArgs {
 /// `situ program`.
 #[derive(Debug, Args)]
 pub struct ProgramArgs {
-    /// Its name
-    pub name: String,
-    /// Its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<String>,
+    /// Its name, then its arguments, all of them
+    #[arg(required = true, trailing_var_arg = true, value_name = "NAME")]
+    pub command: Vec<String>,
 }
 
 /// Takes a size such as `16M`, `1GiB` or `4096`; the units are powers of 1024.

@@ -38,8 +38,10 @@ use session::Session;
 pub fn main() -> ExitCode {
     let situ = Situ::parse();
     // A program of a job has a runtime of its own.
-    if let Command::Program(args) = &situ.command {
-        return situ_compute::builtin::run(&args.name, &args.arguments);
+    if let Command::Program(args) = &situ.command
+        && let Some((name, arguments)) = args.command.split_first()
+    {
+        return situ_compute::builtin::run(name, arguments);
     }
     // Nor has what holds one, which waits for ends on threads of its own.
     if matches!(situ.command, Command::Shim) {
