@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use situ_wire::ids::JobId;
+use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus};
 
 use super::waiting;
@@ -114,9 +115,6 @@ pub(super) fn stage_text(stage: &StageStatus) -> String {
     }
     text
 }
-
-/// How many attempts at a task each life of the scheduler numbers, as it numbers them.
-const ATTEMPTS_PER_LIFE: u32 = 1 << 16;
 
 /// One loss and what became of it, in a line; `input_lost` if a replica of the task's input is known to be lost with it.
 ///

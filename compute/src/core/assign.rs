@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use situ_wire::ids::{ExecutorId, JobId, PartitionId, TaskAttemptId};
+use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::scheduler::{ExecutorCommand, Locality};
 use situ_wire::time::TimeMs;
@@ -10,9 +11,6 @@ use super::job::{Attempt, Job};
 use super::pending::{Offer, locality};
 use super::scheduler::Scheduler;
 use super::stage::StageKey;
-
-/// How many attempts at one task one life of the scheduler numbers before it comes to the next life's.
-const ATTEMPTS_PER_LIFE: u32 = 1 << 16;
 
 /// The executors with free slots in one round, the least busy first.
 type Free = BTreeSet<(u64, ExecutorId)>;
