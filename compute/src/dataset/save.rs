@@ -110,18 +110,17 @@ impl<T: TextLine + 'static> Dataset<T> {
         let Some(files) = backend.driver_files() else { return saved };
         let taken_away = match &saved {
             // Publishing has done it, unless a driver that was started anew after that has made it again.
-            Ok(()) => output.join(TEMPORARY).map_err(ProgramError::from).and_then(|temporary| {
-                let failed =
-                    |error: StorageError| ProgramError::Publish { path: output.to_string(), message: error.message };
-                take_away(files, &temporary, true).map(drop).map_err(failed)
-            }),
+            Ok(()) => output
+                .join(TEMPORARY)
+                .map_err(StorageError::from)
+                .and_then(|temporary| take_away(files, &temporary, true).map(drop)),
             Err(_) if backend.writes_aside(&output).is_ok() => clean_up(files, &output, &backend.job_name()),
             // The job has ended, and the scheduler has it taken away; or another driver has taken this one's place, and the
             // attempts for that one write where its own did.
             Err(_) => Ok(()),
         };
         if let Err(error) = taken_away {
-            tracing::warn!(%output, %error, "what was written aside stays for now");
+            tracing::warn!(%output, error = error.message, "what was written aside stays for now");
         }
         saved
     }
@@ -198,11 +197,8 @@ fn operation(backend: &dyn Backend, action: ActionId, output: &DfsPath) -> Opera
 /// Whether that publication was carried out. No operation is carried out twice: it is asked for once more, with something
 /// to be moved that is not there, and if it was carried out the answer is that of the first time.
 fn is_published(files: &dyn Files, output: &DfsPath, publication: OperationId) -> Result<bool, StorageError> {
-    let path = |name: &str| {
-        output.join(name).map_err(|error| StorageError { code: ErrorCode::InvalidArgument, message: error.to_string() })
-    };
-    let (nothing, nowhere) = (path(".nothing")?, path(".nowhere")?);
-    match files.publish(vec![(nothing, nowhere)], path(SUCCESS)?, path(TEMPORARY)?, publication) {
+    let impossible = (output.join(".nothing")?, output.join(".nowhere")?);
+    match files.publish(vec![impossible], output.join(SUCCESS)?, output.join(TEMPORARY)?, publication) {
         Ok(()) => Ok(true),
         Err(error) if error.code.retry() == Retry::Never => Ok(false),
         Err(error) => Err(error),
@@ -271,14 +267,13 @@ fn publish(
 ///
 /// # Errors
 /// When that cannot be done now.
-pub(crate) fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) -> Result<(), ProgramError> {
-    let failed = |error: StorageError| ProgramError::Publish { path: output.to_string(), message: error.message };
+pub(crate) fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) -> Result<(), StorageError> {
     let temporary = output.join(TEMPORARY)?;
-    take_away(files, &temporary.join(job)?, true).map_err(failed)?;
+    take_away(files, &temporary.join(job)?, true)?;
     // These only if nothing else is in them: another job may have begun to write to the same directory. And the output only
     // if it was for this: an empty one that somebody has made since is theirs.
-    if take_away(files, &temporary, false).map_err(failed)? {
-        take_away(files, output, false).map_err(failed)?;
+    if take_away(files, &temporary, false)? {
+        take_away(files, output, false)?;
     }
     Ok(())
 }

@@ -7,19 +7,19 @@ use situ_runtime::Runtime;
 use situ_runtime::real::{RealRuntime, keep_freed_memory};
 use situ_runtime::rpc::RpcError;
 use situ_runtime::security::Credentials;
+use situ_wire::error::ErrorCode;
 use situ_wire::ids::JobId;
 use situ_wire::messages::executor::{Request, Response};
+use situ_wire::path::DfsPath;
 
 use super::calls::wrong_answer;
-use super::cleaning::take_away;
 use super::cluster::{Cluster, ClusterFiles};
 use super::driver::{self, DriverBackend};
 use super::environment::{Environment, ProcessRole};
-use super::error::ProgramResult;
+use super::error::{ProgramResult, StorageError};
 use super::task::panic_message;
 use super::worker::{Worker, WorkerBackend};
-use super::world::Files;
-use crate::dataset::{Context, Graph};
+use crate::dataset::{self, Context, Graph};
 
 /// The exit code of a process that was not started as it should be.
 const USAGE: u8 = 2;
@@ -54,15 +54,18 @@ pub(crate) fn clean_up(outputs: &[String]) -> ExitCode {
     on_cluster(|cluster| {
         let files = ClusterFiles(Arc::clone(cluster));
         let job = cluster.environment.job.to_string();
-        match take_away(|path, recursive| files.delete(path, recursive), outputs, &job) {
-            Ok(refused) => {
-                for message in refused {
+        let mut code = ExitCode::SUCCESS;
+        for output in outputs {
+            let path = DfsPath::parse(output).map_err(StorageError::from);
+            match path.and_then(|output| dataset::clean_up(&files, &output, &job)) {
+                Ok(()) => {}
+                Err(StorageError { code: ErrorCode::PermissionDenied, message }) => {
                     fail(&format!("it stays, because who submitted the job may not delete it: {message}"));
                 }
-                ExitCode::SUCCESS
+                Err(error) => code = fail(&error.message),
             }
-            Err(error) => fail(&error.to_string()),
         }
+        code
     })
 }
 

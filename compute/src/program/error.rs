@@ -87,6 +87,12 @@ pub(crate) struct StorageError {
     pub(crate) message: String,
 }
 
+impl From<PathError> for StorageError {
+    fn from(error: PathError) -> Self {
+        Self { code: ErrorCode::InvalidArgument, message: error.to_string() }
+    }
+}
+
 impl From<RemoteError> for StorageError {
     fn from(error: RemoteError) -> Self {
         Self { code: error.code, message: error.to_string() }

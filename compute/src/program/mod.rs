@@ -7,14 +7,12 @@
 //! | `replay` | how a worker's run of the program follows its driver's |
 //! | `driver` | the part that runs actions |
 //! | `worker` | the part that follows the driver and runs tasks |
-//! | `cleaning` | what is run behind a job that did not succeed |
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
 //! | `task` | one task from its start to its end |
 
 mod calls;
-mod cleaning;
 mod cluster;
 mod driver;
 mod entry;
