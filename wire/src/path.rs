@@ -166,7 +166,8 @@ impl DfsPath {
 const COPYING_SUFFIX: &str = "._COPYING_";
 
 /// Whether a name is that of a file that is copied to the cluster and not yet whole: it starts with a dot and ends with
-/// `._COPYING_`. Nobody else can go on with such a file, so that the namenode deletes it when its writer is gone.
+/// `._COPYING_`. Nobody else can go on with such a file, so that the namenode deletes it when its writer is gone, also when
+/// it was closed already. Nothing is renamed to such a name.
 #[must_use]
 pub fn is_copying(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(COPYING_SUFFIX)

@@ -300,6 +300,9 @@ impl Namesystem {
                 file.writer = None;
             }
         });
+        if self.copying(inode).is_some() {
+            self.unpublished.insert((time, inode));
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The state machine itself: its life, its calls, its clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use situ_wire::error::RemoteError;
 use situ_wire::ids::{BlockId, GenerationStamp, INodeId, OperationId, TxId};
@@ -71,6 +71,9 @@ pub struct Namesystem {
     pub(super) blocks: BlockManager,
     pub(super) datanodes: DatanodeManager,
     pub(super) leases: LeaseManager,
+    /// Files that were closed under a name that is only for the time of copying, and since when they wait for the name
+    /// that they are to have.
+    pub(super) unpublished: BTreeSet<(TimeMs, INodeId)>,
     pub(super) operations: Operations,
     pub(super) ledger: Ledger,
     pub(super) safe_mode: SafeMode,
@@ -114,6 +117,7 @@ impl Namesystem {
             blocks: BlockManager::new(),
             datanodes: DatanodeManager::new(&config),
             leases: LeaseManager::new(config.lease_soft_ms, config.lease_hard_ms),
+            unpublished: BTreeSet::new(),
             operations: Operations::default(),
             ledger: Ledger::default(),
             safe_mode: SafeMode::Starting,
@@ -149,10 +153,16 @@ impl Namesystem {
     pub fn start(&mut self, now: TimeMs) {
         assert!(self.restoring.is_none(), "a restore is finished before service begins");
         self.now = self.now.max(now);
-        self.leases.renew_all(now);
+        self.renew_all(now);
         self.next_expiry = TimeMs(now.0.saturating_add(self.config.client_expiry_ms));
         self.safe_mode = SafeMode::Waiting { heard: now };
         self.look_at_safe_mode(now);
+    }
+
+    /// Gives all writers as much time as if they had been heard now.
+    pub(super) fn renew_all(&mut self, now: TimeMs) {
+        self.leases.renew_all(now);
+        self.unpublished = self.unpublished.iter().map(|(_, inode)| (now, *inode)).collect();
     }
 
     /// Takes an event.

@@ -1,6 +1,7 @@
 //! Restoring from an image, and a check of everything.
 
 use situ_wire::ids::{BlockId, INodeId, TxId};
+use situ_wire::path::is_copying;
 
 use super::image::{EdgeRecord, INodeKind, INodeRecord, ImageRecord, MetaRecord, WriterRecord};
 use super::inode::{BlockLen, Content, File, FileBlocks, INode, Writer};
@@ -98,6 +99,11 @@ impl Namesystem {
                 self.leases.open(writer.client, writer.user, file, self.now);
             }
         }
+        let copied = self.namespace.edges().filter(|edge| is_copying(edge.name)).map(|edge| edge.child);
+        let closed = |inode: &INodeId| {
+            self.namespace.get(*inode).and_then(INode::file).is_some_and(|file| file.writer.is_none())
+        };
+        self.unpublished = copied.filter(closed).map(|inode| (self.now, inode)).collect();
         self.meta = meta;
         self.last_tx = tx;
         self.ledger.settle_all();

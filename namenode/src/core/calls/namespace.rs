@@ -3,7 +3,7 @@
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ClientId, INodeId};
 use situ_wire::limits::{BLOCK_LEN_MAX_BYTES, BLOCK_LEN_MIN_BYTES, PATH_DEPTH, PATH_LEN_BYTES, REPLICATION_MAX};
-use situ_wire::path::DfsPath;
+use situ_wire::path::{DfsPath, is_copying};
 use situ_wire::time::TimeMs;
 
 use crate::core::authorize::{Access, Principal, authorize, authorize_removal};
@@ -227,6 +227,10 @@ impl Namesystem {
             return Err(invalid(from, format!("to {to}: the root directory cannot be moved or replaced")));
         }
         let Walk::Found(child) = self.walk(who, from)? else { return Err(not_found(from)) };
+        if is_copying(to.name()) {
+            let message = "names of this form are for files that are being copied; choose another one";
+            return Err(invalid(to, message));
+        }
         if from == to {
             return Err(already_exists(to, "the very thing that is to be moved"));
         }

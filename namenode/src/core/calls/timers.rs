@@ -39,6 +39,7 @@ impl Namesystem {
                     None => self.recover_file(now, file),
                 }
             }
+            self.drop_unpublished(now);
             self.forget_clients(now);
         }
     }
@@ -52,6 +53,9 @@ impl Namesystem {
         }
         if !self.safe_mode.is_on() {
             next = next.min(self.leases.next_deadline());
+            if let Some((since, _)) = self.unpublished.first() {
+                next = next.min(TimeMs(since.0.saturating_add(self.config.lease_hard_ms)));
+            }
             if !self.operations.is_empty() {
                 next = next.min(self.next_expiry);
             }
@@ -124,8 +128,22 @@ impl Namesystem {
         self.draining.retain(|other| *other != storage);
     }
 
+    /// Deletes what was copied and has not got the name that it was to have in time: whoever copied it is gone.
+    fn drop_unpublished(&mut self, now: TimeMs) {
+        for _ in 0..RECOVER_SLICE {
+            let due = self.unpublished.first().copied();
+            let Some((since, inode)) = due.filter(|(since, _)| since.0 + self.config.lease_hard_ms <= now.0) else {
+                return;
+            };
+            self.unpublished.remove(&(since, inode));
+            if let Some(edge) = self.copying(inode) {
+                self.drop_copy(now, edge);
+            }
+        }
+    }
+
     /// Where a file stands if its name is that of one that is being copied and not yet whole.
-    fn copying(&self, inode: INodeId) -> Option<Edge> {
+    pub(in crate::core) fn copying(&self, inode: INodeId) -> Option<Edge> {
         let parent = self.namespace.get(inode)?.parent;
         let children = self.namespace.get(parent)?.children()?;
         // Only names that start with a dot are looked at, which are few however large the directory is.
@@ -137,7 +155,7 @@ impl Namesystem {
     /// Deletes what a client copied that is gone: the name was never to be seen, and nobody can go on with it.
     fn drop_copy(&mut self, now: TimeMs, edge: Edge) {
         let message = format!(
-            "{}: its writer is gone before it was whole; what it had copied is deleted",
+            "{}: its writer is gone before it had its name; what it had copied is deleted",
             self.subject(edge.child)
         );
         self.warn(message);
@@ -195,7 +213,7 @@ impl Namesystem {
         self.safe_mode = self.safe_mode.next(now, progress, self.config.safe_mode_extension_ms);
         if self.safe_mode == SafeMode::Off {
             // Whoever was told to wait had no chance to renew its lease by working.
-            self.leases.renew_all(now);
+            self.renew_all(now);
             self.warn(format!("safe mode is off: {} of {} blocks are reported", progress.found, progress.total));
         }
     }

@@ -331,11 +331,38 @@ fn the_hard_limit_deletes_what_was_being_copied() {
     world.live(4_000);
     assert_eq!(world.call(Request::Stat { path: path("/d/.1._COPYING_") }), Ok(Response::Status(None)));
     assert!(world.holders(block.block).is_empty(), "its blocks are deleted");
-    // What is whole stays, and so does what only looks like it.
-    assert_eq!(len_bytes(&mut world, "/d/.2._COPYING_"), (5, false));
+    // What is whole and has not got its name goes too; what only looks like it stays.
+    assert_eq!(world.call(Request::Stat { path: path("/d/.2._COPYING_") }), Ok(Response::Status(None)));
     assert_eq!(len_bytes(&mut world, "/d/3._COPYING_"), (0, false));
     world.ns.check();
     assert_eq!(world.replayed().digest(), world.ns.digest());
+}
+
+#[test]
+fn what_was_copied_waits_for_its_name_and_no_longer() {
+    let mut world = World::cluster(1, 1);
+    for name in ["/.1._COPYING_", "/.2._COPYING_"] {
+        world.write_file(name, 1, 5);
+    }
+    let rename = |world: &mut World, from: &str, to: &str| {
+        let (from, to, operation) = (path(from), path(to), world.operation());
+        world.call(Request::Rename { from, to, overwrite: false, operation })
+    };
+    world.live(200_000);
+    world.restart();
+    for id in world.up() {
+        world.register(id);
+        world.full_report(id);
+    }
+    // A restart gives it time anew: its writer could not reach the namenode.
+    world.live(200_000);
+    rename(&mut world, "/.1._COPYING_", "/f").unwrap();
+    assert_eq!(code(rename(&mut world, "/f", "/.3._COPYING_")), ErrorCode::InvalidArgument);
+    world.live(110_000);
+    assert!(world.exists("/f") && !world.exists("/.2._COPYING_"));
+    world.live(600_000);
+    assert!(world.exists("/f"), "what has its name stays");
+    world.ns.check();
 }
 
 #[test]
