@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use situ_wire::block::{CommittedBlock, LocatedBlock};
+use situ_wire::error::ErrorCode;
 use situ_wire::ids::DatanodeId;
 use situ_wire::messages::datanode::WriteStage;
 use situ_wire::time::TimeMs;
@@ -249,7 +250,7 @@ impl BlockWrite {
     pub(super) fn broken(
         &mut self,
         now: TimeMs,
-        datanode: Option<DatanodeId>,
+        member: Option<(DatanodeId, ErrorCode)>,
         reason: String,
         last_block: bool,
         effects: &mut VecDeque<Effect>,
@@ -260,10 +261,12 @@ impl BlockWrite {
         effects.push_back(Effect::Drop { pipeline: self.pipeline() });
         let Some(located) = self.located.clone() else { return (None, Outcome::Lost) };
         // Who failed is not always known: then it is the one that this process talks to.
-        let named = located.locations.iter().find(|location| Some(location.id) == datanode);
+        let named = member.and_then(|(id, _)| located.locations.iter().find(|location| location.id == id));
         let Some(blamed) = named.or(located.locations.first()) else { return (None, Outcome::Lost) };
         self.failures.push(ReplicaFailure { datanode: blamed.clone(), reason });
         let survivors: Vec<_> = self.members().into_iter().filter(|id| *id != blamed.id).collect();
+        // A replica whose disk failed is no more: there is nothing to go on with.
+        let replica_lost = matches!(member, Some((_, ErrorCode::DiskFull | ErrorCode::Io)));
         let fresh = self.phase == Phase::Opening(WriteStage::Create);
         self.sent = 0;
         self.finish_sent = false;
@@ -276,7 +279,7 @@ impl BlockWrite {
             self.phase = Phase::Recovering;
             effects.push_back(Effect::RecoverPipeline { slot: self.slot, block: located.block, survivors });
             Outcome::GoesOn
-        } else if self.last_member_tries < LAST_MEMBER_TRIES {
+        } else if !replica_lost && self.last_member_tries < LAST_MEMBER_TRIES {
             self.phase = Phase::Resting(now + LAST_MEMBER_REST * (1 << self.last_member_tries));
             self.last_member_tries += 1;
             Outcome::GoesOn

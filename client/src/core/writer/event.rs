@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_wire::block::{Block, CommittedBlock, LocatedBlock};
+use situ_wire::error::ErrorCode;
 use situ_wire::ids::DatanodeId;
 use situ_wire::messages::datanode::WriteStage;
 use situ_wire::tree::Tree;
@@ -100,8 +101,8 @@ pub(crate) enum Event {
     Broken {
         /// Which pipeline.
         pipeline: PipelineId,
-        /// Who failed, if a member said so.
-        datanode: Option<DatanodeId>,
+        /// Who failed and with what, if a member said so.
+        member: Option<(DatanodeId, ErrorCode)>,
         /// What is known.
         reason: String,
     },

@@ -151,7 +151,7 @@ impl FileWrite {
                     self.broken(now, pipeline, None, format!("it finished on {replicas:?}, which cannot be"));
                 }
             }
-            Event::Broken { pipeline, datanode, reason } => self.broken(now, pipeline, datanode, reason),
+            Event::Broken { pipeline, member, reason } => self.broken(now, pipeline, member, reason),
             Event::Hashed { slot, len_bytes } => {
                 if let Some(block) = find(&mut self.blocks, slot) {
                     block.hashed(len_bytes);
@@ -232,12 +232,11 @@ impl FileWrite {
         }
     }
 
-    fn broken(&mut self, now: TimeMs, pipeline: PipelineId, datanode: Option<DatanodeId>, reason: String) {
+    fn broken(&mut self, now: TimeMs, pipeline: PipelineId, member: Option<(DatanodeId, ErrorCode)>, reason: String) {
         // A block that waits for its turn is not known to the namenode: the one before it is its last.
         let last_asked = self.blocks.iter().rev().find(|block| block.phase != Phase::Waiting).map(|block| block.slot);
         let Some(block) = current(&mut self.blocks, pipeline) else { return };
-        let (blamed, outcome) =
-            block.broken(now, datanode, reason, last_asked == Some(pipeline.slot), &mut self.effects);
+        let (blamed, outcome) = block.broken(now, member, reason, last_asked == Some(pipeline.slot), &mut self.effects);
         if let Some(blamed) = blamed {
             self.excluded.insert(blamed, now + EXCLUDED);
         }

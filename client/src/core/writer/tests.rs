@@ -139,7 +139,8 @@ fn an_empty_file_is_just_closed() {
 #[test]
 fn a_failed_member_is_left_out_and_what_is_not_acknowledged_is_sent_again() {
     let mut core = streaming();
-    let broken = Event::Broken { pipeline: pipeline(0, 1), datanode: Some(DatanodeId(2)), reason: "disk".into() };
+    let broken =
+        Event::Broken { pipeline: pipeline(0, 1), member: Some((DatanodeId(2), ErrorCode::Io)), reason: "disk".into() };
     core.handle(NOW, broken);
     let block = located(7, 1, &[]).block;
     let survivors = vec![DatanodeId(1), DatanodeId(3)];
@@ -165,7 +166,7 @@ fn a_block_that_is_all_sent_is_mended_and_finished_again() {
     core.handle(NOW, Event::Received { pipeline: pipeline(0, 1), len_bytes: 60 });
     effects(&mut core);
     // Nobody says who failed: it is the one that was talked to.
-    core.handle(NOW, Event::Broken { pipeline: pipeline(0, 1), datanode: None, reason: "lost".into() });
+    core.handle(NOW, Event::Broken { pipeline: pipeline(0, 1), member: None, reason: "lost".into() });
     core.handle(NOW, Event::Recovered { slot: 0, result: Ok(located(7, 2, &[2, 3])) });
     effects(&mut core);
     core.handle(NOW, Event::Ready { pipeline: pipeline(0, 2) });
@@ -178,7 +179,8 @@ fn a_pipeline_that_does_not_open_is_replaced_without_those_who_failed() {
     core.handle(NOW, written(b'a', 10));
     core.handle(NOW, Event::Added { slot: 0, result: Ok(located(7, 1, &[1, 2])) });
     effects(&mut core);
-    core.handle(NOW, Event::Broken { pipeline: pipeline(0, 1), datanode: Some(DatanodeId(2)), reason: "full".into() });
+    let member = Some((DatanodeId(2), ErrorCode::DiskFull));
+    core.handle(NOW, Event::Broken { pipeline: pipeline(0, 1), member, reason: "full".into() });
     let block = located(7, 1, &[]).block;
     assert_eq!(
         effects(&mut core),
@@ -223,13 +225,13 @@ fn the_last_member_is_tried_again_and_then_the_file_fails_with_all_that_happened
     let mut core = streaming();
     let mut now = NOW;
     for (attempt, members) in [(1, vec![2, 3]), (2, vec![3])] {
-        core.handle(now, Event::Broken { pipeline: pipeline(0, attempt), datanode: None, reason: "gone".into() });
+        core.handle(now, Event::Broken { pipeline: pipeline(0, attempt), member: None, reason: "gone".into() });
         let located = located(7, u64::from(attempt) + 1, &members);
         core.handle(now, Event::Recovered { slot: 0, result: Ok(located) });
     }
     effects(&mut core);
     for attempt in 3..8 {
-        core.handle(now, Event::Broken { pipeline: pipeline(0, attempt), datanode: None, reason: "gone".into() });
+        core.handle(now, Event::Broken { pipeline: pipeline(0, attempt), member: None, reason: "gone".into() });
         assert_eq!(effects(&mut core), [Effect::Drop { pipeline: pipeline(0, attempt) }]);
         let due = core.poll_timeout().unwrap();
         assert!(due > now, "the last member gets a rest");
@@ -239,7 +241,7 @@ fn the_last_member_is_tried_again_and_then_the_file_fails_with_all_that_happened
         core.handle(now, Event::Recovered { slot: 0, result: Ok(located(7, generation, &[3])) });
         assert_eq!(effects(&mut core).len(), 2);
     }
-    core.handle(now, Event::Broken { pipeline: pipeline(0, 8), datanode: None, reason: "gone".into() });
+    core.handle(now, Event::Broken { pipeline: pipeline(0, 8), member: None, reason: "gone".into() });
     let ended = effects(&mut core);
     let [Effect::Drop { .. }, Effect::End { result: Err(ClientError::Write(error)) }] = &ended[..] else {
         panic!("{ended:?}");
@@ -247,6 +249,23 @@ fn the_last_member_is_tried_again_and_then_the_file_fails_with_all_that_happened
     assert_eq!(error.failures.len(), 8);
     assert!(error.to_string().contains("node-1 at 127.0.0.1:1: gone; node-2"), "{error}");
     assert!(!core.has_room());
+}
+
+#[test]
+fn a_last_member_whose_disk_is_full_is_not_tried_again() {
+    let mut core = FileWrite::new(DfsPath::root().join("f").unwrap(), limits());
+    core.handle(NOW, written(b'a', 40));
+    core.handle(NOW, Event::Added { slot: 0, result: Ok(located(7, 1, &[1])) });
+    core.handle(NOW, Event::Ready { pipeline: pipeline(0, 1) });
+    core.handle(NOW, Event::Received { pipeline: pipeline(0, 1), len_bytes: 40 });
+    effects(&mut core);
+    let member = Some((DatanodeId(1), ErrorCode::DiskFull));
+    core.handle(NOW, Event::Broken { pipeline: pipeline(0, 1), member, reason: "the disk is full".into() });
+    let ended = effects(&mut core);
+    let [Effect::Drop { .. }, Effect::End { result: Err(ClientError::Write(error)) }] = &ended[..] else {
+        panic!("{ended:?}");
+    };
+    assert!(error.to_string().contains("tried: node-1 at 127.0.0.1:1: the disk is full;"), "{error}");
 }
 
 #[test]
@@ -384,9 +403,10 @@ proptest! {
                 1 => {
                     // A pipeline breaks: at a member that is named, or at one that is not.
                     if let Some(pipeline) = cluster.pipelines.keys().nth(choice % 3).copied() {
-                        let datanode = (victim > 0).then_some(DatanodeId(victim));
+                        let code = if choice % 2 == 0 { ErrorCode::Unavailable } else { ErrorCode::Io };
+                        let member = (victim > 0).then_some((DatanodeId(victim), code));
                         cluster.pipelines.remove(&pipeline);
-                        core.handle(now, Event::Broken { pipeline, datanode, reason: "broken".into() });
+                        core.handle(now, Event::Broken { pipeline, member, reason: "broken".into() });
                         continue;
                     }
                 }

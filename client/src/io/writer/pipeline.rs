@@ -5,6 +5,7 @@ use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{Connector, FrameReceiver, FrameSender, RpcError};
 use situ_runtime::transport::{ReceiveStream, SendStream};
+use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
 use situ_wire::ids::DatanodeId;
 use situ_wire::messages::StreamOpen;
@@ -26,13 +27,13 @@ pub(super) enum Down {
 
 /// Why a pipeline ended before its block was final.
 struct Broken {
-    datanode: Option<DatanodeId>,
+    member: Option<(DatanodeId, ErrorCode)>,
     reason: String,
 }
 
 impl From<RpcError> for Broken {
     fn from(error: RpcError) -> Self {
-        Self { datanode: None, reason: error.to_string() }
+        Self { member: None, reason: error.to_string() }
     }
 }
 
@@ -45,9 +46,9 @@ pub(super) async fn run<R: Runtime>(
     down: mpsc::UnboundedReceiver<Down>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    if let Err(Broken { datanode, reason }) = stream(&connector, id, address, open, down, &events).await {
+    if let Err(Broken { member, reason }) = stream(&connector, id, address, open, down, &events).await {
         // Without a receiver the writer is gone.
-        let _ = events.send(Event::Broken { pipeline: id, datanode, reason });
+        let _ = events.send(Event::Broken { pipeline: id, member, reason });
     }
 }
 
@@ -115,7 +116,7 @@ async fn receive_acks<T: ReceiveStream>(
                 return Ok(());
             }
             WriteAck::Failed { datanode, error } => {
-                return Err(Broken { datanode: Some(datanode), reason: error.to_string() });
+                return Err(Broken { member: Some((datanode, error.code)), reason: error.to_string() });
             }
         };
         // Without a receiver the writer is gone, and this task with it.
