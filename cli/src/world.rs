@@ -99,6 +99,8 @@ pub fn start_log(default: &str) {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false)
+        // It would say that on standard error, too, and panic: a role whose log is on a full disk goes on without it.
+        .log_internal_errors(false)
         .try_init();
 }
 
