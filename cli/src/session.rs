@@ -81,12 +81,7 @@ impl Session {
         let told = std::sync::atomic::AtomicBool::new(false);
         let observer = Arc::new(move |waiting: &situ_client::Waiting<'_>| {
             if !told.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                // What it is about, the command knows; why it waits, it does not.
-                let why = waiting.error.remote().map_or_else(|| waiting.error.to_string(), |why| why.message.clone());
-                crate::show::note(format!(
-                    "waiting up to {:?} for the {} at {}: {why}",
-                    waiting.limit, waiting.role, waiting.address
-                ));
+                crate::show::note(waiting.to_string());
             }
         });
         let client = Client::with_observer(runtime, config, identity, observer);

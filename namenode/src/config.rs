@@ -57,7 +57,8 @@ pub struct NamenodeConfig {
     /// than that is a new operation. Default: 600000.
     #[serde(default = "defaults::client_expiry_ms")]
     pub client_expiry_ms: u64,
-    /// How much of each volume stays free, in bytes. Default: 67108864 (64 MiB).
+    /// How much of each volume stays free, in bytes, beside what its datanode keeps free itself and does not report as
+    /// free (`reserved_bytes` there). Default: 0.
     #[serde(default = "defaults::reserve_bytes")]
     pub reserve_bytes: u64,
     /// How many copies a datanode sends at once, at most. Default: 4.
@@ -218,7 +219,7 @@ mod defaults {
         pending_timeout_ms: u64 = 60_000;
         token_lifetime_ms: u64 = 600_000;
         client_expiry_ms: u64 = 600_000;
-        reserve_bytes: u64 = 64 << 20;
+        reserve_bytes: u64 = 0;
         replication_streams: u32 = 4;
         invalidate_batch: usize = 1_000;
         segment_len_bytes: u64 = 64 << 20;

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{Caller, Connector, RpcError};
+use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
 
 use crate::core::{Patience, Retries};
@@ -28,6 +29,18 @@ pub struct Waiting<'a> {
     pub waited: Duration,
     /// For how long it will be.
     pub limit: Duration,
+}
+
+impl fmt::Display for Waiting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "waiting up to {:?} for ", self.limit)?;
+        match self.error.remote() {
+            // What it is about, the one who asked knows; why it waits, they do not.
+            Some(error) if error.code == ErrorCode::NoDatanodes => write!(f, "datanodes: {}", error.message),
+            Some(error) => write!(f, "the {} at {}: {}", self.role, self.address, error.message),
+            None => write!(f, "the {} at {}: {}", self.role, self.address, self.error),
+        }
+    }
 }
 
 /// Is told before each wait, to show people what is waited for.

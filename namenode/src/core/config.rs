@@ -39,7 +39,7 @@ pub struct CoreConfig {
     pub token_lifetime_ms: u64,
     /// After how long without an operation a client's answers are forgotten.
     pub client_expiry_ms: u64,
-    /// How much of a volume stays free.
+    /// How much of a volume stays free, beside what its datanode keeps free itself.
     pub reserve_bytes: u64,
     /// How many copies a datanode sends at once, at most; twice as many of blocks that have no other replica.
     pub replication_streams: u32,
@@ -68,7 +68,7 @@ impl CoreConfig {
             pending_timeout_ms: 60_000,
             token_lifetime_ms: 600_000,
             client_expiry_ms: 600_000,
-            reserve_bytes: 64 << 20,
+            reserve_bytes: 0,
             replication_streams: 4,
             invalidate_batch: 1_000,
         }

@@ -3,6 +3,7 @@
 use situ_wire::block::{Block, CommittedBlock, LocatedBlock, TokenMode};
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{BlockId, ClientId, DatanodeId, INodeId, NodeName};
+use situ_wire::messages::namenode::Liveness;
 use situ_wire::time::TimeMs;
 
 use crate::core::authorize::Principal;
@@ -75,13 +76,7 @@ impl Namesystem {
         };
         let targets = choose_targets(&self.datanodes, &mut self.random, &placement);
         if targets.is_empty() {
-            let message = format!(
-                "no datanode can take a block of {block_len_bytes} bytes: {} of {} live, {} excluded by the client; \
-                 start datanodes or free space, and try again",
-                self.datanodes.live_count(),
-                self.datanodes.iter().count(),
-                excluded.len()
-            );
+            let message = self.no_datanode(block_len_bytes, &excluded);
             return Err(RemoteError::new(ErrorCode::NoDatanodes, self.subject(inode), message));
         }
         for target in &targets {
@@ -91,6 +86,28 @@ impl Namesystem {
         let id = next_id(self.meta.next_block, self.config.block_epoch);
         let block = Block { id, generation: self.meta.next_generation };
         Ok(Change::AddBlock { inode, committed, block, pipeline })
+    }
+
+    /// Why no datanode can take a block, and what to do about it.
+    fn no_datanode(&self, len_bytes: u64, excluded: &[DatanodeIndex]) -> String {
+        let live: Vec<_> = self.datanodes.iter().filter(|(_, one)| one.liveness == Liveness::Live).collect();
+        let rooms = live.iter().map(|(_, datanode)| datanode.room_bytes(self.config.reserve_bytes));
+        let small: Vec<u64> = rooms.filter(|room| *room < len_bytes).collect();
+        let room = small.iter().max().map_or(String::new(), |room| format!(" (at most {})", mib(*room)));
+        let next = match (live.len(), small.len()) {
+            (0, _) => "start datanodes",
+            (_, 0) => "start more datanodes",
+            _ => "free space on their disks, start more datanodes or write smaller blocks",
+        };
+        format!(
+            "no datanode can take a block of {}: {} of {} live, {} of them with too little room{room}, {} of them \
+             excluded by the client; {next}, and try again",
+            mib(len_bytes),
+            live.len(),
+            self.datanodes.iter().count(),
+            small.len(),
+            live.iter().filter(|(index, _)| excluded.contains(index)).count(),
+        )
     }
 
     pub(super) fn plan_abandon_block(
@@ -255,4 +272,9 @@ impl Namesystem {
     pub(super) fn token_expiry(&self, now: TimeMs) -> TimeMs {
         TimeMs(now.0.saturating_add(self.config.token_lifetime_ms))
     }
+}
+
+/// A size in MiB, for people.
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -50,8 +50,13 @@ impl Datanode {
 
     /// Whether a block of `len_bytes` fits onto one of its volumes, which then still keeps `reserve_bytes`.
     pub(crate) fn has_room(&self, len_bytes: u64, reserve_bytes: u64) -> bool {
-        let needed = len_bytes.saturating_add(reserve_bytes);
-        self.volumes.iter().any(|volume| volume.failed.is_none() && volume.free_bytes >= needed)
+        self.room_bytes(reserve_bytes) >= len_bytes
+    }
+
+    /// How long a block its volume with the most room takes, and then still keeps `reserve_bytes`.
+    pub(crate) fn room_bytes(&self, reserve_bytes: u64) -> u64 {
+        let working = self.volumes.iter().filter(|volume| volume.failed.is_none());
+        working.map(|volume| volume.free_bytes.saturating_sub(reserve_bytes)).max().unwrap_or(0)
     }
 }
 

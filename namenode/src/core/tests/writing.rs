@@ -435,7 +435,13 @@ fn a_pipeline_starts_at_the_writer_and_leaves_out_whom_it_cannot_use() {
     let block = world.add_block(inode);
     assert_eq!(block.locations.iter().map(|location| location.id).collect::<Vec<_>>(), [datanode_id(0)]);
     world.pass(3000);
-    assert_eq!(code(world.try_add_block(inode, Vec::new())), ErrorCode::NoDatanodes);
+    let error = world.try_add_block(inode, Vec::new()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::NoDatanodes);
+    assert!(error.message.contains("0 of 6 live") && error.message.contains("; start datanodes"), "{error}");
+    world.heartbeat(datanode_id(3));
+    let error = world.try_add_block(inode, Vec::new()).unwrap_err();
+    assert!(error.message.contains("1 of 6 live, 1 of them with too little room (at most 0.1 MiB), 0 of"), "{error}");
+    assert!(error.message.contains("free space"), "{error}");
     // Reports of a volume's replicas are not taken from clients.
     let received = ReplicaChange::Received {
         storage: storage_of(datanode_id(0)),
