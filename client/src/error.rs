@@ -139,7 +139,7 @@ struct Failures<'a>(&'a [ReplicaFailure]);
 impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("none, for none is known");
+            return f.write_str("none");
         }
         let mut last: Vec<&ReplicaFailure> = Vec::new();
         for failure in self.0 {
@@ -175,20 +175,38 @@ pub struct WriteError {
 
 /// A block that no replica of could be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "cannot read {path}: no replica of {block} at offset {offset} gave its bytes; tried: {}; see what is left of it with `situ fsck {}`, and start the datanodes that hold it",
-    Failures(failures),
-    path.for_shell()
-)]
+#[error("cannot read {path} from byte {offset} on: {}", why_unreadable(path, *block, *damaged, failures))]
 pub struct Unreadable {
     /// The file.
     pub path: DfsPath,
     /// The block.
     pub block: Block,
-    /// Where in the file the block starts.
+    /// The first byte of the file that could not be read; those before it are good.
     pub offset: u64,
+    /// Whether the bytes of every replica that the namenode knows are wrong.
+    pub damaged: bool,
     /// What happened where, in order; empty if the namenode knows no replica.
     pub failures: Vec<ReplicaFailure>,
+}
+
+fn why_unreadable(path: &DfsPath, block: Block, damaged: bool, failures: &[ReplicaFailure]) -> String {
+    let (path, tried) = (path.for_shell(), Failures(failures));
+    if failures.is_empty() {
+        format!(
+            "no datanode that holds its {block} is live; see what is left of it with `situ fsck {path}`, and start the \
+             datanodes that hold it"
+        )
+    } else if damaged {
+        format!(
+            "every replica of its {block} is damaged: {tried}; see with `situ fsck {path}` whether other blocks are, too, \
+             and restore the file from elsewhere"
+        )
+    } else {
+        format!(
+            "no replica of its {block} gave its bytes; tried: {tried}; see what is left of it with `situ fsck {path}`, \
+             and start the datanodes that hold it"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -209,21 +227,32 @@ mod tests {
 
     #[test]
     fn each_replica_is_blamed_once_and_the_next_step_is_named() {
-        let unreadable = |failures| Unreadable {
+        let unreadable = |failures, damaged| Unreadable {
             path: DfsPath::parse("/with space").unwrap(),
             block: Block { id: BlockId(7), generation: GenerationStamp(1) },
-            offset: 0,
+            offset: 70,
+            damaged,
             failures,
         };
         let round = || [failure(1, "it is away"), failure(2, "its bytes are wrong")];
         let mut failures: Vec<_> = round().into_iter().chain(round()).chain(round()).collect();
         failures.push(failure(1, "it does not have the block"));
         assert_eq!(
-            unreadable(failures).to_string(),
-            "cannot read /with space: no replica of blk_7_1 at offset 0 gave its bytes; tried: node-1 at 127.0.0.1:9: \
-             it does not have the block; node-2 at 127.0.0.1:9: its bytes are wrong; see what is left of it with `situ \
+            unreadable(failures, false).to_string(),
+            "cannot read /with space from byte 70 on: no replica of its blk_7_1 gave its bytes; tried: node-1 at \
+             127.0.0.1:9: it does not have the block; node-2 at 127.0.0.1:9: its bytes are wrong; see what is left of it with `situ \
              fsck '/with space'`, and start the datanodes that hold it"
         );
-        assert!(unreadable(Vec::new()).to_string().contains("tried: none, for none is known"));
+        assert_eq!(
+            unreadable(Vec::new(), false).to_string(),
+            "cannot read /with space from byte 70 on: no datanode that holds its blk_7_1 is live; see what is left of it \
+             with `situ fsck '/with space'`, and start the datanodes that hold it"
+        );
+        assert_eq!(
+            unreadable(vec![failure(2, "its bytes are wrong")], true).to_string(),
+            "cannot read /with space from byte 70 on: every replica of its blk_7_1 is damaged: node-2 at 127.0.0.1:9: its \
+             bytes are wrong; see with `situ fsck '/with space'` whether other blocks are, too, and restore the file from \
+             elsewhere"
+        );
     }
 }

@@ -228,8 +228,11 @@ fn wrong_bytes_are_never_given_and_are_reported() {
         assert_eq!(reported, [1, 2]);
 
         corrupt(&cluster, &[2]);
+        let before = world.clock().now();
         let error = reader.read_at(0, data.len()).await.unwrap_err();
+        assert!(world.clock().now().since(before) < Duration::from_secs(1), "wrong bytes are not waited for");
         let ClientError::Unreadable(unreadable) = &error else { panic!("{error}") };
+        assert_eq!((unreadable.damaged, unreadable.offset), (true, 65_536));
         assert!(unreadable.failures.len() >= 3, "{error}");
         let text = error.to_string();
         for node in ["dn1 at", "dn2 at", "dn3 at", "not those that were written"] {

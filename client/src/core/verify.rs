@@ -16,7 +16,7 @@ pub(crate) fn widened(range: &Range<u64>, block_len_bytes: u64) -> Range<u64> {
 
 /// Bytes that do not hash to what they should.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("its bytes from {offset} on are not those that were written")]
+#[error("its bytes from {offset} of the block on are not those that were written")]
 pub(crate) struct WrongBytes {
     /// Where in the block the leaf starts.
     pub(crate) offset: u64,
@@ -45,25 +45,26 @@ impl Verifier {
         Self { leaves, block_len_bytes, wanted, start, verified_bytes: 0, pending: VecDeque::new(), pending_bytes: 0 }
     }
 
-    /// Takes the next bytes and appends to `ready` those of the wanted range that are verified now.
+    /// Takes the next bytes and appends to `ready` those of the wanted range that are verified now, those before wrong ones
+    /// too.
     pub(crate) fn push(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), WrongBytes> {
         self.pending_bytes += piece.len() as u64;
         self.pending.push_back(piece);
-        loop {
+        let verified = loop {
             let offset = self.start + self.verified_bytes;
             let leaf_bytes = LEAF.min(self.block_len_bytes.saturating_sub(offset));
             if leaf_bytes == 0 || self.pending_bytes - self.verified_bytes < leaf_bytes {
-                break;
+                break Ok(());
             }
             let index = usize::try_from(offset / LEAF).unwrap_or(usize::MAX);
             let pieces = slices(&self.pending, self.verified_bytes, leaf_bytes);
             if !leaf_matches_pieces(&self.leaves, self.block_len_bytes, index, pieces) {
-                return Err(WrongBytes { offset });
+                break Err(WrongBytes { offset });
             }
             self.verified_bytes += leaf_bytes;
-        }
+        };
         self.give(ready);
-        Ok(())
+        verified
     }
 
     /// Moves what is verified to `ready`, without what is not wanted.

@@ -40,6 +40,8 @@ pub(super) struct Segment<R: Runtime> {
     ready: VecDeque<Bytes>,
     /// Who was tried since the namenode was asked last.
     tried: Vec<DatanodeId>,
+    /// Whose bytes were wrong.
+    wrong: Vec<DatanodeId>,
     failures: Vec<ReplicaFailure>,
     rounds: u32,
 }
@@ -81,6 +83,7 @@ impl<R: Runtime> Segment<R> {
             open: None,
             ready: VecDeque::new(),
             tried: Vec::new(),
+            wrong: Vec::new(),
             failures: Vec::new(),
             rounds: 0,
         }
@@ -157,12 +160,15 @@ impl<R: Runtime> Segment<R> {
             }
             Failed::Wrong(reason) => {
                 self.shared.report_corrupt(self.block.block, location, &reason);
+                self.wrong.push(location.id);
                 reason
             }
             Failed::Refused(error) => {
                 if error.code == ErrorCode::BadToken {
                     // The others would say the same: a new token is needed.
                     self.tried = self.block.locations.iter().map(|location| location.id).collect();
+                } else if error.code == ErrorCode::Corrupt {
+                    self.wrong.push(location.id);
                 }
                 error.to_string()
             }
@@ -174,11 +180,15 @@ impl<R: Runtime> Segment<R> {
 
     /// Asks the namenode again where the block is.
     async fn locate_again(&mut self) -> Result<(), ClientError> {
-        if self.rounds == ROUNDS {
+        let damaged =
+            !self.wrong.is_empty() && self.block.locations.iter().all(|location| self.wrong.contains(&location.id));
+        // Wrong bytes stay wrong: who has only them is asked once more, for another replica may be known by now.
+        if self.rounds >= if damaged { 1 } else { ROUNDS } {
             return Err(ClientError::Unreadable(Box::new(Unreadable {
                 path: self.shared.locations.status.path.clone(),
                 block: self.block.block,
-                offset: self.block.offset,
+                offset: self.block.offset + self.left.start,
+                damaged,
                 failures: std::mem::take(&mut self.failures),
             })));
         }
