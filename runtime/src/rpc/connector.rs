@@ -11,7 +11,7 @@ use situ_wire::ids::ClusterId;
 use situ_wire::limits::HELLO_LEN_BYTES;
 use situ_wire::messages::StreamOpen;
 
-use super::{Caller, FrameReceiver, FrameSender, RpcError};
+use super::{Caller, FrameReceiver, FrameSender, Refusal, RpcError};
 use crate::Runtime;
 use crate::clock::Clock;
 use crate::transport::{Connection, SendStream, Transport};
@@ -191,7 +191,7 @@ impl<R: Runtime> Connector<R> {
                 ),
             )
             .into()),
-            HelloReply::Refused(error) => Err(error.into()),
+            HelloReply::Refused(error) => Err(Box::new(Refusal { role, address, error }).into()),
         }
     }
 }

@@ -1,7 +1,9 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use situ_wire::codec::CodecError;
 use situ_wire::error::{RemoteError, Retry};
+use situ_wire::hello::Role;
 
 use crate::transport::TransportError;
 
@@ -14,6 +16,9 @@ pub enum RpcError {
     /// The peer answered with an error.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// The peer does not let this process in: what was to be asked never came to it.
+    #[error(transparent)]
+    Refused(#[from] Box<Refusal>),
     /// The peer sent something that is not of this protocol.
     #[error("the peer sent something unexpected: {0}")]
     Codec(#[from] CodecError),
@@ -39,6 +44,18 @@ pub enum RpcError {
     },
 }
 
+/// A peer that does not let this process in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {role} at {address} refused {error}")]
+pub struct Refusal {
+    /// Who was looked for.
+    pub role: Role,
+    /// Where.
+    pub address: SocketAddr,
+    /// What it says of this process.
+    pub error: RemoteError,
+}
+
 impl RpcError {
     /// Whether asking again can help.
     #[must_use]
@@ -49,6 +66,7 @@ impl RpcError {
             | Self::WrongAnswer { .. } => Retry::Never,
             Self::Transport(_) | Self::Ended { .. } | Self::DeadlineExceeded { .. } => Retry::Later,
             Self::Remote(error) => error.retry(),
+            Self::Refused(refusal) => refusal.error.retry(),
         }
     }
 
@@ -57,6 +75,7 @@ impl RpcError {
     pub fn remote(&self) -> Option<&RemoteError> {
         match self {
             Self::Remote(error) => Some(error),
+            Self::Refused(refusal) => Some(&refusal.error),
             _ => None,
         }
     }

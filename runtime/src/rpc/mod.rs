@@ -13,7 +13,7 @@ mod server;
 
 pub use caller::Caller;
 pub use connector::{Connector, Identity};
-pub use error::RpcError;
+pub use error::{Refusal, RpcError};
 pub use frames::{FrameReceiver, FrameSender, receive_message, send_message};
 pub use server::{CallerIdentity, Reply, ServerIdentity, Service, serve};
 

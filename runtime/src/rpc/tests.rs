@@ -295,6 +295,19 @@ fn who_comes_with_a_certificate_for_another_role_hears_which_one_it_has_and_how_
 }
 
 #[test]
+fn who_is_refused_hears_by_whom() {
+    SimWorld::run(1, async |world| {
+        let (address, _left) = start(&world, "nn").await;
+        let identity = Identity { cluster: ClusterId(99), role: Role::User, name: "ann".to_owned() };
+        let connector = Connector::new(world.host("ann", &[Role::User]), identity);
+        let refused = connector.caller::<u64, u64>(address, Role::Namenode).await.unwrap_err();
+        let start = format!("the namenode at {address} refused user ann: it belongs to cluster");
+        assert!(refused.to_string().starts_with(&start), "{refused}");
+        assert_eq!(refused.remote().map(|error| error.code), Some(ErrorCode::WrongCluster));
+    });
+}
+
+#[test]
 fn silence_and_garbage_instead_of_a_hello_close_the_connection() {
     SimWorld::run(1, async |world| {
         let (address, _left) = start(&world, "nn").await;
