@@ -15,12 +15,13 @@ use situ_runtime::Runtime;
 use situ_runtime::real::RealRuntime;
 use situ_runtime::security::Credentials;
 use situ_runtime::transport::Transport;
+use situ_wire::hello::Role;
 use situ_wire::ids::ClusterId;
 use tokio::sync::oneshot;
 
 use crate::args::{NamenodeArgs, RoleArgs};
 use crate::error::{CliError, CliResult, LocalContext};
-use crate::show;
+use crate::show::{self, escaped};
 use crate::up::process::Ready;
 use crate::world::{self, Interrupt};
 
@@ -109,20 +110,39 @@ struct Start {
 }
 
 impl Start {
-    async fn new(credentials: &Path, listen: SocketAddr) -> CliResult<Self> {
+    /// As `role`; on `node` if the others ask for its name.
+    async fn new(role: Role, node: Option<&str>, credentials: &Path, listen: SocketAddr) -> CliResult<Self> {
         world::start_log("info");
-        let cluster = Credentials::load(credentials)?.cluster();
+        let loaded = Credentials::load(credentials)?;
+        check_identity(&loaded, credentials, role, node)?;
+        let cluster = loaded.cluster();
         let runtime = world::runtime(Some(credentials))?;
         let listener = runtime.transport().listen(listen).await?;
         Ok(Self { runtime, cluster, listener })
     }
 }
 
+/// Refuses credentials of another role or node than the process plays: else only those who talk to it would notice.
+fn check_identity(credentials: &Credentials, directory: &Path, role: Role, node: Option<&str>) -> CliResult {
+    if credentials.roles().contains(&role) && node.is_none_or(|node| node == credentials.name()) {
+        return Ok(());
+    }
+    let name = node.unwrap_or(role.name());
+    let wanted = node.map_or(String::new(), |node| format!(" {node:?}"));
+    Err(CliError::failed(format!(
+        "{}: expected a certificate for {role}{wanted}, found one for {} {:?}; have one issued with `situ ca issue --role \
+         {role} --name {name:?} --dir CA --out DIR`, and set `credentials` to that DIR",
+        escaped(&directory.join("node.pem").to_string_lossy()),
+        Role::list(credentials.roles()),
+        credentials.name(),
+    )))
+}
+
 /// `situ namenode`.
 pub async fn namenode(args: &NamenodeArgs) -> CliResult {
     let file: RoleFile<NamenodeConfig> = RoleFile::load(&args.role.config, "namenode")?;
     let listen = args.role.listen.unwrap_or(file.role.listen);
-    let Start { runtime, cluster, listener } = Start::new(&file.credentials, listen).await?;
+    let Start { runtime, cluster, listener } = Start::new(Role::Namenode, None, &file.credentials, listen).await?;
     // A cluster that `situ up` supervises formats its namenode by itself, once.
     let (disk, directory) = (*runtime.disk(), file.role.directory.clone());
     if (args.format || args.role.supervised) && situ_namenode::formatted_cluster(&disk, &directory)?.is_none() {
@@ -142,8 +162,9 @@ pub async fn namenode(args: &NamenodeArgs) -> CliResult {
 /// `situ datanode`.
 pub async fn datanode(args: &RoleArgs) -> CliResult {
     let file: RoleFile<DatanodeConfig> = RoleFile::load(&args.config, "datanode")?;
+    let listen = args.listen.unwrap_or(file.role.listen);
     let Start { runtime, cluster, listener } =
-        Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
+        Start::new(Role::Datanode, Some(&file.role.node), &file.credentials, listen).await?;
     let handle = Datanode::start(runtime, file.role, cluster, listener).await?;
     let stopped = async {
         match handle.stopped().await {
@@ -159,8 +180,8 @@ pub async fn datanode(args: &RoleArgs) -> CliResult {
 /// `situ scheduler`.
 pub async fn scheduler(args: &RoleArgs) -> CliResult {
     let file: RoleFile<SchedulerConfig> = RoleFile::load(&args.config, "scheduler")?;
-    let Start { runtime, cluster, listener } =
-        Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
+    let listen = args.listen.unwrap_or(file.role.listen);
+    let Start { runtime, cluster, listener } = Start::new(Role::Scheduler, None, &file.credentials, listen).await?;
     let mut handle = SchedulerServer::start(runtime, file.role, cluster, listener).await?;
     let address = handle.address();
     let stopped = async {
@@ -178,8 +199,9 @@ pub async fn scheduler(args: &RoleArgs) -> CliResult {
 pub async fn executor(args: &RoleArgs) -> CliResult {
     let file = executor_file(&args.config)?;
     let program = std::env::current_exe()?;
+    let listen = args.listen.unwrap_or(file.role.listen);
     let Start { runtime, cluster, listener } =
-        Start::new(&file.credentials, args.listen.unwrap_or(file.role.listen)).await?;
+        Start::new(Role::Executor, Some(&file.role.node.0), &file.credentials, listen).await?;
     let mut handle = Executor::start(runtime, file.role, cluster, program, listener).await?;
     let address = handle.address();
     let stopped = async {
@@ -232,6 +254,8 @@ async fn end_of_input() {
 
 #[cfg(test)]
 mod tests {
+    use situ_runtime::security::Authority;
+
     use super::*;
 
     #[test]
@@ -246,6 +270,25 @@ mod tests {
         assert_eq!(file.role.worker_credentials, Some(directory.path().join("certs/user")));
         assert_eq!(file.role.directory, std::env::current_dir().unwrap().join("data"));
         assert!(beside(Path::new("executor.toml"), Path::new("certs")).unwrap().is_absolute());
+    }
+
+    #[test]
+    fn a_certificate_of_another_role_or_node_is_refused_at_the_start() {
+        let authority = Authority::create(ClusterId(1)).unwrap();
+        let check = |role, node, certificate, name: &str| {
+            let credentials = authority.issue(&[certificate], name).unwrap();
+            check_identity(&credentials, Path::new("certs"), role, node)
+        };
+        check(Role::Namenode, None, Role::Namenode, "any").unwrap();
+        check(Role::Datanode, Some("node-1"), Role::Datanode, "node-1").unwrap();
+        let error = check(Role::Namenode, None, Role::User, "ann").unwrap_err();
+        assert_eq!(
+            error.message,
+            "certs/node.pem: expected a certificate for namenode, found one for user \"ann\"; have one issued with `situ \
+             ca issue --role namenode --name \"namenode\" --dir CA --out DIR`, and set `credentials` to that DIR"
+        );
+        let error = check(Role::Executor, Some("node-1"), Role::Executor, "node-2").unwrap_err();
+        assert!(error.message.contains("executor \"node-1\", found one for executor \"node-2\""), "{error}");
     }
 
     #[test]
