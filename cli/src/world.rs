@@ -1,5 +1,6 @@
 //! The real world, as this process sees it: its user, its credentials, its log, and who asks it to end.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -9,18 +10,30 @@ use situ_runtime::transport::net::Route;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::error::CliResult;
+use crate::error::{CliError, CliResult};
+use crate::show::escaped;
 
 /// The world as the holder of the certificate in `credentials`; without one only this host's own user is reached.
 /// `SITU_TRANSPORT=quic` keeps to QUIC also on this host, for measurements.
 ///
 /// # Errors
-/// When the certificate cannot be used.
+/// When the certificate cannot be used, or `SITU_TRANSPORT` names no way.
 pub fn runtime(credentials: Option<&Path>) -> CliResult<RealRuntime> {
     let credentials = credentials.map(Credentials::load).transpose()?;
-    let quic_only = std::env::var_os("SITU_TRANSPORT").is_some_and(|wanted| wanted == "quic");
-    let route = if quic_only { Route::QuicOnly } else { Route::Auto };
-    Ok(RealRuntime::with_route(credentials.as_ref(), route)?)
+    Ok(RealRuntime::with_route(credentials.as_ref(), route(std::env::var_os("SITU_TRANSPORT").as_deref())?)?)
+}
+
+/// The ways that connections take, as `SITU_TRANSPORT` says.
+fn route(wanted: Option<&OsStr>) -> CliResult<Route> {
+    match wanted.map(OsStr::to_string_lossy).as_deref() {
+        None | Some("" | "auto") => Ok(Route::Auto),
+        Some("quic") => Ok(Route::QuicOnly),
+        Some(other) => Err(CliError::usage(format!(
+            "SITU_TRANSPORT={}: expected `quic` (for this host, too) or `auto` (Unix sockets on this host, which is what \
+             holds without it)",
+            escaped(other)
+        ))),
+    }
 }
 
 /// The exit code of a process that a second Ctrl-C ends, as a shell shows it.
@@ -118,5 +131,14 @@ mod tests {
         kill_process(getpid(), Signal::TERM).unwrap();
         clone.wait().await;
         interrupt.wait().await;
+    }
+
+    #[test]
+    fn a_transport_that_is_not_known_is_refused() {
+        assert!(matches!(route(None), Ok(Route::Auto)));
+        assert!(matches!(route(Some(OsStr::new("quic"))), Ok(Route::QuicOnly)));
+        let error = route(Some(OsStr::new("bogus"))).unwrap_err();
+        assert_eq!(error.code, 2);
+        assert!(error.message.starts_with("SITU_TRANSPORT=bogus: expected `quic`"), "{error}");
     }
 }
