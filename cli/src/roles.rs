@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use situ_client::config::explain;
 use situ_compute::executor::{Executor, ExecutorConfig};
 use situ_compute::scheduler::{SchedulerConfig, SchedulerServer};
 use situ_datanode::{Datanode, DatanodeConfig};
@@ -50,7 +51,7 @@ impl<T: DeserializeOwned> RoleFile<T> {
     pub fn load(path: &Path, role: &str) -> CliResult<Self> {
         let text = std::fs::read_to_string(path).local("cannot read the configuration", path)?;
         let invalid = |reason: String| CliError::failed(format!("{}: {reason}", path.display()));
-        let mut table: toml::Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|error| invalid(explain(&error)))?;
         let credentials = match table.remove("credentials") {
             Some(toml::Value::String(directory)) => beside(path, Path::new(&directory))?,
             Some(other) => return Err(invalid(format!("credentials = {other}: expected the path of a directory"))),
@@ -67,7 +68,7 @@ impl<T: DeserializeOwned> RoleFile<T> {
         if let Some(unknown) = table.keys().next() {
             return Err(invalid(format!("{unknown}: not known here; expected `credentials` and [{role}]")));
         }
-        let role_part = part.try_into().map_err(|error| invalid(format!("[{role}]: {error}")))?;
+        let role_part = part.try_into().map_err(|error| invalid(format!("[{role}]: {}", explain(&error))))?;
         Ok(Self { credentials, role: role_part })
     }
 }
@@ -304,6 +305,10 @@ mod tests {
             ("credentials = 1", "expected the path"),
             ("credentials = 'c'", "[namenode]: missing"),
             ("credentials = 'c'\n[namenode]\ndirectory = '/d'\n[x]\n", "x: not known"),
+            (
+                "credentials = 'c'\n[namenode]\ndirectory = '/d'\nlisten = 'localhost:1'\n",
+                "expected an IP address and a port",
+            ),
             ("credentials = 'c'\n[namenode]\ndirectroy = '/d'\n", "directroy"),
         ] {
             std::fs::write(&path, text).unwrap();

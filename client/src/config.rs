@@ -122,7 +122,7 @@ impl ClientConfig {
         let bytes = runtime.blocking(move || disk.read(&owned, CONFIG_LEN_BYTES)).await.map_err(ConfigError::Read)?;
         let invalid = |reason: String| ConfigError::Invalid { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&bytes).map_err(|error| invalid(format!("it is not text: {error}")))?;
-        let config: Self = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let config: Self = toml::from_str(text).map_err(|error| invalid(explain(&error)))?;
         config.check().map_err(invalid)?;
         Ok(config)
     }
@@ -173,6 +173,15 @@ impl ClientConfig {
             datanodes: Duration::from_millis(self.datanodes_patience_ms),
         }
     }
+}
+
+/// What is wrong with a configuration file, for a person: the parser does not say what an address looks like.
+#[must_use]
+pub fn explain(error: &toml::de::Error) -> String {
+    error.to_string().replace(
+        "invalid socket address syntax",
+        "expected an IP address and a port, such as \"10.0.0.11:9820\"; names of hosts are not looked up",
+    )
 }
 
 /// Why a configuration cannot be used.
@@ -299,6 +308,9 @@ mod tests {
         let base = "cluster = \"1\"\nnamenode = \"127.0.0.1:7400\"\n";
         let error = |more: &str| toml::from_str::<ClientConfig>(&format!("{base}{more}")).unwrap_err().to_string();
         assert!(error("replicas = 3\n").contains("replicas"));
+        let error_of_name =
+            toml::from_str::<ClientConfig>("cluster = \"1\"\nnamenode = \"localhost:7400\"\n").unwrap_err();
+        assert!(explain(&error_of_name).contains("expected an IP address and a port"), "{error_of_name}");
         assert!(error("durability = \"maybe\"\n").contains("durable"));
         let config: ClientConfig = toml::from_str(&format!("{base}replication = 0\n")).unwrap();
         assert_eq!(config.check(), Err("replication = 0: expected 1 to 512".to_owned()));
