@@ -444,6 +444,13 @@ pub enum CaCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Show which cluster a directory's certificates are of, and whose they are
+    #[command(after_help = "Example:\n  situ ca show --dir ./ca")]
+    Show {
+        /// Where the authority or a certificate is
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 /// A role, as a certificate names it.

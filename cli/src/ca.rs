@@ -1,12 +1,12 @@
 //! `situ ca`: the certificates of a cluster that is built by hand.
 
-use situ_runtime::security::Authority;
+use situ_runtime::security::{Authority, Credentials};
 use situ_wire::hello::Role;
 use situ_wire::ids::ClusterId;
 
 use crate::args::{CaCommand, RoleArg};
 use crate::error::{CliResult, LocalContext};
-use crate::show;
+use crate::show::{self, escaped};
 
 /// Runs one command.
 ///
@@ -43,6 +43,28 @@ pub fn run(command: &CaCommand, json: bool) -> CliResult {
                 );
             }
             show::line(format!("certificate of {role} {name} in {}", out.display()))
+        }
+        CaCommand::Show { dir } => {
+            let holder = dir.join("node.pem").exists().then(|| Credentials::load(dir)).transpose()?;
+            let cluster = match &holder {
+                Some(credentials) => credentials.cluster(),
+                None => Authority::load(dir)?.cluster(),
+            };
+            if json {
+                let roles =
+                    holder.as_ref().map(|holder| holder.roles().iter().map(|role| role.name()).collect::<Vec<_>>());
+                let name = holder.as_ref().map(Credentials::name);
+                return show::json(
+                    &serde_json::json!({ "cluster": cluster.to_string(), "roles": roles, "name": name }),
+                );
+            }
+            show::line(format!("cluster {cluster}"))?;
+            match holder {
+                Some(holder) => {
+                    show::line(format!("certificate of {} {}", Role::list(holder.roles()), escaped(holder.name())))
+                }
+                None => show::line("certificate of its authority"),
+            }
         }
     }
 }

@@ -259,7 +259,7 @@ mod cluster_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ClusterId, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(|_| {
-            serde::de::Error::custom("expected the cluster's id: 32 hexadecimal digits, as the namenode shows them")
+            serde::de::Error::custom("expected the cluster's id: 32 hexadecimal digits, as `situ ca show` prints them")
         })
     }
 }
