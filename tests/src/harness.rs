@@ -58,10 +58,17 @@ impl TestCluster {
             }
         }
         drop((cluster, session));
-        let options = options(&program, directory.path(), nodes.unwrap_or(0), racks.unwrap_or(1));
-        let cluster = Cluster::start(options).await.expect("a cluster that comes back");
-        let session = Session::from_config(&cluster.layout().client_config()).await.expect("a client");
-        Self { cluster, session, program, directory }
+        let stopped = Stopped { program, directory, nodes: nodes.unwrap_or(0), racks: racks.unwrap_or(1) };
+        stopped.start().await.map_err(|(_, error)| error).expect("a cluster that comes back")
+    }
+
+    /// Ends the cluster in order and keeps its directory.
+    pub async fn stop_for_now(self) -> Stopped {
+        let Self { cluster, session, program, directory } = self;
+        let (nodes, racks) = (cluster.options().datanodes, cluster.options().racks);
+        drop(session);
+        cluster.stop().await.expect("every process ends well");
+        Stopped { program, directory, nodes: nodes.unwrap_or(0), racks: racks.unwrap_or(1) }
     }
 
     /// The directory that goes with the test.
@@ -130,6 +137,35 @@ impl TestCluster {
     /// Ends the cluster in order; everything must end well.
     pub async fn stop(self) {
         self.cluster.stop().await.expect("every process ends well");
+    }
+}
+
+/// The directory of a cluster that does not run.
+pub struct Stopped {
+    program: PathBuf,
+    directory: tempfile::TempDir,
+    nodes: u16,
+    racks: u16,
+}
+
+impl Stopped {
+    /// Where the cluster lies.
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("cluster")
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// What the command line would say, and the directory as it is then.
+    pub async fn start(self) -> Result<TestCluster, (Self, String)> {
+        match Cluster::start(options(&self.program, self.directory.path(), self.nodes, self.racks)).await {
+            Err(error) => Err((self, error.message)),
+            Ok(cluster) => {
+                let session = Session::from_config(&cluster.layout().client_config()).await.expect("a client");
+                Ok(TestCluster { cluster, session, program: self.program, directory: self.directory })
+            }
+        }
     }
 }
 

@@ -79,3 +79,19 @@ async fn a_file_is_written_through_the_death_of_datanodes() {
     feed.join().unwrap();
     assert!(situ.read("/file").await.unwrap() == expected);
 }
+
+#[tokio::test]
+async fn a_namenode_whose_directory_is_gone_is_not_replaced_by_an_empty_one() {
+    let situ = TestCluster::start(SITU, 2, 1).await;
+    let content = bytes(11, 700_000);
+    situ.put("/kept", &content).await;
+    let stopped = situ.stop_for_now().await;
+    let (namenode, elsewhere) = (stopped.root().join("namenode"), stopped.root().join("not mounted"));
+    std::fs::rename(&namenode, &elsewhere).unwrap();
+    let Err((stopped, error)) = stopped.start().await else { panic!("it began an empty namespace") };
+    assert!(error.contains("namenode: no namenode's directory is there, while"), "{error}");
+    std::fs::rename(&elsewhere, &namenode).unwrap();
+    let Ok(situ) = stopped.start().await else { panic!("it has all that it had") };
+    assert_eq!(situ.read("/kept").await.unwrap(), content);
+    situ.stop().await;
+}
