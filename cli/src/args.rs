@@ -12,7 +12,7 @@ pub struct Situ {
     /// The directory of the cluster to talk to, as given to `situ up` [default: the only one running]
     #[arg(long, global = true, env = "SITU_CLUSTER", value_name = "DIR", hide_env_values = true)]
     pub cluster: Option<PathBuf>,
-    /// Print the result as JSON, a document a line; of a command that fails the last is {"error": ...}
+    /// Print the result as JSON, a document a line; each failure is one of them, {"error": ...}
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do

@@ -101,7 +101,15 @@ async fn get_one(session: &Session, status: &FileStatus, target: &Path, force: b
     let refused = |why| Err(CliError::failed(format!("{}: {why}", show::escaped(&target.to_string_lossy()))));
     match std::fs::metadata(target) {
         Ok(found) if !found.is_file() && !found.is_dir() => {
-            let mut file = std::fs::File::options().write(true).open(target).local("cannot write", target)?;
+            let opened = target.to_owned();
+            let open = move || std::fs::File::options().write(true).open(opened);
+            let file = tokio::select! {
+                biased;
+                () = session.interrupt.wait() => return Err(CliError::failed("interrupted").ending()),
+                // A FIFO opens when somebody reads from it, and who waits for that must not be held.
+                file = tokio::task::spawn_blocking(open) => file?,
+            };
+            let mut file = file.local("cannot write", target)?;
             return copy_until_interrupted(session, status, &mut file, target, "has a part of it", json).await;
         }
         Ok(_) if !force => return refused("exists already; replace it with -f"),

@@ -1,7 +1,7 @@
 //! What keeps a job from going on.
 
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorStatus, JobStatus};
+use situ_wire::messages::scheduler::{ExecutorStatus, JobState, JobStatus};
 
 use crate::error::CliResult;
 use crate::session::Session;
@@ -15,7 +15,9 @@ pub(super) async fn why(session: &Session, status: &JobStatus) -> CliResult<Opti
     if status.summary.state.is_final() || status.stages.iter().any(|stage| stage.running > 0) {
         return Ok(None);
     }
-    Ok(lacking(&session.client.scheduler().executors().await?))
+    let lacking = lacking(&session.client.scheduler().executors().await?);
+    let driverless = status.summary.state == JobState::Waiting;
+    Ok(lacking.or_else(|| driverless.then(|| "its driver to begin: too many others may be running already".to_owned())))
 }
 
 /// What there is too little of to run anything.

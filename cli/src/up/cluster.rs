@@ -64,7 +64,7 @@ pub struct Node {
 }
 
 /// One process of a cluster; nodes count from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Member {
     /// The namenode.
     Namenode,
@@ -209,8 +209,11 @@ fn refuse_strangers(root: &Path) -> CliResult {
 /// place.
 fn refuse_lost_namenode(layout: &Layout) -> CliResult {
     let namenode = layout.data("namenode");
-    let first = layout.data("node-1");
-    if !first.exists() || situ_namenode::formatted_cluster(&FsDisk, &namenode)?.is_some() {
+    let nodes = layout.load_shape()?.map_or(0, |shape| shape.datanodes);
+    let Some(first) = (1..=nodes).map(|index| layout.data(&format!("node-{index}"))).find(|node| node.exists()) else {
+        return Ok(());
+    };
+    if situ_namenode::formatted_cluster(&FsDisk, &namenode)?.is_some() {
         return Ok(());
     }
     Err(CliError::failed(format!(

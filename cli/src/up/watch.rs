@@ -1,8 +1,12 @@
 //! Keeps a cluster running until Ctrl-C.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::process::RoleProcess;
 use super::{Cluster, ClusterOptions, Member, Timings};
 use crate::args::UpArgs;
 use crate::error::CliResult;
@@ -46,21 +50,40 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
 /// Starts again whatever ends.
 async fn keep_up(cluster: &mut Cluster) -> Infallible {
     let [shortest, longest] = RESTART_AFTER;
-    let mut rest = shortest;
+    // When each that has ended is started again, and how long each that ended lately rested.
+    let mut due: BTreeMap<Member, Instant> = BTreeMap::new();
+    let mut rests: BTreeMap<Member, (Duration, Instant)> = BTreeMap::new();
     loop {
-        let calm = Instant::now() + CALM;
-        let (member, how) = first_end(cluster).await;
-        if Instant::now() > calm {
-            rest = shortest;
+        let next = due.iter().map(|(member, at)| (*at, *member)).min();
+        let rested = async {
+            match next {
+                Some((at, member)) => {
+                    tokio::time::sleep_until(at).await;
+                    member
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            member = rested => {
+                due.remove(&member);
+                let Some(process) = cluster.process(member) else { continue };
+                match process.restart().await {
+                    Ok(()) => show::note(format!("{} is back", process.name())),
+                    Err(error) => show::note(format!("{error}")),
+                }
+            }
+            (member, how) = first_end(cluster, &due) => {
+                let Some(process) = cluster.process(member) else { continue };
+                let now = Instant::now();
+                let again = rests.get(&member).filter(|(_, last)| now.duration_since(*last) < CALM);
+                let rest = again.map_or(shortest, |(rest, _)| (*rest * 2).min(longest));
+                show::note(format!("{} ended with {how}; starting it again in {rest:?}", process.name()));
+                due.insert(member, now + rest);
+                rests.insert(member, (rest, now + rest));
+            }
         }
-        let Some(process) = cluster.process(member) else { continue };
-        show::note(format!("{} ended with {how}; starting it again in {rest:?}", process.name()));
-        tokio::time::sleep(rest).await;
-        match process.restart().await {
-            Ok(()) => show::note(format!("{} is back", process.name())),
-            Err(error) => show::note(format!("{error}")),
-        }
-        rest = (rest * 2).min(longest);
     }
 }
 
@@ -90,18 +113,22 @@ fn say_where(cluster: &Cluster, json: bool) -> CliResult {
 /// Waits for one process to end.
 type EndOf<'a> = std::pin::Pin<Box<dyn Future<Output = (Member, String)> + Send + 'a>>;
 
-/// Waits until some process ends by itself.
-async fn first_end(cluster: &mut Cluster) -> (Member, String) {
-    let mut ends: Vec<EndOf<'_>> = Vec::new();
-    ends.push(Box::pin(async { (Member::Namenode, cluster.namenode.ended().await) }));
-    ends.push(Box::pin(async { (Member::Scheduler, cluster.scheduler.ended().await) }));
+/// Waits until some process ends by itself, of those that have not ended already.
+async fn first_end(cluster: &mut Cluster, ended: &BTreeMap<Member, Instant>) -> (Member, String) {
+    let mut processes = vec![(Member::Namenode, &mut cluster.namenode), (Member::Scheduler, &mut cluster.scheduler)];
     for (index, node) in cluster.nodes.iter_mut().enumerate() {
-        if let Some(datanode) = &mut node.datanode {
-            ends.push(Box::pin(async move { (Member::Datanode(index), datanode.ended().await) }));
-        }
-        if let Some(executor) = &mut node.executor {
-            ends.push(Box::pin(async move { (Member::Executor(index), executor.ended().await) }));
-        }
+        processes.extend(node.datanode.as_mut().map(|process| (Member::Datanode(index), process)));
+        processes.extend(node.executor.as_mut().map(|process| (Member::Executor(index), process)));
+    }
+    processes.retain(|(member, _)| !ended.contains_key(member));
+    let end = |(member, process): (Member, _)| -> EndOf<'_> { Box::pin(end_of(member, process)) };
+    let ends: Vec<EndOf<'_>> = processes.into_iter().map(end).collect();
+    if ends.is_empty() {
+        return std::future::pending().await;
     }
     futures_util::future::select_all(ends).await.0
+}
+
+async fn end_of(member: Member, process: &mut RoleProcess) -> (Member, String) {
+    (member, process.ended().await)
 }

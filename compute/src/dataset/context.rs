@@ -86,6 +86,11 @@ impl Context {
         self.numbered(name, |action| self.shared.backend.record(action, &mut |files| compute(action, files)))
     }
 
+    /// Passes over the number of an action that need not run.
+    pub(super) fn skip_action(&self, name: &str) -> Result<(), ProgramError> {
+        self.numbered(name, |_| Ok(()))
+    }
+
     pub(super) fn backend(&self) -> &dyn Backend {
         self.shared.backend.as_ref()
     }

@@ -103,7 +103,8 @@ impl<T: TextLine + 'static> Dataset<T> {
         }
         let saved = match find_target(&self.context, &name, &output)? {
             Target::Free { publication } => self.write_and_publish(name, &output, publication),
-            Target::Published => Ok(()),
+            // As many actions as when it is written, so that what follows has the same numbers.
+            Target::Published => self.context.skip_action(&name),
             Target::Taken => return Err(ProgramError::OutputExists { path: output.to_string() }),
         };
         let backend = self.context.backend();
@@ -194,11 +195,11 @@ fn operation(backend: &dyn Backend, action: ActionId, output: &DfsPath) -> Opera
     OperationId { client: ClientId(client ^ u128::from_le_bytes(place)), sequence }
 }
 
-/// Whether that publication was carried out. No operation is carried out twice: it is asked for once more, with something
-/// to be moved that is not there, and if it was carried out the answer is that of the first time.
+/// Whether that publication was carried out. No operation is carried out twice: it is asked for once more, as one that
+/// makes no sense whatever there is, and if it was carried out the answer is that of the first time.
 fn is_published(files: &dyn Files, output: &DfsPath, publication: OperationId) -> Result<bool, StorageError> {
-    let impossible = (output.join(".nothing")?, output.join(".nowhere")?);
-    match files.publish(vec![impossible], output.join(SUCCESS)?, output.join(TEMPORARY)?, publication) {
+    let removed = output.join(TEMPORARY)?;
+    match files.publish(Vec::new(), removed.join(SUCCESS)?, removed, publication) {
         Ok(()) => Ok(true),
         Err(error) if error.code.retry() == Retry::Never => Ok(false),
         Err(error) => Err(error),

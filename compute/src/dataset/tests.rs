@@ -337,6 +337,14 @@ fn a_driver_that_is_started_anew_finds_what_the_one_before_has_published() {
     assert_eq!(save(&again), Err(exists.clone()), "the second save of a program is another one");
     put(&disk, "other/file", b"somebody's");
     assert!(attempt().parallelize(vec![1_u64], 1).save_as_text_file("/other").is_err());
+    // Of two saves, the second is found as well.
+    let two = |context: &Context| {
+        let dataset = context.parallelize(vec![1_u64], 1);
+        dataset.save_as_text_file("/first").and_then(|()| dataset.save_as_text_file("/second"))
+    };
+    let attempt = attempts(disk.clone(), StillClock, Path::new("/r"), ROOMY);
+    two(&attempt()).unwrap();
+    two(&attempt()).unwrap();
     // Of another job.
     assert_eq!(save(&context(disk, StillClock, Path::new("/r"), ROOMY)), Err(exists));
 }

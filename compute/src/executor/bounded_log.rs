@@ -40,10 +40,20 @@ impl BoundedLog {
     /// Adds to its end. It is longer than its limit by these bytes for a moment.
     ///
     /// # Errors
-    /// When the disk fails or is full. What of the bytes was written is written over by the next.
+    /// When the disk fails or is full; the log ends with as many of the bytes as could be written.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.len_bytes)?;
-        self.len_bytes += bytes.len() as u64;
+        let mut left = bytes;
+        while !left.is_empty() {
+            match self.file.write_at(left, self.len_bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => {
+                    left = &left[len..];
+                    self.len_bytes += len as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         if self.len_bytes <= self.limit_len_bytes { Ok(()) } else { self.cut() }
     }
 

@@ -322,6 +322,10 @@ impl<D: Disk> Files for LocalFiles<D> {
         if published.contains(&operation) {
             return Ok(());
         }
+        if success.starts_with(&remove) {
+            let message = format!("{success}: it lies within {remove}, which is removed");
+            return Err(StorageError { code: ErrorCode::InvalidArgument, message });
+        }
         for (_, to) in &moves {
             if self.disk.exists(&self.path(to))? {
                 return Err(StorageError {

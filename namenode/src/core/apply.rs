@@ -5,6 +5,7 @@
 
 use situ_wire::block::CommittedBlock;
 use situ_wire::ids::{BlockId, GenerationStamp, INodeId, TxId};
+use situ_wire::path::is_copying;
 use situ_wire::time::TimeMs;
 
 use super::edit::{Change, Edge, EditV1, Move, NewDirectory, NewFile};
@@ -129,6 +130,9 @@ impl Namesystem {
         if let Some(client) = new.writer {
             self.leases.open(client, user, new.inode, time);
         }
+        if is_copying(&new.name) {
+            self.copies.begin(new.inode);
+        }
         Ok(())
     }
 
@@ -201,6 +205,7 @@ impl Namesystem {
         self.free_name(moved.parent, &moved.name)?;
         self.namespace.unlink(&mut self.ledger, moved.from.parent, &moved.from.name, time);
         self.namespace.link(&mut self.ledger, moved.parent, &moved.name, child, time);
+        self.copies.forget(child);
         Ok(())
     }
 
@@ -224,6 +229,7 @@ impl Namesystem {
                     if let Some(writer) = file.writer {
                         self.leases.close(writer.client, id);
                     }
+                    self.copies.forget(id);
                 }
             }
         }
@@ -300,9 +306,7 @@ impl Namesystem {
                 file.writer = None;
             }
         });
-        if self.copying(inode).is_some() {
-            self.unpublished.insert((time, inode));
-        }
+        self.copies.close(inode, time);
         Ok(())
     }
 }

@@ -5,6 +5,9 @@ use std::fmt::Display;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::path::DfsPath;
 
+/// What is wrong with a target whose name is of the form that is for copying.
+pub(super) const COPYING_NAME: &str = "names of this form are for files that are being copied; choose another one";
+
 pub(super) fn not_found(path: &DfsPath) -> RemoteError {
     RemoteError::new(
         ErrorCode::NotFound,

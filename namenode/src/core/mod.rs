@@ -13,6 +13,7 @@ mod calls;
 mod changes;
 mod checkpoint;
 mod config;
+mod copies;
 mod datanodes;
 mod digest;
 mod edit;

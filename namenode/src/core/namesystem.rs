@@ -1,6 +1,6 @@
 //! The state machine itself: its life, its calls, its clock.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use situ_wire::error::RemoteError;
 use situ_wire::ids::{BlockId, GenerationStamp, INodeId, OperationId, TxId};
@@ -9,6 +9,7 @@ use situ_wire::time::TimeMs;
 
 use super::blocks::BlockManager;
 use super::config::CoreConfig;
+use super::copies::Copies;
 use super::datanodes::{DatanodeManager, StorageIndex};
 use super::digest::NamespaceDigest;
 use super::edit::{Change, Edit, EditV1};
@@ -71,9 +72,7 @@ pub struct Namesystem {
     pub(super) blocks: BlockManager,
     pub(super) datanodes: DatanodeManager,
     pub(super) leases: LeaseManager,
-    /// Files that were closed under a name that is only for the time of copying, and since when they wait for the name
-    /// that they are to have.
-    pub(super) unpublished: BTreeSet<(TimeMs, INodeId)>,
+    pub(super) copies: Copies,
     pub(super) operations: Operations,
     pub(super) ledger: Ledger,
     pub(super) safe_mode: SafeMode,
@@ -117,7 +116,7 @@ impl Namesystem {
             blocks: BlockManager::new(),
             datanodes: DatanodeManager::new(&config),
             leases: LeaseManager::new(config.lease_soft_ms, config.lease_hard_ms),
-            unpublished: BTreeSet::new(),
+            copies: Copies::default(),
             operations: Operations::default(),
             ledger: Ledger::default(),
             safe_mode: SafeMode::Starting,
@@ -162,7 +161,7 @@ impl Namesystem {
     /// Gives all writers as much time as if they had been heard now.
     pub(super) fn renew_all(&mut self, now: TimeMs) {
         self.leases.renew_all(now);
-        self.unpublished = self.unpublished.iter().map(|(_, inode)| (now, *inode)).collect();
+        self.copies.renew_all(now);
     }
 
     /// Takes an event.

@@ -99,11 +99,13 @@ impl Namesystem {
                 self.leases.open(writer.client, writer.user, file, self.now);
             }
         }
-        let copied = self.namespace.edges().filter(|edge| is_copying(edge.name)).map(|edge| edge.child);
-        let closed = |inode: &INodeId| {
-            self.namespace.get(*inode).and_then(INode::file).is_some_and(|file| file.writer.is_none())
-        };
-        self.unpublished = copied.filter(closed).map(|inode| (self.now, inode)).collect();
+        for edge in self.namespace.edges().filter(|edge| is_copying(edge.name)) {
+            let Some(file) = self.namespace.get(edge.child).and_then(INode::file) else { continue };
+            self.copies.begin(edge.child);
+            if file.writer.is_none() {
+                self.copies.close(edge.child, self.now);
+            }
+        }
         self.meta = meta;
         self.last_tx = tx;
         self.ledger.settle_all();
@@ -144,6 +146,7 @@ impl Namesystem {
     /// Asserts every invariant over everything. For tests: it is slow.
     pub fn check(&self) {
         self.namespace.check();
+        self.copies.check();
         self.blocks.check(&self.datanodes, |storage| self.draining.contains(&storage));
         let mut sum = super::digest::RecordSum::default();
         let (mut blocks, mut writers) = (0, Vec::new());

@@ -230,6 +230,10 @@ impl Images {
                 assert!(target.is_none(), "an image that is put off has not been begun");
                 let images = self.directory.display();
                 tracing::warn!(%images, %error, "a checkpoint is put off to when the next is due; the edit log grows meanwhile");
+                // The image that was loaded has been read whole: what was there beside it makes room for the next one.
+                if self.slots.iter().any(Option::is_some) {
+                    self.remove_spares(runtime);
+                }
                 return None;
             }
             Outcome::Failed(error) => {
@@ -241,14 +245,20 @@ impl Images {
             }
         }
         let [Some(a), Some(b)] = self.slots else { return None };
-        if !self.spare.is_empty() {
-            let paths: Vec<_> = self.spare.drain(..).map(|number| image_path(&self.directory, number)).collect();
-            let (runtime_, disk) = (runtime.clone(), runtime.disk().clone());
-            runtime.spawn("remove-images", async move {
-                runtime_.blocking(move || remove(&disk, &paths)).await;
-            });
-        }
+        self.remove_spares(runtime);
         Some(a.tx.min(b.tx).next())
+    }
+
+    /// Deletes all that is there beside the images.
+    fn remove_spares<R: Runtime>(&mut self, runtime: &R) {
+        if self.spare.is_empty() {
+            return;
+        }
+        let paths: Vec<_> = self.spare.drain(..).map(|number| image_path(&self.directory, number)).collect();
+        let (runtime_, disk) = (runtime.clone(), runtime.disk().clone());
+        runtime.spawn("remove-images", async move {
+            runtime_.blocking(move || remove(&disk, &paths)).await;
+        });
     }
 }
 

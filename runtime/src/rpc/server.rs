@@ -161,9 +161,10 @@ impl Reply {
         let len_bytes = result.as_ref().map_or(0, Bytes::len);
         let mut place = Place { _permit: permit, len_bytes, unsent };
         let before = place.unsent.each_ref().map(|unsent| unsent.fetch_add(len_bytes, Ordering::Relaxed));
-        // An answer goes out however long it is if nothing waits before it.
-        let is_full = |(before, limit): (usize, usize)| before > 0 && before + len_bytes > limit;
-        if before.into_iter().zip(UNSENT_LEN_BYTES).any(is_full) {
+        // An answer goes out however long it is if nothing on its connection waits before it: what others do not read is
+        // nothing to whoever reads.
+        let is_full = |(before, limit): (usize, usize)| before + len_bytes > limit;
+        if before[0] > 0 && before.into_iter().zip(UNSENT_LEN_BYTES).any(is_full) {
             place = place.without_answer();
             result = Err(RemoteError::new(
                 ErrorCode::Unavailable,

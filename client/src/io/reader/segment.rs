@@ -14,6 +14,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::DatanodeId;
 use situ_wire::messages::StreamOpen;
 use situ_wire::messages::datanode::{ReadBlock, ReadReply};
+use situ_wire::messages::namenode::FileKind;
 use situ_wire::tree::{Leaf, root_of};
 
 use super::file_reader::Shared;
@@ -180,8 +181,12 @@ impl<R: Runtime> Segment<R> {
 
     /// Asks the namenode again where the block is.
     async fn locate_again(&mut self) -> Result<(), ClientError> {
-        let damaged =
-            !self.wrong.is_empty() && self.block.locations.iter().all(|location| self.wrong.contains(&location.id));
+        // All that there should be: fewer may be known than there are, while datanodes are away or have not reported.
+        let all_known = match self.shared.locations.status.kind {
+            FileKind::File { replication, .. } => self.block.locations.len() >= usize::from(replication),
+            FileKind::Directory => false,
+        };
+        let damaged = all_known && self.block.locations.iter().all(|location| self.wrong.contains(&location.id));
         // Wrong bytes stay wrong: who has only them is asked once more, for another replica may be known by now.
         if self.rounds >= if damaged { 1 } else { ROUNDS } {
             return Err(ClientError::Unreadable(Box::new(Unreadable {

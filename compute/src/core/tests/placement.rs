@@ -1,5 +1,5 @@
 use situ_wire::ids::{JobId, TaskAttemptId};
-use situ_wire::messages::scheduler::{ExecutorEvent, JobState, TaskLocation};
+use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request, TaskLocation};
 
 use super::world::{World, attempt, flat, mapped, place, result, word_count};
 use crate::core::SchedulingPolicy;
@@ -164,10 +164,13 @@ fn all_jobs_together_have_a_bounded_number_of_tasks() {
     let (first, second) = (world.start(1), world.start(2));
     world.run(first, 0, flat(0, vec![Vec::new(); 5]));
     let shown = world.run(second, 0, flat(0, vec![Vec::new(); 5]));
-    let told = "10 tasks, with those of all other jobs; at most 9 are allowed";
-    assert!(shown.iter().any(|line| line.contains(told)), "{shown:?}");
-    world.run(first, 0, flat(1, vec![Vec::new(); 4]));
-    assert_eq!(world.status(first).summary.state, JobState::Running);
+    let told = "driver <- Unavailable: it would have 5 tasks beside the 5 of other jobs; at most 9 are planned at once";
+    assert!(shown.iter().any(|line| line.starts_with(told)), "{shown:?}");
+    assert_eq!(world.status(second).summary.state, JobState::Running, "it waits");
+    world.user(Request::Kill { job: first, reason: "enough".to_owned() });
+    let shown = world.run(second, 0, flat(0, vec![Vec::new(); 5]));
+    assert!(!shown.iter().any(|line| line.contains("Unavailable")), "{shown:?}");
+    assert_eq!(world.status(second).stages[0].tasks, 5);
 }
 
 #[test]

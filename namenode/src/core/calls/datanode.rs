@@ -274,7 +274,8 @@ impl Namesystem {
         if newer > 0 {
             self.warn(format!(
                 "datanode {id} has {newer} replicas of blocks that this namenode never gave out; they are kept. Has it \
-                 lost a part of its journal, or was it started with another directory than before?"
+                 lost a part of its journal, or was it started with another directory than before? If it was formatted anew \
+                 on purpose, empty the datanode's directories"
             ));
         }
     }

@@ -8,7 +8,9 @@ use situ_wire::time::TimeMs;
 
 use crate::core::authorize::{Access, Principal, authorize, authorize_removal};
 use crate::core::edit::{Change, Edge, Move, NewDirectory, NewFile};
-use crate::core::errors::{already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found};
+use crate::core::errors::{
+    COPYING_NAME, already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found,
+};
 use crate::core::inode::{INode, Writer};
 use crate::core::namespace::Walk;
 use crate::core::namesystem::Namesystem;
@@ -228,8 +230,7 @@ impl Namesystem {
         }
         let Walk::Found(child) = self.walk(who, from)? else { return Err(not_found(from)) };
         if is_copying(to.name()) {
-            let message = "names of this form are for files that are being copied; choose another one";
-            return Err(invalid(to, message));
+            return Err(invalid(to, COPYING_NAME));
         }
         if from == to {
             return Err(already_exists(to, "the very thing that is to be moved"));

@@ -3,12 +3,14 @@
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::INodeId;
 use situ_wire::limits::{BLOCK_LEN_DEFAULT_BYTES, MESSAGE_LEN_BYTES, REPLICATION_DEFAULT};
-use situ_wire::path::DfsPath;
+use situ_wire::path::{DfsPath, is_copying};
 
 use super::namespace::{MOVED_NAMES, PARENT_MODE};
 use crate::core::authorize::{Access, Principal, authorize};
 use crate::core::edit::{Change, Edge, Move, NewFile};
-use crate::core::errors::{already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found};
+use crate::core::errors::{
+    COPYING_NAME, already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found,
+};
 use crate::core::namespace::Walk;
 use crate::core::namesystem::Namesystem;
 
@@ -119,6 +121,9 @@ fn check_paths(moves: &[(DfsPath, DfsPath)], success: &DfsPath, remove: &DfsPath
         }
     }
     for target in moves.iter().map(|(_, to)| to).chain([success]) {
+        if is_copying(target.name()) {
+            return Err(invalid(target, COPYING_NAME));
+        }
         if target.starts_with(remove) {
             return Err(invalid(target, format!("it lies within {remove}, which is removed; publish it elsewhere")));
         }

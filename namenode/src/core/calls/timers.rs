@@ -53,7 +53,7 @@ impl Namesystem {
         }
         if !self.safe_mode.is_on() {
             next = next.min(self.leases.next_deadline());
-            if let Some((since, _)) = self.unpublished.first() {
+            if let Some((since, _)) = self.copies.oldest() {
                 next = next.min(TimeMs(since.0.saturating_add(self.config.lease_hard_ms)));
             }
             if !self.operations.is_empty() {
@@ -131,11 +131,9 @@ impl Namesystem {
     /// Deletes what was copied and has not got the name that it was to have in time: whoever copied it is gone.
     fn drop_unpublished(&mut self, now: TimeMs) {
         for _ in 0..RECOVER_SLICE {
-            let due = self.unpublished.first().copied();
-            let Some((since, inode)) = due.filter(|(since, _)| since.0 + self.config.lease_hard_ms <= now.0) else {
-                return;
-            };
-            self.unpublished.remove(&(since, inode));
+            let due = |since: TimeMs| since.0.saturating_add(self.config.lease_hard_ms) <= now.0;
+            let Some((_, inode)) = self.copies.oldest().filter(|(since, _)| due(*since)) else { return };
+            self.copies.forget(inode);
             if let Some(edge) = self.copying(inode) {
                 self.drop_copy(now, edge);
             }
