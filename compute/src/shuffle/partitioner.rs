@@ -1,6 +1,6 @@
 //! Which reduce partition a record goes to.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -9,10 +9,13 @@ use foldhash::fast::FixedState;
 /// build of a program only; all processes of a job run the same one.
 pub(crate) const HASHER: FixedState = FixedState::with_seed(0x5157_u64);
 
-/// The hash of a key.
+/// The hash of a key. Step by step as [`BuildHasher::hash_one`] makes it, which is a call for each record where it is not
+/// taken in.
 #[inline]
 pub(crate) fn hash_key<K: Hash>(key: &K) -> u64 {
-    HASHER.hash_one(key)
+    let mut hasher = HASHER.build_hasher();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The partition, among `partitions`, of a key with that hash. `level` gives other splits of the same hash, for whoever

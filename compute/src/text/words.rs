@@ -113,7 +113,9 @@ impl<'a> Windows<'a> {
         let mut open = None;
         let mut at = start;
         let mut white_before = 1;
-        while at < self.bytes.len() {
+        // A word that the text ends in ends in the block behind the end, which is white: `word` is called from one place
+        // only, so that it is taken in there and no call for each word.
+        while at < self.bytes.len() || open.is_some() {
             let white = self.white(at);
             // A bit for each byte that differs from the one before: words begin and end there, in turn.
             let mut edges = white ^ (white << 1 | white_before);
@@ -129,10 +131,7 @@ impl<'a> Windows<'a> {
                     None => Some(edge),
                 };
             }
-            at += BLOCK;
-        }
-        if let Some(began) = open {
-            word(began..self.bytes.len());
+            at = (at + BLOCK).min(self.bytes.len());
         }
     }
 }
