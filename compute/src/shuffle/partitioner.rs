@@ -9,9 +9,9 @@ use foldhash::fast::FixedState;
 /// build of a program only; all processes of a job run the same one.
 pub(crate) const HASHER: FixedState = FixedState::with_seed(0x5157_u64);
 
-/// The hash of a key. Step by step as [`BuildHasher::hash_one`] makes it, which is a call for each record where it is not
-/// taken in.
+/// The hash of a key.
 #[inline]
+#[expect(clippy::manual_hash_one, reason = "that is a call for each record, wherever it is not taken in")]
 pub(crate) fn hash_key<K: Hash>(key: &K) -> u64 {
     let mut hasher = HASHER.build_hasher();
     key.hash(&mut hasher);
