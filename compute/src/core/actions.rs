@@ -47,11 +47,12 @@ impl Scheduler {
     }
 
     /// Whether all jobs together may have the tasks of one more plan. What others have planned goes with them: a job waits
-    /// for that and does not fail.
+    /// for that and does not fail. The oldest never waits, or two that are near the bound would wait for each other.
     fn room_for(&self, job: &Job, plan: &Plan) -> Result<(), RemoteError> {
         let others: u64 = self.jobs.values().map(|job| job.tasks).sum::<u64>() - job.tasks;
         let own = job.tasks + plan.stages.iter().map(|stage| u64::from(stage.partitions)).sum::<u64>();
-        if others == 0 || others.saturating_add(own) <= self.policy.all_tasks {
+        let oldest = self.jobs.range(..job.id()).all(|(_, older)| older.tasks == 0);
+        if oldest || others.saturating_add(own) <= self.policy.all_tasks {
             return Ok(());
         }
         let message = format!(

@@ -61,7 +61,7 @@ pub struct SchedulingPolicy {
     pub outputs: usize,
     /// How many tasks the stages of a job may have together.
     pub tasks: u64,
-    /// The same for all jobs.
+    /// The same for all jobs: beyond it all but the oldest wait.
     pub all_tasks: u64,
     /// How many pieces the shuffles of a job may have together.
     pub pieces: u64,

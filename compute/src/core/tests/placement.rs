@@ -167,6 +167,8 @@ fn all_jobs_together_have_a_bounded_number_of_tasks() {
     let told = "driver <- Unavailable: it would have 5 tasks beside the 5 of other jobs; at most 9 are planned at once";
     assert!(shown.iter().any(|line| line.starts_with(told)), "{shown:?}");
     assert_eq!(world.status(second).summary.state, JobState::Running, "it waits");
+    let shown = world.run(first, 0, flat(1, vec![Vec::new(); 5]));
+    assert!(!shown.iter().any(|line| line.contains("Unavailable")), "the oldest waits for nobody: {shown:?}");
     world.user(Request::Kill { job: first, reason: "enough".to_owned() });
     let shown = world.run(second, 0, flat(0, vec![Vec::new(); 5]));
     assert!(!shown.iter().any(|line| line.contains("Unavailable")), "{shown:?}");

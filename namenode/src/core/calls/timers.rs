@@ -141,7 +141,7 @@ impl Namesystem {
     }
 
     /// Where a file stands if its name is that of one that is being copied and not yet whole.
-    pub(in crate::core) fn copying(&self, inode: INodeId) -> Option<Edge> {
+    fn copying(&self, inode: INodeId) -> Option<Edge> {
         let parent = self.namespace.get(inode)?.parent;
         let children = self.namespace.get(parent)?.children()?;
         // Only names that start with a dot are looked at, which are few however large the directory is.
