@@ -364,6 +364,10 @@ pub enum RunCommand {
 #[derive(Debug, Args)]
 #[command(override_usage = "situ job submit [OPTIONS] <PROGRAM> [ARGUMENT]...")]
 pub struct SubmitArgs {
+    /// Let every worker run the program twice and compare what both runs compute: finds what is not the same each time, as
+    /// the order of a HashMap. Takes twice the time; programs built without --release are checked always
+    #[arg(long)]
+    pub check_replay: bool,
     /// The executable, then its arguments: all that follows it is for the program, --help and --json too; options of situ
     /// come before it
     // Both in one: until its last argument has begun, clap takes what it knows as an option for itself.

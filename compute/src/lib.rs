@@ -4,6 +4,9 @@
 //! *worker* process on every executor that computes for it. All of them build the same graph, so a task is only a few
 //! numbers, and closures never travel.
 //!
+//! What is computed between two operations happens in every one of these processes, and must come to the same: see
+//! [`dataset`].
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | [`core`] | the scheduler's decisions: jobs, stages, tasks, locality, recovery; pure |
@@ -16,6 +19,12 @@
 //! | [`testing`] | programs in one process, for their tests |
 //! | [`text`] | [`Text`], bytes that are cheap to cut and to pass on |
 
+#[cfg(panic = "abort")]
+compile_error!(
+    "situ-compute ends a task by unwinding: a task that fails, or is not wanted any more, would end the whole worker with \
+     `panic = \"abort\"`. Remove that line from the profile in Cargo.toml."
+);
+
 pub mod builtin;
 pub mod core;
 pub mod dataset;
@@ -26,7 +35,7 @@ pub mod shuffle;
 pub mod testing;
 pub mod text;
 
-pub use dataset::{Context, Dataset, Records, TextLine};
+pub use dataset::{Broadcast, Context, Dataset, Records, TextLine};
 pub use program::error::{ProgramError, ProgramResult};
 pub use program::{run, run_with};
 pub use text::Text;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use situ_compute::builtin;
 use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::{JobState, Program};
+use situ_wire::messages::scheduler::{JobOptions, JobState, Program};
 use situ_wire::path::DfsPath;
 
 use crate::args::{JobArgs, JobCommand, RunCommand, SubmitArgs};
@@ -35,7 +35,8 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
         JobCommand::Submit(args) => {
             let (path, arguments) = program_of(args)?;
             let program = store(session, path).await?;
-            let job = start(session, program, arguments).await?;
+            let options = JobOptions { check_replay: args.check_replay, ..JobOptions::default() };
+            let job = session.client.scheduler().submit_with(program, arguments, options).await?;
             finish(session, job, json).await
         }
         JobCommand::List => show::list(session, json).await,

@@ -9,7 +9,9 @@ use situ_wire::hello::Role;
 use situ_wire::ids::JobId;
 use situ_wire::limits::LOG_CHUNK_LEN_BYTES;
 use situ_wire::messages::executor::{self, LogName};
-use situ_wire::messages::scheduler::{ExecutorStatus, JobStatus, JobSummary, LogLocation, Program, Request, Response};
+use situ_wire::messages::scheduler::{
+    ExecutorStatus, JobOptions, JobStatus, JobSummary, LogLocation, Program, Request, Response,
+};
 
 use super::client::Client;
 use super::remote::{Asked, Remote, WaitObserver, answer, asked};
@@ -45,9 +47,22 @@ impl<R: Runtime> Scheduler<R> {
     /// # Errors
     /// When the scheduler refuses or cannot be reached.
     pub async fn submit(&self, program: Program, arguments: Vec<String>) -> Result<JobId, ClientError> {
+        self.submit_with(program, arguments, JobOptions::default()).await
+    }
+
+    /// As [`Scheduler::submit`], with a say in how the job runs.
+    ///
+    /// # Errors
+    /// When the scheduler refuses or cannot be reached.
+    pub async fn submit_with(
+        &self,
+        program: Program,
+        arguments: Vec<String>,
+        options: JobOptions,
+    ) -> Result<JobId, ClientError> {
         let name = program.name().to_owned();
         let asked = asked("submit", &name);
-        let request = Request::Submit { program, arguments, operation: self.client.operation() };
+        let request = Request::Submit { program, arguments, operation: self.client.operation(), options };
         answer!(asked, "Submit", self.ask(asked, &request).await?, Response::Submitted(job) => job)
     }
 

@@ -7,7 +7,7 @@ use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, now};
 use super::job::{Action, Job};
-use super::plan::check_plan;
+use super::plan::{check_plan, differs};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
 use super::waits::Topic;
@@ -39,11 +39,7 @@ impl Scheduler {
             }
             Some(Action::Recorded(_)) => "an earlier run of the driver recorded a value under its number".to_owned(),
         };
-        let reason = format!(
-            "the program does not do the same each time it runs: {difference}; what varies (time, randomness, files \
-             outside the file system) must enter it through an action"
-        );
-        self.refuse_action(asked.now, job, action, &reason)
+        self.refuse_action(asked.now, job, action, &differs(&difference))
     }
 
     /// Whether all jobs together may have the tasks of one more plan. What others have planned goes with them: a job waits
@@ -162,9 +158,9 @@ impl Scheduler {
         match found.actions.get(&action) {
             Some(Action::Recorded(before)) => return done(before),
             Some(Action::Running { .. } | Action::Done { .. }) => {
-                let reason = "the program does not do the same each time it runs: an earlier run of the driver ran an action \
-                              under this number, this run records a value";
-                return self.refuse_action(asked.now, job, action, reason);
+                let difference =
+                    "an earlier run of the driver ran an action under this number, this run records a value";
+                return self.refuse_action(asked.now, job, action, &differs(difference));
             }
             None => {}
         }

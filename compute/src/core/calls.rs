@@ -55,7 +55,9 @@ impl Scheduler {
 
     fn dispatch(&mut self, asked: Asked<'_>, request: Request) -> Outcome {
         match request {
-            Request::Submit { program, arguments, operation } => self.submit(asked, program, arguments, operation),
+            Request::Submit { program, arguments, operation, options } => {
+                self.submit(asked, program, arguments, operation, options)
+            }
             Request::List => self.list(),
             Request::Status { job, seen } => self.status(asked, job, seen),
             Request::Kill { job, reason } => self.kill(asked, job, &reason),
@@ -92,6 +94,10 @@ impl Scheduler {
             Request::WritesAside { job, secret, attempt, output } => {
                 self.driver_of(job, secret, attempt)?;
                 self.writes_aside(job, output)
+            }
+            Request::Release { job, secret, attempt, .. } => {
+                self.driver_of(job, secret, attempt)?;
+                now(Response::Done)
             }
         }
     }
@@ -215,7 +221,8 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::Plan { .. }
         | Request::MapOutputs { .. }
         | Request::DriverEnd { .. }
-        | Request::WritesAside { .. } => None,
+        | Request::WritesAside { .. }
+        | Request::Release { .. } => None,
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ExecutorId, JobId};
-use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, Program, Response};
+use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, JobOptions, Program, Response};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -14,6 +14,11 @@ use super::{JobRecord, RecordId};
 
 /// The program that takes away what a job wrote aside; every executor has it. Its arguments are the outputs.
 pub const CLEAN_UP: &str = "clean-up";
+
+/// The directory of the file system that a job has for itself while it runs; none if that is no name for a job.
+pub(crate) fn job_directory(job: &str) -> Option<DfsPath> {
+    DfsPath::parse(&format!("/.situ/jobs/{job}")).ok()
+}
 
 /// For how long after a job's end a process of it may still make something: what was taken away before is looked at again.
 /// Its executor hears of the end with its next poll, or is silent until it counts as dead (10 s, `dead_ms`), and then gives
@@ -30,14 +35,14 @@ const FIRST_ATTEMPT: u32 = 1 << 31;
 /// How long the outputs of one run may be together: an operating system takes no more than so many arguments.
 const ARGUMENTS_LEN_BYTES: usize = 64 << 10;
 
-/// What a job that has ended without success may have left in the file system.
+/// What a job that has ended may have left in the file system.
 ///
 /// The executors have the right to take it away, the scheduler has not: they run programs as who submitted the job. So it
 /// is done by one more program of the job, which runs where a driver would.
 #[derive(Debug)]
 pub(super) struct Cleaning {
-    user: String,
-    outputs: BTreeSet<DfsPath>,
+    pub(super) user: String,
+    pub(super) outputs: BTreeSet<DfsPath>,
     /// When the job ended; the beginning of time if that was in an earlier life of the scheduler.
     ended: TimeMs,
     /// What says so. A scheduler that dies before it is on disk goes on with the job, and with what it has written aside.
@@ -108,7 +113,7 @@ impl Scheduler {
         Ok(Some((Response::Done, Some(record))))
     }
 
-    /// A job has ended without success: what it wrote aside below `outputs` must be taken away.
+    /// A job has ended: what it wrote aside below `outputs` must be taken away.
     pub(super) fn clean_up(
         &mut self,
         (ended, record): (TimeMs, RecordId),
@@ -168,6 +173,7 @@ impl Scheduler {
                 user: cleaning.user.clone(),
                 program: Program::BuiltIn { name: CLEAN_UP.to_owned() },
                 arguments: outputs.iter().map(ToString::to_string).collect(),
+                options: JobOptions::default(),
             };
             cleaning.begun += 1;
             cleaning.run = Some(Run { executor, attempt, since: now, outputs });

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use situ_wire::ids::{ClientId, ExecutorId, JobId, NodeName};
 use situ_wire::messages::executor::{JobSecret, LogName};
-use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
+use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions, JobState, Response};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -185,6 +185,9 @@ impl Job {
             arguments: launch.arguments.clone(),
             submitted: self.submitted,
         }];
+        if launch.options != JobOptions::default() {
+            records.push(JobRecord::Options { job: launch.job, options: launch.options });
+        }
         for (log, node) in &self.logs {
             if let LogName::DriverOut(attempt) = log {
                 records.push(JobRecord::Driver { job: launch.job, attempt: *attempt, node: node.clone() });

@@ -7,7 +7,8 @@ use situ_wire::ids::{
 };
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost, Plan, Program, TaskMetrics, TaskSpec,
+    JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan, Program, TaskMetrics,
+    TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -116,11 +117,13 @@ impl Cached {
         self.holders.entry(what).or_default().insert(executor, by);
     }
 
-    /// Who holds that partition of any of these datasets. A persisted dataset is taken to be read partition by partition
-    /// by its stage: where it is not, a task starts in the wrong place and is still right.
-    pub(super) fn holders(&self, datasets: &[DatasetId], partition: u32) -> BTreeSet<ExecutorId> {
-        let of = |dataset: &DatasetId| self.holders.get(&(*dataset, PartitionId(partition)));
-        datasets.iter().filter_map(of).flat_map(BTreeMap::keys).copied().collect()
+    /// Who holds what that partition of a stage reads of any of its persisted datasets.
+    pub(super) fn holders(&self, persisted: &[PersistedInput], partition: u32) -> BTreeSet<ExecutorId> {
+        let of = |input: &PersistedInput| {
+            let partition = PartitionId(input.partition(partition)?);
+            self.holders.get(&(input.dataset, partition))
+        };
+        persisted.iter().filter_map(of).flat_map(BTreeMap::keys).copied().collect()
     }
 
     /// The worker on `executor` is gone: what nobody holds now.
@@ -152,7 +155,7 @@ impl Job {
         record: Option<RecordId>,
     ) -> Self {
         Self {
-            launch: JobLaunch { job: id, secret, user, program, arguments },
+            launch: JobLaunch { job: id, secret, user, program, arguments, options: JobOptions::default() },
             operation,
             state: JobState::Waiting,
             submitted,

@@ -5,12 +5,13 @@ use situ_wire::ids::{JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, JobState, JobStatus, JobSummary, LogLocation, Program, Response,
+    ActionResult, ExecutorCommand, JobOptions, JobState, JobStatus, JobSummary, LogLocation, Program, Response,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, ended_error, now};
+use super::cleaning::job_directory;
 use super::job::Job;
 use super::scheduler::Scheduler;
 use super::waits::Topic;
@@ -30,6 +31,7 @@ impl Scheduler {
         program: Program,
         arguments: Vec<String>,
         operation: OperationId,
+        options: JobOptions,
     ) -> Outcome {
         if let Some(job) = self.operations.get(&operation) {
             let submitted = self.jobs.get(job).and_then(|job| job.record);
@@ -40,7 +42,7 @@ impl Scheduler {
         let job = self.next_job;
         self.next_job = JobId(job.0 + 1);
         let user = asked.caller.name.clone();
-        let record = self.append(JobRecord::Submitted {
+        let mut record = self.append(JobRecord::Submitted {
             job,
             operation,
             user: user.clone(),
@@ -48,8 +50,13 @@ impl Scheduler {
             arguments: arguments.clone(),
             submitted: asked.now,
         });
+        if options != JobOptions::default() {
+            record = self.append(JobRecord::Options { job, options });
+        }
         let made = (job, operation, asked.now);
-        self.jobs.insert(job, Job::new(made, user, program, arguments, self.secret(job), Some(record)));
+        let mut new = Job::new(made, user, program, arguments, self.secret(job), Some(record));
+        new.launch.options = options;
+        self.jobs.insert(job, new);
         self.operations.insert(operation, job);
         Ok(Some((Response::Submitted(job), Some(record))))
     }
@@ -115,19 +122,14 @@ impl Scheduler {
                 }
             }
             JobRecord::Ended { status, logs } => {
-                if status.summary.state == JobState::Succeeded {
-                    self.cleaning.remove(&status.summary.job);
+                let (id, state) = (status.summary.job, &status.summary.state);
+                if let Some(cleaning) = self.cleaning.remove(&id) {
+                    let outputs = left_behind(id, state, cleaning.outputs);
+                    self.clean_up((TimeMs::default(), RecordId::default()), id, &cleaning.user, outputs);
                 }
-                if let Some(job) = self.jobs.remove(&status.summary.job) {
-                    if status.summary.state != JobState::Succeeded {
-                        let outputs: BTreeSet<DfsPath> = job.outputs.into_keys().collect();
-                        self.clean_up(
-                            (TimeMs::default(), RecordId::default()),
-                            status.summary.job,
-                            &job.launch.user,
-                            outputs,
-                        );
-                    }
+                if let Some(job) = self.jobs.remove(&id) {
+                    let outputs = left_behind(id, state, job.outputs.into_keys());
+                    self.clean_up((TimeMs::default(), RecordId::default()), id, &job.launch.user, outputs);
                     self.keep_finished(status, logs, job.operation, None);
                 }
             }
@@ -137,6 +139,11 @@ impl Scheduler {
                 None => self.clean_up((TimeMs::default(), RecordId::default()), job, &user, BTreeSet::from([output])),
             },
             JobRecord::Cleaned { job } => drop(self.cleaning.remove(&job)),
+            JobRecord::Options { job, options } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.launch.options = options;
+                }
+            }
         }
     }
 
@@ -235,10 +242,8 @@ impl Scheduler {
         }
         let logs: Vec<(LogName, NodeName)> = found.logs.into_iter().collect();
         let record = self.append(JobRecord::Ended { status: status.clone(), logs: logs.clone() });
-        if state != JobState::Succeeded {
-            let outputs: BTreeSet<DfsPath> = found.outputs.into_keys().collect();
-            self.clean_up((at, record), job, &found.launch.user, outputs);
-        }
+        let outputs = left_behind(job, &state, found.outputs.into_keys());
+        self.clean_up((at, record), job, &found.launch.user, outputs);
         self.keep_finished(status, logs, found.operation, Some(record));
         let error = ended_error(job, &state);
         for wait in self.waits.take_job(job) {
@@ -267,6 +272,14 @@ impl Scheduler {
             self.operations.remove(&operation);
         }
     }
+}
+
+/// What of a job must be taken away after it has ended so: what it wrote aside and did not publish, and always its own
+/// directory.
+fn left_behind(job: JobId, state: &JobState, outputs: impl IntoIterator<Item = DfsPath>) -> BTreeSet<DfsPath> {
+    let directory = job_directory(&job.to_string());
+    let left = |output: &DfsPath| *state != JobState::Succeeded || directory.as_ref() == Some(output);
+    outputs.into_iter().filter(left).collect()
 }
 
 /// A reason, cut to what is kept.

@@ -44,6 +44,7 @@ mod tasks;
 mod waits;
 
 pub use cleaning::CLEAN_UP;
+pub(crate) use cleaning::job_directory;
 pub use event::{CallId, Caller, Effect, Event, RecordId};
 pub use policy::SchedulingPolicy;
 pub use record::JobRecord;

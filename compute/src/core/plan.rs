@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
-use situ_wire::ids::{ActionId, ShuffleId};
+use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
 use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS};
-use situ_wire::messages::scheduler::{Plan, StageOutput, StagePlan};
+use situ_wire::messages::scheduler::{PersistedInput, Plan, StageOutput, StagePlan};
 
 use super::policy::SchedulingPolicy;
 use super::stage::index;
@@ -18,13 +18,17 @@ const PLACES: usize = 32;
 /// Says which rule is broken, and where.
 pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolicy) -> Result<(), String> {
     check_label("the action", &plan.name)?;
-    for (id, node) in plan.nodes.iter().enumerate() {
-        check_label(&format!("dataset-{id}"), &node.name)?;
+    let mut known: BTreeSet<DatasetId> = BTreeSet::new();
+    for node in &plan.nodes {
+        let id = node.id;
+        check_label(&id.to_string(), &node.name)?;
+        ensure(known.last().is_none_or(|last| *last < id), || format!("{id} does not come behind {:?}", known.last()))?;
         ensure(node.partitions <= PARTITIONS, || {
-            format!("dataset-{id} has {} partitions; at most {PARTITIONS} are allowed", node.partitions)
+            format!("{id} has {} partitions; at most {PARTITIONS} are allowed", node.partitions)
         })?;
-        let parent = node.parents.iter().find(|parent| index(parent.0) >= id);
-        ensure(parent.is_none(), || format!("dataset-{id} is made from {parent:?}, which does not come before it"))?;
+        let parent = node.parents.iter().find(|parent| !known.contains(parent));
+        ensure(parent.is_none(), || format!("{id} is made from {parent:?}, which does not come before it"))?;
+        known.insert(id);
     }
     let Some((last, before)) = plan.stages.split_last() else { return Err("it has no stages".to_owned()) };
     ensure(last.output == StageOutput::Result { action }, || {
@@ -49,7 +53,7 @@ pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolic
 fn check_stage(plan: &Plan, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -> Result<(), String> {
     let id = stage.stage;
     check_label(&id.to_string(), &stage.name)?;
-    let node = plan.nodes.get(index(id.0));
+    let node = plan.node(DatasetId(id.0));
     ensure(node.is_some_and(|node| node.partitions == stage.partitions), || {
         format!("{id} has {} tasks, but its dataset is {node:?}", stage.partitions)
     })?;
@@ -65,8 +69,34 @@ fn check_stage(plan: &Plan, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -> 
         let long = places.iter().any(|place| place.node.0.len().max(place.rack.0.len()) > NAME_LEN_BYTES);
         ensure(!long, || format!("{id} names a node or rack with more than {NAME_LEN_BYTES} bytes"))?;
     }
-    let persisted = stage.persisted.iter().find(|dataset| index(dataset.0) >= plan.nodes.len());
-    ensure(persisted.is_none(), || format!("{id} keeps {persisted:?}, which is not in the graph"))
+    stage.persisted.iter().try_for_each(|input| check_persisted(plan, stage, input))
+}
+
+/// Every range lies within the stage and within the dataset, behind the range before it.
+fn check_persisted(plan: &Plan, stage: &StagePlan, input: &PersistedInput) -> Result<(), String> {
+    let (id, dataset) = (stage.stage, input.dataset);
+    let Some(node) = plan.node(dataset) else { return Err(format!("{id} keeps {dataset}, which is not in the graph")) };
+    let mut next = 0;
+    for range in &input.partitions {
+        let end = |start: u32| u64::from(start) + u64::from(range.count);
+        let fits = range.count > 0
+            && u64::from(range.stage) >= next
+            && end(range.stage) <= u64::from(stage.partitions)
+            && end(range.dataset) <= u64::from(node.partitions);
+        ensure(fits, || format!("{id} cannot read {range:?} of {dataset}, which has {} partitions", node.partitions))?;
+        next = end(range.stage);
+    }
+    Ok(())
+}
+
+/// Why a job fails whose program does not do the same each time it runs, and what to do.
+pub(super) fn differs(difference: &str) -> String {
+    format!(
+        "the program does not do the same each time it runs: {difference}; every process of a job runs the program, so what \
+         varies (the order of a HashMap, time, random numbers, files outside the file system) must enter it through \
+         `context.once`, `context.share`, `context.broadcast` or the result of an action, and what goes into functions \
+         in an order of its own must be sorted; `situ job submit --check-replay` looks for it"
+    )
 }
 
 fn check_label(what: &str, label: &str) -> Result<(), String> {

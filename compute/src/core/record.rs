@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use situ_wire::ids::{JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
-use situ_wire::messages::scheduler::{JobStatus, Program};
+use situ_wire::messages::scheduler::{JobOptions, JobStatus, Program};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -46,7 +46,7 @@ pub enum JobRecord {
         /// Where its logs are.
         logs: Vec<(LogName, NodeName)>,
     },
-    /// It writes aside below a directory: should it not succeed, that must be taken away.
+    /// It writes aside below a directory: should it not succeed, that must be taken away; its own directory always.
     WritesAside {
         /// Which job.
         job: JobId,
@@ -55,10 +55,17 @@ pub enum JobRecord {
         /// The directory that shall be its output.
         output: DfsPath,
     },
-    /// It did not succeed, and nothing that it wrote aside is left; or taking it away failed so often that it stays.
+    /// It has ended, and nothing that it wrote aside is left; or taking it away failed so often that it stays.
     Cleaned {
         /// Which job.
         job: JobId,
+    },
+    /// It was submitted with options other than those that nobody has to give; comes behind the submission.
+    Options {
+        /// Which job.
+        job: JobId,
+        /// Which options.
+        options: JobOptions,
     },
 }
 
@@ -71,7 +78,8 @@ impl JobRecord {
             Self::Submitted { job, .. }
             | Self::Driver { job, .. }
             | Self::WritesAside { job, .. }
-            | Self::Cleaned { job } => Some(*job),
+            | Self::Cleaned { job }
+            | Self::Options { job, .. } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

@@ -6,6 +6,7 @@ use situ_wire::messages::scheduler::{
 use situ_wire::time::TimeMs;
 
 use super::job::{Attempt, Job};
+use super::plan::differs;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, StageKey, index};
@@ -119,11 +120,7 @@ impl Scheduler {
             TaskFailure::Cancelled => {}
             TaskFailure::ExecutorLost { .. } => job.recoveries.lose(Lost::RunningTask, id, node, now, by),
             TaskFailure::PlanMismatch { message } => {
-                let reason = format!(
-                    "the program does not do the same each time it runs: {message}; what varies (time, randomness, files \
-                     outside the file system) must enter it through an action"
-                );
-                self.fail_job(now, id.job, &reason);
+                self.fail_job(now, id.job, &differs(&message));
             }
             TaskFailure::Fetch { shuffle, map, reason } => {
                 let task = stage.task_mut(id.partition);

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 use situ_wire::messages::scheduler::TaskFailure;
 
-use super::graph::ResultTask;
+use super::graph::{Parent, ResultTask};
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::{TaskContext, abort};
@@ -100,18 +100,19 @@ impl<T: 'static> Dataset<T> {
         Ok(parts.into_iter().reduce(|one, other| function(one, other)))
     }
 
-    /// Calls `function` with every record, in the workers.
+    /// Calls `function` with every record, in the workers. A task that fails or is slow is run again elsewhere, so `function`
+    /// may see a record more than once; in a check of the replay it is not called a second time for that.
     ///
     /// # Errors
     /// When the job fails.
     #[track_caller]
     pub fn for_each(&self, function: impl Fn(T) + Send + Sync + 'static) -> Result<(), ProgramError> {
         let name = Context::name("for_each", Location::caller());
-        self.reduce_each::<()>(&name, move |_, records| {
+        let task = move |_: &TaskContext, records: Records<T>| {
             records.for_each(&function);
-            None
-        })?;
-        Ok(())
+            Bytes::new()
+        };
+        self.compute_part(&name, 0..self.partitions, task, false).map(drop)
     }
 
     /// One value a partition, where there is any.
@@ -137,14 +138,21 @@ impl<T: 'static> Dataset<T> {
         partitions: Range<u32>,
         function: impl Fn(&TaskContext, Records<T>) -> Bytes + Send + Sync + 'static,
     ) -> Result<Vec<Bytes>, ProgramError> {
-        let preferred = self
-            .preferred
-            .as_ref()
-            .map(|places| Arc::new(places[partitions.start as usize..partitions.end as usize].to_vec()));
+        self.compute_part(name, partitions, function, true)
+    }
+
+    /// The same; `checked` unless the tasks must not run twice.
+    fn compute_part(
+        &self,
+        name: &str,
+        partitions: Range<u32>,
+        function: impl Fn(&TaskContext, Records<T>) -> Bytes + Send + Sync + 'static,
+        checked: bool,
+    ) -> Result<Vec<Bytes>, ProgramError> {
         let compute = Arc::clone(&self.compute);
         let (first, count) = (partitions.start, partitions.end - partitions.start);
         let task: ResultTask = Arc::new(move |task, partition| function(task, compute(task, first + partition)));
-        self.context.run_action(name.to_owned(), self.id, count, preferred, |_| task)
+        self.context.run_action(name.to_owned(), Parent::part(&self.node, 0, first, count), task, checked)
     }
 }
 

@@ -14,7 +14,8 @@ pub(crate) struct Cache {
 
 #[derive(Default)]
 struct Kept {
-    partitions: HashMap<(DatasetId, u32), Arc<dyn Any + Send + Sync>>,
+    /// The records, and about how many bytes they take.
+    partitions: HashMap<(DatasetId, u32), (Arc<dyn Any + Send + Sync>, u64)>,
     used_bytes: u64,
 }
 
@@ -27,7 +28,25 @@ impl Cache {
     /// The records of a partition, if they are kept.
     pub(crate) fn get<T: Send + Sync + 'static>(&self, dataset: DatasetId, partition: u32) -> Option<Arc<Vec<T>>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(kept.partitions.get(&(dataset, partition))?).downcast().ok()
+        Arc::clone(&kept.partitions.get(&(dataset, partition))?.0).downcast().ok()
+    }
+
+    /// Forgets a dataset.
+    pub(crate) fn evict(&self, dataset: DatasetId) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed_bytes = 0;
+        let gone: Vec<_> = kept
+            .partitions
+            .extract_if(|(of, _), (_, len_bytes)| {
+                let goes = *of == dataset;
+                freed_bytes += if goes { *len_bytes } else { 0 };
+                goes
+            })
+            .collect();
+        kept.used_bytes -= freed_bytes;
+        drop(kept);
+        // Not under the lock: it may take long.
+        drop(gone);
     }
 
     /// Keeps the records of a partition, which take about `len_bytes`, if there is room. Says whether they are kept.
@@ -47,7 +66,13 @@ impl Cache {
             return false;
         }
         kept.used_bytes += len_bytes;
-        kept.partitions.insert((dataset, partition), records);
+        kept.partitions.insert((dataset, partition), (records, len_bytes));
         true
+    }
+
+    /// About how many bytes it keeps.
+    #[cfg(test)]
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).used_bytes
     }
 }

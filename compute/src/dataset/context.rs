@@ -1,26 +1,39 @@
 use std::panic::Location;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId};
 
-use super::graph::{Graph, Node, NodeKind, Preferred, ResultTask, node_name};
+use super::graph::{Graph, Kept, Node, NodeKind, Parent, Preferred, ResultTask, node_name};
 use super::{Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
 use crate::program::world::{Backend, Files};
 
-/// Makes datasets. Cheap to clone; every clone is the same context.
+/// Makes datasets, and gives the driver's values to every process of the job ([`Context::once`], [`Context::share`],
+/// [`Context::broadcast`]). Cheap to clone; every clone is the same context.
+///
+/// The program runs in the driver and in every worker: whatever stands between two actions happens in each of these
+/// processes, `println!` included; what a worker prints is in its log.
 #[derive(Clone)]
 pub struct Context {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    graph: Arc<RwLock<Graph>>,
-    backend: Box<dyn Backend>,
-    /// The number of the next action. Held while an action runs: the order of actions is what their numbers mean.
-    next_action: Mutex<u32>,
+    backend: Arc<dyn Backend>,
+    next_dataset: AtomicU32,
+    /// Held while an action runs: the order of actions is what their numbers mean.
+    actions: Mutex<Actions>,
+}
+
+#[derive(Default)]
+struct Actions {
+    /// The number of the next one.
+    next: u32,
+    /// The digest of all values that were recorded so far.
+    values: [u8; 32],
 }
 
 impl std::fmt::Debug for Context {
@@ -30,47 +43,72 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    pub(crate) fn new(graph: Arc<RwLock<Graph>>, backend: Box<dyn Backend>) -> Self {
-        Self { shared: Arc::new(Shared { graph, backend, next_action: Mutex::new(0) }) }
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        let shared = Shared { backend, next_dataset: AtomicU32::new(0), actions: Mutex::default() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Adds a node without a shuffle and makes the dataset of it.
     pub(super) fn add<T: 'static>(
         &self,
         name: String,
-        parents: Vec<DatasetId>,
+        parents: Vec<Parent>,
         partitions: u32,
         preferred: Preferred,
         compute: impl Fn(&TaskContext, u32) -> Records<T> + Send + Sync + 'static,
     ) -> Dataset<T> {
-        let id = self.graph_mut(|graph| {
-            graph.add(Node { name, parents, partitions, preferred: preferred.clone(), kind: NodeKind::Narrow })
-        });
-        Dataset::new(self.clone(), id, partitions, preferred, Arc::new(compute))
+        let node = self.node(self.next_dataset(1), name, parents, partitions, preferred, NodeKind::Narrow);
+        Dataset::new(self.clone(), Arc::new(node), Arc::new(compute))
     }
 
-    pub(super) fn graph_mut<O>(&self, change: impl FnOnce(&mut Graph) -> O) -> O {
-        change(&mut self.shared.graph.write().unwrap_or_else(PoisonError::into_inner))
+    /// A node with a value of its own neither broken nor held.
+    pub(super) fn node(
+        &self,
+        id: DatasetId,
+        name: String,
+        parents: Vec<Parent>,
+        partitions: u32,
+        preferred: Preferred,
+        kind: NodeKind,
+    ) -> Node {
+        assert!(parents.iter().all(|parent| parent.node.id < id), "parents are made before their children");
+        assert!(partitions > 0, "every dataset has a partition");
+        Node { id, name, parents, partitions, preferred, kind, value: None, broken: None }
     }
 
-    /// Runs an action over partitions of `parent`.
+    /// The first of the next `count` ids.
+    pub(super) fn next_dataset(&self, count: u32) -> DatasetId {
+        let id = self.shared.next_dataset.fetch_add(count, Ordering::Relaxed);
+        assert!(id < u32::MAX - count, "a program makes fewer than 2^32 datasets");
+        DatasetId(id)
+    }
+
+    /// What is kept outside the program for a dataset, to be released with it.
+    pub(super) fn kept(&self, kept: impl FnOnce(std::sync::Weak<dyn Backend>) -> Arc<Kept>) -> Arc<Kept> {
+        kept(Arc::downgrade(&self.shared.backend))
+    }
+
+    /// Runs an action over the partitions of `parent`; `checked` unless its tasks must not run twice.
     pub(super) fn run_action(
         &self,
         name: String,
-        parent: DatasetId,
-        partitions: u32,
-        preferred: Preferred,
-        task: impl FnOnce(ActionId) -> ResultTask,
+        parent: Parent,
+        task: ResultTask,
+        checked: bool,
     ) -> Result<Vec<Bytes>, ProgramError> {
-        self.numbered(&name, |action| {
-            let plan = self.graph_mut(|graph| {
-                let kind = NodeKind::Action { action, task: task(action) };
-                let last = graph.add(Node { name: name.clone(), parents: vec![parent], partitions, preferred, kind });
-                graph.plan(last)
-            });
-            let results = self.shared.backend.run_action(action, plan)?;
-            if results.len() != partitions as usize {
-                let message = format!("{} results of {partitions} partitions", results.len());
+        self.numbered(&name, |action, actions| {
+            let range = parent.range;
+            let places = |places: &Arc<Vec<_>>| {
+                let first = range.dataset as usize;
+                Arc::new(places[first..first + range.count as usize].to_vec())
+            };
+            let preferred = parent.node.preferred.as_ref().map(places);
+            let kind = NodeKind::Action { action, task, checked };
+            let node = self.node(self.next_dataset(1), name.clone(), vec![parent], range.count, preferred, kind);
+            let graph = Graph::of(Arc::new(Node { value: Some(actions.values), ..node }))?;
+            let results = self.shared.backend.run_action(action, Arc::new(graph))?;
+            if results.len() != range.count as usize {
+                let message = format!("{} results of {} partitions", results.len(), range.count);
                 return Err(ProgramError::Result { action: name.clone(), message });
             }
             Ok(results)
@@ -83,12 +121,18 @@ impl Context {
         name: &str,
         mut compute: impl FnMut(ActionId, &dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
-        self.numbered(name, |action| self.shared.backend.record(action, &mut |files| compute(action, files)))
+        self.numbered(name, |action, actions| {
+            let value = self.shared.backend.record(action, &mut |files| compute(action, files))?;
+            let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the values of a program");
+            hasher.update(&actions.values).update(&action.0.to_le_bytes()).update(&value);
+            actions.values = *hasher.finalize().as_bytes();
+            Ok(value)
+        })
     }
 
     /// Passes over the number of an action that need not run.
     pub(super) fn skip_action(&self, name: &str) -> Result<(), ProgramError> {
-        self.numbered(name, |_| Ok(()))
+        self.numbered(name, |_, _| Ok(()))
     }
 
     pub(super) fn backend(&self) -> &dyn Backend {
@@ -99,16 +143,16 @@ impl Context {
     fn numbered<O>(
         &self,
         name: &str,
-        run: impl FnOnce(ActionId) -> Result<O, ProgramError>,
+        run: impl FnOnce(ActionId, &mut Actions) -> Result<O, ProgramError>,
     ) -> Result<O, ProgramError> {
-        let mut next = match self.shared.next_action.try_lock() {
-            Ok(next) => next,
+        let mut actions = match self.shared.actions.try_lock() {
+            Ok(actions) => actions,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(ProgramError::Concurrent { action: name.to_owned() }),
         };
-        let action = ActionId(*next);
-        *next += 1;
-        run(action)
+        let action = ActionId(actions.next);
+        actions.next += 1;
+        run(action, &mut actions)
     }
 
     /// The name of an operation at the caller's caller.

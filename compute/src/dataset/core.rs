@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use situ_wire::ids::DatasetId;
 
-use super::graph::Preferred;
+use super::graph::{Node, Parent, Preferred};
 use super::{Context, Records};
 use crate::program::task::TaskContext;
 
@@ -10,7 +10,8 @@ use crate::program::task::TaskContext;
 pub(super) type Compute<T> = Arc<dyn Fn(&TaskContext, u32) -> Records<T> + Send + Sync>;
 
 /// Records of type `T`, in partitions, not computed before an action asks. Cheap to clone; every clone is the same
-/// dataset.
+/// dataset. When the last clone of it and of what is made from it is dropped, what was kept for it goes too: the pieces of
+/// its shuffles, its persisted partitions, the functions and what they have captured.
 ///
 /// ```no_run
 /// use situ_compute::{Context, ProgramResult, Text};
@@ -32,6 +33,7 @@ pub(super) type Compute<T> = Arc<dyn Fn(&TaskContext, u32) -> Records<T> + Send 
 /// ```
 pub struct Dataset<T> {
     pub(super) context: Context,
+    pub(super) node: Arc<Node>,
     pub(super) id: DatasetId,
     pub(super) partitions: u32,
     pub(super) preferred: Preferred,
@@ -42,6 +44,7 @@ impl<T> Clone for Dataset<T> {
     fn clone(&self) -> Self {
         Self {
             context: self.context.clone(),
+            node: Arc::clone(&self.node),
             id: self.id,
             partitions: self.partitions,
             preferred: self.preferred.clone(),
@@ -57,14 +60,14 @@ impl<T> std::fmt::Debug for Dataset<T> {
 }
 
 impl<T> Dataset<T> {
-    pub(super) fn new(
-        context: Context,
-        id: DatasetId,
-        partitions: u32,
-        preferred: Preferred,
-        compute: Compute<T>,
-    ) -> Self {
-        Self { context, id, partitions, preferred, compute }
+    pub(super) fn new(context: Context, node: Arc<Node>, compute: Compute<T>) -> Self {
+        let (id, partitions, preferred) = (node.id, node.partitions, node.preferred.clone());
+        Self { context, node, id, partitions, preferred, compute }
+    }
+
+    /// It as the parent of a dataset made from it partition by partition.
+    pub(super) fn parent(&self) -> Vec<Parent> {
+        vec![Parent::whole(&self.node)]
     }
 
     /// How many partitions it has.
@@ -94,7 +97,7 @@ impl<T: 'static> Dataset<T> {
         apply: impl Fn(u32, Records<T>) -> Records<U> + Send + Sync + 'static,
     ) -> Dataset<U> {
         let compute = Arc::clone(&self.compute);
-        self.context.add(name, vec![self.id], self.partitions, self.preferred.clone(), move |task, partition| {
+        self.context.add(name, self.parent(), self.partitions, self.preferred.clone(), move |task, partition| {
             apply(partition, compute(task, partition))
         })
     }

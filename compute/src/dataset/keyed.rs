@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use situ_wire::ids::{PartitionId, ShuffleId};
+use situ_wire::ids::{DatasetId, PartitionId, ShuffleId};
 use situ_wire::limits::PARTITIONS;
 use situ_wire::messages::executor::ShufflePiece;
 
-use super::graph::{MapTask, Node, NodeKind};
+use super::graph::{Kept, MapTask, NodeKind, Parent, shuffle_of};
 use super::{Context, Dataset, Records};
 use crate::program::task::TaskContext;
 use crate::shuffle::records::encoded_len;
@@ -163,32 +163,28 @@ impl<T: 'static> Dataset<T> {
         map: impl Fn(&TaskContext, u32, ShuffleId) -> Vec<ShufflePiece> + Send + Sync + 'static,
         reduce: impl Fn(&TaskContext, ShuffleRecords<W>) -> Records<U> + Send + Sync + 'static,
     ) -> Dataset<U> {
-        let (preferred, partitions) = (self.preferred.clone(), self.partitions);
-        let id = self.context.graph_mut(|graph| {
-            let shuffle = graph.next_shuffle();
-            let task: MapTask = Arc::new(move |task, partition| map(task, partition, shuffle));
-            let map_side = graph.add(Node {
-                name: format!("{} (map side)", operation.name),
-                parents: vec![self.id],
-                partitions,
-                preferred,
-                kind: NodeKind::MapSide { reducers: operation.partitions, task },
-            });
-            let id = graph.add(Node {
-                name: operation.name.clone(),
-                parents: vec![map_side],
-                partitions: operation.partitions,
-                preferred: None,
-                kind: NodeKind::ReduceSide,
-            });
-            assert_eq!(shuffle.0, id.0, "a shuffle has the id of the dataset that reads it");
-            id
-        });
-        let shuffle = ShuffleId(id.0);
+        // The shuffle has the id of the dataset that reads it, which comes right behind the one that writes it.
+        let map_side = self.context.next_dataset(2);
+        let (id, shuffle) = (DatasetId(map_side.0 + 1), shuffle_of(map_side));
+        let task: MapTask = Arc::new(move |task, partition| map(task, partition, shuffle));
+        let writer = self.context.node(
+            map_side,
+            format!("{} (map side)", operation.name),
+            self.parent(),
+            self.partitions,
+            self.preferred.clone(),
+            NodeKind::MapSide { reducers: operation.partitions, task },
+        );
+        let parents = vec![Parent::whole(&Arc::new(writer))];
+        let kept = self.context.kept(|backend| Kept::shuffle(shuffle, backend));
+        let kind = NodeKind::ReduceSide { kept: Arc::clone(&kept) };
+        let node = self.context.node(id, operation.name.clone(), parents, operation.partitions, None, kind);
         let compute = move |task: &TaskContext, partition: u32| {
+            // As long as this function is there, so are the pieces.
+            let _ = &kept;
             reduce(task, ShuffleRecords::fetch(task, shuffle, PartitionId(partition)))
         };
-        Dataset::new(self.context.clone(), id, operation.partitions, None, Arc::new(compute))
+        Dataset::new(self.context.clone(), Arc::new(node), Arc::new(compute))
     }
 }
 
@@ -200,7 +196,7 @@ impl<K: 'static, S: 'static> Dataset<(K, S)> {
             let take = Arc::clone(&take);
             Records::new(compute(task, partition).map(move |(key, state)| (key, take(state))))
         };
-        Dataset::new(self.context, self.id, self.partitions, self.preferred, Arc::new(stripped))
+        Dataset::new(self.context, self.node, Arc::new(stripped))
     }
 }
 

@@ -4,9 +4,15 @@
 //! nothing else. An action sends the graph to the scheduler and waits.
 //!
 //! What a program must keep to, because it runs several times (see [`run`](crate::run)): the same arguments give the same
-//! operations in the same order. What varies (the time, random numbers, files outside Situ) enters through the result of
-//! an action. Functions given to operations run in other processes than the one that goes on to print the result: what
-//! they change outside their arguments stays there.
+//! operations in the same order, and functions that give the same for the same record. What varies (the time, random
+//! numbers, files outside Situ, **the order of a `HashMap`**) enters through [`Context::once`], [`Context::share`],
+//! [`Context::broadcast`] or the result of an action, all of which are the driver's in every process; or it is sorted. What
+//! [`Context::parallelize`] is given is the driver's already. `situ job submit --check-replay` looks for what was missed,
+//! and programs built without `--release` are always checked: each worker runs the program twice and computes every task
+//! in both runs, and where they differ the job fails and says where.
+//!
+//! Functions given to operations run in other processes than the one that goes on to print the result: what they change
+//! outside their arguments stays there. What stands between two actions happens in every process, `println!` included.
 
 mod action;
 mod cache;
@@ -21,15 +27,19 @@ mod save;
 mod sort;
 mod text_file;
 mod transform;
+mod values;
 
 pub use context::Context;
 pub use core::Dataset;
 pub use records::Records;
 pub use save::TextLine;
 pub(crate) use save::clean_up;
+pub use values::Broadcast;
 
 pub(crate) use cache::Cache;
 pub(crate) use graph::{Graph, StageTask};
 
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod tests;

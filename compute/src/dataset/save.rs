@@ -11,7 +11,9 @@ use situ_wire::ids::{ActionId, ClientId, OperationId, PartitionId, TaskAttemptId
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
+use super::graph::Parent;
 use super::{Context, Dataset};
+use crate::core::job_directory;
 use crate::program::error::{ProgramError, StorageError};
 use crate::program::task::{TaskContext, abort, abort_storage};
 use crate::program::world::{Backend, Files};
@@ -139,17 +141,19 @@ impl<T: TextLine + 'static> Dataset<T> {
                 .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
         }
         let compute = Arc::clone(&self.compute);
-        let written =
-            self.context.run_action(name.clone(), self.id, self.partitions, self.preferred.clone(), |_| {
-                Arc::new(move |task, partition| {
-                    let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
-                    let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
-                        abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
-                    });
-                    write_lines(task, &path, compute(task, partition));
-                    codec::encode(&path).expect("a path is short")
-                })
-            })?;
+        let written = self.context.run_action(
+            name.clone(),
+            Parent::whole(&self.node),
+            Arc::new(move |task, partition| {
+                let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
+                let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
+                    abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
+                });
+                write_lines(task, &path, compute(task, partition));
+                codec::encode(&path).expect("a path is short")
+            }),
+            true,
+        )?;
         // A worker only follows; publishing is the driver's.
         match backend.driver_files() {
             Some(files) => publish(files, &name, output, operation(backend, publication, output), &written),
@@ -264,11 +268,15 @@ fn publish(
         .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })
 }
 
-/// Takes away what the attempts of a job have written below `output` and not published.
+/// Takes away what the attempts of a job have written below `output` and not published; all of it, when that is the job's
+/// own directory.
 ///
 /// # Errors
 /// When that cannot be done now.
 pub(crate) fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) -> Result<(), StorageError> {
+    if job_directory(job).as_ref() == Some(output) {
+        return take_away(files, output, true).map(drop);
+    }
     let temporary = output.join(TEMPORARY)?;
     take_away(files, &temporary.join(job)?, true)?;
     // These only if nothing else is in them: another job may have begun to write to the same directory. And the output only

@@ -87,7 +87,7 @@ impl<T: Ord + Serialize + DeserializeOwned + 'static> Dataset<T> {
         let order: Order<T> = Arc::new(T::cmp);
         self.context.add(
             Context::name("sort_within_partitions", Location::caller()),
-            vec![self.id],
+            self.parent(),
             self.partitions,
             self.preferred.clone(),
             move |task, partition| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use situ_wire::messages::scheduler::TaskLocation;
 
-use super::graph::{Node, NodeKind};
+use super::graph::{Kept, NodeKind, Parent};
 use super::{Context, Dataset, Records};
 use crate::shuffle::records::outside_len;
 
@@ -103,7 +103,7 @@ impl<T: 'static> Dataset<T> {
         let (first, second, split) = (Arc::clone(&self.compute), Arc::clone(&other.compute), self.partitions);
         self.context.add(
             Context::name("union", Location::caller()),
-            vec![self.id, other.id],
+            vec![Parent::whole(&self.node), Parent::part(&other.node, self.partitions, 0, other.partitions)],
             self.partitions + other.partitions,
             preferred,
             move |task, partition| match partition.checked_sub(split) {
@@ -126,22 +126,22 @@ impl<T: 'static> Dataset<T> {
     where
         T: Clone + Serialize + Send + Sync,
     {
-        let name = Context::name("persist", Location::caller());
-        let (partitions, preferred) = (self.partitions, self.preferred.clone());
-        let id = self.context.graph_mut(|graph| {
-            graph.add(Node {
-                name,
-                parents: vec![self.id],
-                partitions,
-                preferred: preferred.clone(),
-                kind: NodeKind::Persisted,
-            })
-        });
+        let id = self.context.next_dataset(1);
+        let kept = self.context.kept(|backend| Kept::dataset(id, backend));
+        let node = self.context.node(
+            id,
+            Context::name("persist", Location::caller()),
+            self.parent(),
+            self.partitions,
+            self.preferred.clone(),
+            NodeKind::Persisted(Arc::clone(&kept)),
+        );
         let compute = Arc::clone(&self.compute);
         let compute = move |task: &_, partition| {
             let task: &crate::program::task::TaskContext = task;
             let records = match task.cache().get::<T>(id, partition) {
                 Some(records) => records,
+                None if kept.is_released() => return compute(task, partition),
                 None => {
                     let records: Arc<Vec<T>> = Arc::new(compute(task, partition).collect());
                     // All are measured and no sample: one group may be longer than all others together.
@@ -149,6 +149,10 @@ impl<T: 'static> Dataset<T> {
                     let len_bytes = (records.capacity() * size_of::<T>() + outside_bytes) as u64;
                     if task.cache().put(id, partition, Arc::clone(&records), len_bytes) {
                         task.note_cached(id, partition);
+                        // It may have been released meanwhile.
+                        if kept.is_released() {
+                            task.cache().evict(id);
+                        }
                     }
                     records
                 }
@@ -159,6 +163,15 @@ impl<T: 'static> Dataset<T> {
                 records.get(next - 1).cloned()
             }))
         };
-        Dataset::new(self.context.clone(), id, partitions, preferred, Arc::new(compute))
+        Dataset::new(self.context.clone(), Arc::new(node), Arc::new(compute))
+    }
+
+    /// Gives up what is kept of this dataset, if it is one that [`Dataset::persist`] has made: the workers forget it, and from
+    /// here on it is computed whenever it is needed. Without this that happens when the dataset, and all that is made from it,
+    /// is dropped.
+    pub fn unpersist(&self) {
+        if let NodeKind::Persisted(kept) = &self.node.kind {
+            kept.release();
+        }
     }
 }

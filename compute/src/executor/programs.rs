@@ -1,7 +1,7 @@
 //! Executables that users have stored: fetched once, checked by their hash, kept for later jobs.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +22,15 @@ pub(super) struct Executable {
     pub(super) path: PathBuf,
     pub(super) leading: Vec<String>,
     whole: Whole,
+    /// Of the executor's own executable, what is known of its bytes.
+    own: Option<Arc<Mutex<Option<Build>>>>,
+}
+
+/// The hash of an executable, and when and what the file was that has it: a release may be installed over it.
+#[derive(Debug)]
+struct Build {
+    file: (u64, u64, i64, i64),
+    hash: [u8; 32],
 }
 
 /// Whether an executable was found to be whole, or was fetched, in this life of the executor. Who finds out, or fetches,
@@ -32,6 +41,7 @@ type Whole = Arc<Mutex<bool>>;
 #[derive(Debug)]
 pub(super) struct Programs {
     own: PathBuf,
+    build: Arc<Mutex<Option<Build>>>,
     directory: PathBuf,
     /// By their hashes, the least recently used first.
     fetched: Vec<([u8; 32], Whole)>,
@@ -52,7 +62,7 @@ impl Programs {
                 Err(_) => disk.remove_file(&directory.join(entry.name))?,
             }
         }
-        Ok(Self { own, directory, fetched })
+        Ok(Self { own, build: Arc::default(), directory, fetched })
     }
 
     /// The executable of a program, which is used now.
@@ -62,12 +72,13 @@ impl Programs {
                 path: self.own.clone(),
                 leading: vec!["program".to_owned(), name.clone()],
                 whole: Whole::default(),
+                own: Some(Arc::clone(&self.build)),
             },
             Program::Stored { hash, .. } => {
                 let known = self.fetched.iter().position(|(fetched, _)| fetched == hash);
                 let whole = known.map(|at| self.fetched.remove(at).1).unwrap_or_default();
                 self.fetched.push((*hash, Arc::clone(&whole)));
-                Executable { path: self.path(hash), leading: Vec::new(), whole }
+                Executable { path: self.path(hash), leading: Vec::new(), whole, own: None }
             }
         }
     }
@@ -86,6 +97,28 @@ impl Programs {
 
     fn path(&self, hash: &[u8; 32]) -> PathBuf {
         self.directory.join(Hash::from_bytes(*hash).to_hex().as_str())
+    }
+}
+
+impl Executable {
+    /// The hash of the executor's own executable, for the programs in it; none for one whose job names the hash.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) async fn build<R: Runtime>(&self, runtime: &R) -> Result<Option<[u8; 32]>, String> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let mut known = own.lock().await;
+        let failed = |error: String| format!("{} cannot be read: {error}", self.path.display());
+        let metadata = std::fs::metadata(&self.path).map_err(|error| failed(error.to_string()))?;
+        let file = (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        if let Some(build) = known.as_ref().filter(|build| build.file == file) {
+            return Ok(Some(build.hash));
+        }
+        let (disk, path) = (runtime.disk().clone(), self.path.clone());
+        let hash = runtime.blocking(move || hash_of(&disk, &path)).await.map_err(|error| failed(error.to_string()))?;
+        let hash = *hash.as_bytes();
+        *known = Some(Build { file, hash });
+        Ok(Some(hash))
     }
 }
 

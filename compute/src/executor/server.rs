@@ -407,6 +407,8 @@ impl<R: Runtime> Owner<R> {
             cluster: self.cluster,
             node: self.config.node.clone(),
             credentials: self.config.worker_credentials.clone(),
+            check_replay: launch.options.check_replay,
+            build: None,
         };
         let starting = Starting {
             runtime: self.runtime.clone(),
@@ -466,7 +468,7 @@ impl<R: Runtime> Starting<R> {
     async fn run(
         self,
         launch: JobLaunch,
-        environment: Environment,
+        mut environment: Environment,
         [stdout, stderr]: [PathBuf; 2],
         mut stopped: oneshot::Receiver<()>,
     ) -> Ending {
@@ -482,6 +484,10 @@ impl<R: Runtime> Starting<R> {
                 return failed(reason);
             },
             _ = &mut stopped => return Ending { error: Some("it was ended".to_owned()), retry: false },
+        }
+        match self.executable.build(&self.runtime).await {
+            Ok(build) => environment.build = build,
+            Err(reason) => return failed(reason),
         }
         let mut arguments = self.executable.leading;
         arguments.extend(launch.arguments);
@@ -534,7 +540,7 @@ fn make_job<D: Disk>(
 mod tests {
     use situ_runtime::real::RealRuntime;
     use situ_wire::ids::NodeName;
-    use situ_wire::messages::scheduler::ExecutorCommand;
+    use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions};
 
     use super::*;
 
@@ -582,7 +588,8 @@ mod tests {
 
     fn start(job: u64, program: Program, attempt: u32) -> ExecutorCommand {
         let (secret, user) = (JobSecret([7; 16]), "ann".to_owned());
-        let job = JobLaunch { job: JobId(job), secret, user, program, arguments: Vec::new() };
+        let options = JobOptions::default();
+        let job = JobLaunch { job: JobId(job), secret, user, program, arguments: Vec::new(), options };
         ExecutorCommand::StartDriver { job, attempt }
     }
 

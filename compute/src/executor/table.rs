@@ -373,7 +373,7 @@ fn job_of<'a>(jobs: &'a mut BTreeMap<JobId, Job>, launch: &JobLaunch) -> &'a mut
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{ActionId, PartitionId, StageId};
-    use situ_wire::messages::scheduler::{Locality, StageOutput};
+    use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput};
 
     use super::*;
 
@@ -387,6 +387,7 @@ mod tests {
             user: "ann".to_owned(),
             program: Program::BuiltIn { name: "wordcount".to_owned() },
             arguments: Vec::new(),
+            options: JobOptions::default(),
         }
     }
 

@@ -1,18 +1,19 @@
 //! The driver: runs the program from its start to its end, and its actions on the cluster.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::rpc::RpcError;
-use situ_wire::ids::{ActionId, ClientId, OperationId};
-use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response};
+use situ_wire::ids::{ActionId, ClientId, DatasetId, OperationId, ShuffleId};
+use situ_wire::messages::scheduler::{ActionResult, Request, Response};
 use situ_wire::path::DfsPath;
 
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles};
 use super::error::ProgramError;
-use super::world::{Backend, Files};
+use super::world::{Backend, Files, Released};
+use crate::dataset::Graph;
 
 /// Runs actions by asking the scheduler. A driver that was started anew asks for the same actions and gets the results
 /// that there are.
@@ -21,6 +22,8 @@ pub(super) struct DriverBackend<R: Runtime> {
     files: ClusterFiles<R>,
     attempt: u32,
     publisher: ClientId,
+    /// What the program has let go of since the last action.
+    released: Mutex<(Vec<ShuffleId>, Vec<DatasetId>)>,
 }
 
 impl<R: Runtime> DriverBackend<R> {
@@ -29,9 +32,30 @@ impl<R: Runtime> DriverBackend<R> {
         let (job, secret) = (cluster.environment.job, cluster.environment.secret);
         match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
             Response::Begun { publisher } => {
-                Ok(Self { files: ClusterFiles(Arc::clone(&cluster)), cluster, attempt, publisher })
+                let files = ClusterFiles(Arc::clone(&cluster));
+                Ok(Self { files, cluster, attempt, publisher, released: Mutex::default() })
             }
             other => Err(wrong_answer("DriverBegin", &other)),
+        }
+    }
+
+    /// Tells the scheduler what the program has let go of.
+    fn release_all(&self) -> Result<(), ProgramError> {
+        let (shuffles, datasets) = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
+        if shuffles.is_empty() && datasets.is_empty() {
+            return Ok(());
+        }
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let request = Request::Release { job, secret, attempt: self.attempt, shuffles, datasets };
+        self.done("Release", &request)
+    }
+
+    /// Asks for what is only to be noted.
+    fn done(&self, name: &'static str, request: &Request) -> Result<(), ProgramError> {
+        match self.cluster.ask(request) {
+            Ok(Response::Done) => Ok(()),
+            Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer(name, &other).to_string() }),
+            Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
         }
     }
 }
@@ -58,8 +82,10 @@ pub(super) fn results(action: &str, answer: Result<Response, RpcError>) -> Resul
 }
 
 impl<R: Runtime> Backend for DriverBackend<R> {
-    fn run_action(&self, action: ActionId, plan: Plan) -> Result<Vec<Bytes>, ProgramError> {
+    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+        self.release_all()?;
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let plan = graph.plan(self.cluster.environment.build);
         let name = plan.name.clone();
         let request = Request::RunAction { job, secret, attempt: self.attempt, action, plan: Box::new(plan) };
         results(&name, self.cluster.ask(&request))
@@ -72,6 +98,18 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         one_result(results("a record", answer)?)
     }
 
+    fn release(&self, what: Released) {
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        match what {
+            Released::Shuffle(shuffle) => released.0.push(shuffle),
+            Released::Dataset(dataset) => released.1.push(dataset),
+        }
+    }
+
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+
     fn driver_files(&self) -> Option<&dyn Files> {
         Some(&self.files)
     }
@@ -79,11 +117,7 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     fn writes_aside(&self, output: &DfsPath) -> Result<(), ProgramError> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
         let request = Request::WritesAside { job, secret, attempt: self.attempt, output: output.clone() };
-        match self.cluster.ask(&request) {
-            Ok(Response::Done) => Ok(()),
-            Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("WritesAside", &other).to_string() }),
-            Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
-        }
+        self.done("WritesAside", &request)
     }
 
     fn publication(&self, action: ActionId) -> OperationId {
@@ -92,6 +126,10 @@ impl<R: Runtime> Backend for DriverBackend<R> {
 
     fn job_name(&self) -> String {
         self.cluster.environment.job.to_string()
+    }
+
+    fn attempt(&self) -> u32 {
+        self.attempt
     }
 }
 

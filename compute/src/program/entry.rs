@@ -1,7 +1,7 @@
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use situ_runtime::Runtime;
 use situ_runtime::real::{RealRuntime, keep_freed_memory};
@@ -17,9 +17,10 @@ use super::cluster::{Cluster, ClusterFiles};
 use super::driver::{self, DriverBackend};
 use super::environment::{Environment, ProcessRole};
 use super::error::{ProgramResult, StorageError};
-use super::task::panic_message;
-use super::worker::{Worker, WorkerBackend};
-use crate::dataset::{self, Context, Graph};
+use super::runs::{Run, STACK_LEN_BYTES};
+use super::task::unwound;
+use super::worker::Worker;
+use crate::dataset::{self, Context};
 
 /// The exit code of a process that was not started as it should be.
 const USAGE: u8 = 2;
@@ -34,8 +35,14 @@ const NETWORK_THREADS: usize = 2;
 /// driver, actions run on the cluster. In a worker, operations build the same graph, actions give the driver's results,
 /// and tasks run beside it.
 ///
+/// So whatever `program` does between two actions happens in every process of the job: `println!` prints into the worker's
+/// log, a file that is written is written on every node. And it must come to the same there: what is another in each run, as
+/// the time, a random number or the order of a `HashMap`, enters through [`Context::once`], [`Context::share`],
+/// [`Context::broadcast`] or the result of an action. With `situ job submit --check-replay`, and always when it was built
+/// without `--release`, each worker runs the program twice and compares what both runs compute.
+///
 /// Started by hand it says how to submit it, and returns 2.
-pub fn run(program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCode {
+pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
     let arguments: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
     match arguments {
         Ok(arguments) => run_with(&arguments, program),
@@ -44,9 +51,13 @@ pub fn run(program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCo
 }
 
 /// As [`run`], with the arguments that the program gets.
-pub fn run_with(arguments: &[String], program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCode {
-    on_cluster(|cluster| play(cluster, |context| program(context, arguments)))
+pub fn run_with(arguments: &[String], program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
+    let program: Program<'_> = &|context| program(context, arguments);
+    on_cluster(|cluster| play(cluster, program))
 }
+
+/// A program with its arguments.
+type Program<'a> = &'a (dyn Fn(&Context) -> ProgramResult + Sync);
 
 /// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
 /// What may not be deleted is told, and is no failure: the scheduler would have it tried for ever.
@@ -83,7 +94,11 @@ fn on_cluster(part: impl FnOnce(&Arc<Cluster<RealRuntime>>) -> ExitCode) -> Exit
         }
         Err(error) => return complain(&error.to_string()),
     };
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(NETWORK_THREADS).enable_all().build();
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NETWORK_THREADS)
+        .thread_stack_size(STACK_LEN_BYTES)
+        .enable_all()
+        .build();
     let tokio = match tokio {
         Ok(tokio) => tokio,
         Err(error) => return complain(&format!("the process cannot start its threads: {error}")),
@@ -140,12 +155,11 @@ fn end_with_executor<R: Runtime>(runtime: &R) {
 }
 
 /// Plays the process's part to its end.
-fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: impl FnOnce(&Context) -> ProgramResult) -> ExitCode {
-    let graph = Arc::new(RwLock::new(Graph::default()));
+fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: Program<'_>) -> ExitCode {
     match cluster.environment.role.clone() {
-        ProcessRole::Driver { attempt } => drive(cluster, graph, attempt, program),
+        ProcessRole::Driver { attempt } => drive(cluster, attempt, program),
         ProcessRole::Worker { work_dir, slots, memory_bytes } => {
-            let worker = Worker::new(Arc::clone(cluster), graph, &work_dir, slots, memory_bytes);
+            let worker = Worker::new(Arc::clone(cluster), &work_dir, slots, memory_bytes);
             match work(&worker, slots, program) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&format!("the worker gives up: {error}")),
@@ -154,18 +168,16 @@ fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: impl FnOnce(&Context) ->
     }
 }
 
-fn drive<R: Runtime>(
-    cluster: &Arc<Cluster<R>>,
-    graph: Arc<RwLock<Graph>>,
-    attempt: u32,
-    program: impl FnOnce(&Context) -> ProgramResult,
-) -> ExitCode {
+fn drive<R: Runtime>(cluster: &Arc<Cluster<R>>, attempt: u32, program: Program<'_>) -> ExitCode {
     let backend = match DriverBackend::begin(Arc::clone(cluster), attempt) {
         Ok(backend) => backend,
         Err(error) => return fail(&format!("the driver cannot begin: {error}")),
     };
-    let context = Context::new(graph, Box::new(backend));
-    let error = run_program(&context, program).err();
+    let context = Context::new(Arc::new(backend));
+    let error = std::thread::scope(|scope| match on_thread(scope, cluster, || run_program(&context, program)) {
+        Ok(running) => running.join().unwrap_or_else(|payload| Err(unwound(payload))).err(),
+        Err(error) => Some(error),
+    });
     let code = match &error {
         None => ExitCode::SUCCESS,
         Some(error) => fail(error),
@@ -176,20 +188,30 @@ fn drive<R: Runtime>(
     }
 }
 
+/// Runs a part of the program on a thread with a large stack.
+fn on_thread<'scope, R: Runtime, O: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    cluster: &'scope Cluster<R>,
+    part: impl FnOnce() -> O + Send + 'scope,
+) -> Result<std::thread::ScopedJoinHandle<'scope, O>, String> {
+    let thread = std::thread::Builder::new().name("program".to_owned()).stack_size(STACK_LEN_BYTES);
+    let part = || {
+        let _inside = cluster.handle.enter();
+        part()
+    };
+    thread.spawn_scoped(scope, part).map_err(|error| format!("no thread for the program: {error}"))
+}
+
 /// Runs the program; a panic in it is an error like another.
-fn run_program(context: &Context, program: impl FnOnce(&Context) -> ProgramResult) -> Result<(), String> {
+fn run_program(context: &Context, program: Program<'_>) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(|| program(context))) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(payload) => Err(format!("the program panicked: {}", panic_message(payload.as_ref()))),
+        Err(payload) => Err(format!("the program panicked: {}", unwound(payload))),
     }
 }
 
-/// Runs tasks until the executor has no more, and the program beside them on this thread.
-fn work<R: Runtime>(
-    worker: &Arc<Worker<R>>,
-    slots: u32,
-    program: impl FnOnce(&Context) -> ProgramResult,
-) -> Result<(), RpcError> {
+/// Runs tasks until the executor has no more, and the program beside them.
+fn work<R: Runtime>(worker: &Arc<Worker<R>>, slots: u32, program: Program<'_>) -> Result<(), RpcError> {
     let cluster = Arc::clone(&worker.cluster);
     let (job, secret): (JobId, _) = (cluster.environment.job, cluster.environment.secret);
     match cluster.handle.block_on(cluster.executor.ask(&Request::WorkerReady { job, secret }))? {
@@ -208,12 +230,26 @@ fn work<R: Runtime>(
             std::process::exit(i32::from(result.is_err()));
         });
     }
-    let context = Context::new(Arc::clone(&worker.graph), Box::new(WorkerBackend::new(worker)));
-    let result = run_program(&context, program);
-    if let Err(error) = &result {
-        fail(&format!("the program failed in this worker: {error}"));
-    }
-    worker.replay.end(result);
-    // Tasks may still come: earlier stages are computed again when their output is lost.
-    cluster.handle.block_on(std::future::pending())
+    let runs = &worker.runs;
+    let follow = |run: &Run, whose: &str| {
+        let result = run_program(&runs.context(run), program);
+        if let Err(error) = &result {
+            fail(&format!("the program failed in {whose}: {error}"));
+        }
+        run.replay.end(result);
+    };
+    std::thread::scope(|scope| {
+        let follow = &follow;
+        let mut begun = vec![(&runs.first, on_thread(scope, &cluster, || follow(&runs.first, "this worker")))];
+        if let Some(second) = &runs.second {
+            begun.push((second, on_thread(scope, &cluster, move || follow(second, "a second run in this worker"))));
+        }
+        for (run, thread) in begun {
+            if let Err(error) = thread {
+                run.replay.end(Err(error));
+            }
+        }
+        // Tasks may still come: earlier stages are computed again when their output is lost.
+        cluster.handle.block_on(std::future::pending())
+    })
 }

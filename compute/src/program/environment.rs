@@ -39,6 +39,11 @@ pub const SLOTS: &str = "SITU_SLOTS";
 /// How much memory the process may use, in bytes. Workers only.
 pub const WORKER_MEMORY_BYTES: &str = "SITU_WORKER_MEMORY_BYTES";
 
+/// `1` when a worker shall run the program twice and compare. May be missing.
+pub const CHECK_REPLAY: &str = "SITU_CHECK_REPLAY";
+/// Of a built-in program, the BLAKE3 hash of the executable that holds it, 64 hexadecimal digits. Missing for others.
+pub const BUILD: &str = "SITU_BUILD";
+
 /// Which process this is, 32 hexadecimal digits: what it starts has it too, so that an executor can find all of it.
 pub const PROCESS: &str = "SITU_PROCESS";
 
@@ -65,6 +70,10 @@ pub struct Environment {
     pub node: NodeName,
     /// The directory of the certificate that the process connects with.
     pub credentials: Option<PathBuf>,
+    /// Whether a worker shall run the program twice and compare what both runs compute.
+    pub check_replay: bool,
+    /// Of a built-in program, the hash of the executable that holds it.
+    pub build: Option<[u8; 32]>,
 }
 
 /// The part that a process of a job plays, and what only that part has.
@@ -124,6 +133,12 @@ impl Environment {
         if let Some(directory) = &self.credentials {
             variables.push((CREDENTIALS, directory.into()));
         }
+        if self.check_replay {
+            variables.push((CHECK_REPLAY, "1".into()));
+        }
+        if let Some(build) = self.build {
+            variables.push((BUILD, blake3::Hash::from_bytes(build).to_hex().as_str().into()));
+        }
         match &self.role {
             ProcessRole::Driver { attempt } => {
                 variables.push((ROLE, "driver".into()));
@@ -179,6 +194,11 @@ impl Environment {
             cluster: variables.parsed(CLUSTER_ID, "32 hexadecimal digits")?,
             node: NodeName(variables.text(NODE, "a node's name")?),
             credentials: variables.optional(CREDENTIALS).map(PathBuf::from),
+            check_replay: variables.optional(CHECK_REPLAY).is_some_and(|value| value == "1"),
+            build: match variables.optional(BUILD) {
+                Some(_) => Some(*variables.parsed::<blake3::Hash>(BUILD, "64 hexadecimal digits")?.as_bytes()),
+                None => None,
+            },
         }))
     }
 }
@@ -227,6 +247,8 @@ mod tests {
             cluster: ClusterId(0xabc),
             node: NodeName("node-1".to_owned()),
             credentials: None,
+            check_replay: false,
+            build: None,
         }
     }
 
@@ -239,6 +261,8 @@ mod tests {
         let worker = ProcessRole::Worker { work_dir: "/w d".into(), slots: 2, memory_bytes: 1 << 30 };
         let mut environments = vec![environment(ProcessRole::Driver { attempt: 3 }), environment(worker)];
         environments[1].credentials = Some("/c".into());
+        environments[1].check_replay = true;
+        environments[1].build = Some([0xb7; 32]);
         for environment in environments {
             let variables = environment.to_variables().into_iter().collect();
             assert_eq!(read(&variables), Ok(Some(environment)));

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use situ_runtime::clock::Clock;
@@ -15,18 +16,18 @@ use situ_runtime::disk::{Disk, DiskError, DiskErrorKind, File, OpenMode};
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ActionId, ClientId, JobId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::{Plan, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome};
+use situ_wire::messages::scheduler::{StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::error::{ProgramError, StorageError};
+use super::runs::run_stage_task;
 use super::task::run_task;
-use super::worker::run_stage_task;
 use super::world::{
-    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Scratch, World,
+    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Released, Scratch, World,
 };
 use crate::dataset::{Cache, Context, Graph};
-use crate::shuffle::{OutputFile, verify};
+use crate::shuffle::{OutputFile, output_path, verify};
 
 /// How a program runs in one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,23 +60,11 @@ pub(crate) fn attempts<D: Disk, C: Clock>(
     root: &Path,
     options: LocalOptions,
 ) -> impl Fn() -> Context {
-    let world = Arc::new(LocalWorld {
-        files: LocalFiles {
-            disk: disk.clone(),
-            root: root.join("files"),
-            block_len_bytes: options.block_len_bytes.max(1),
-            published: Mutex::default(),
-        },
-        scratch: DiskScratch { disk, root: root.join("work") },
-        clock,
-        options,
-        outputs: Mutex::default(),
-    });
+    let (world, next) = (LocalWorld::new(disk, clock, root, options), AtomicU32::new(0));
     move || {
-        let graph = Arc::new(RwLock::new(Graph::default()));
         let cache = Arc::new(Cache::new(options.cache_memory_bytes));
-        let backend = LocalBackend { graph: Arc::clone(&graph), world: Arc::clone(&world), cache };
-        Context::new(graph, Box::new(backend))
+        let attempt = next.fetch_add(1, Ordering::Relaxed);
+        Context::new(Arc::new(LocalBackend { world: Arc::clone(&world), cache, attempt }))
     }
 }
 
@@ -94,17 +83,74 @@ impl Clock for StillClock {
 }
 
 /// The only job of the process.
-const JOB: JobId = JobId(1);
+pub(super) const JOB: JobId = JobId(1);
 
 /// What each map task of a shuffle left.
-type Outputs = HashMap<ShuffleId, Vec<(TaskAttemptId, Vec<ShufflePiece>)>>;
+pub(super) type Outputs = HashMap<ShuffleId, Vec<(TaskAttemptId, Vec<ShufflePiece>)>>;
 
-struct LocalWorld<D, C> {
+/// What all of a job see in one process.
+pub(super) struct LocalWorld<D, C> {
     files: LocalFiles<D>,
     scratch: DiskScratch<D>,
     clock: C,
     options: LocalOptions,
     outputs: Mutex<Outputs>,
+}
+
+impl<D: Disk, C: Clock> LocalWorld<D, C> {
+    pub(super) fn new(disk: D, clock: C, root: &Path, options: LocalOptions) -> Arc<Self> {
+        let files = LocalFiles {
+            disk: disk.clone(),
+            root: root.join("files"),
+            block_len_bytes: options.block_len_bytes.max(1),
+            published: Mutex::default(),
+        };
+        let scratch = DiskScratch { disk, root: root.join("work") };
+        Arc::new(Self { files, scratch, clock, options, outputs: Mutex::default() })
+    }
+
+    /// Runs the stages of a plan that have not run, each task by `run`; gives the results of the last.
+    pub(super) fn run_stages(
+        &self,
+        stages: &[StagePlan],
+        run: impl Fn(&StagePlan, TaskAttemptId) -> Result<TaskDone, String>,
+    ) -> Result<Vec<Bytes>, String> {
+        let mut results = Vec::new();
+        for stage in stages {
+            let shuffle = match stage.output {
+                StageOutput::Shuffle { shuffle, .. } => Some(shuffle),
+                StageOutput::Result { .. } => None,
+            };
+            if shuffle.is_some_and(|shuffle| self.outputs().contains_key(&shuffle)) {
+                continue;
+            }
+            let mut outputs = Vec::new();
+            results.clear();
+            for partition in (0..stage.partitions).map(PartitionId) {
+                let attempt = TaskAttemptId { job: JOB, stage: stage.stage, partition, attempt: 0 };
+                let done = run(stage, attempt)?;
+                outputs.push((attempt, done.pieces));
+                results.push(done.result);
+            }
+            if let Some(shuffle) = shuffle {
+                self.outputs().insert(shuffle, outputs);
+            }
+        }
+        Ok(results)
+    }
+
+    pub(super) fn outputs(&self) -> MutexGuard<'_, Outputs> {
+        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a shuffle and deletes its pieces.
+    pub(super) fn release(&self, shuffle: ShuffleId) {
+        for (map, _) in self.outputs().remove(&shuffle).unwrap_or_default() {
+            if let Err(error) = self.scratch.remove(&output_path(&self.scratch.root, shuffle, map)) {
+                tracing::warn!(%error, "a piece of a shuffle stays");
+            }
+        }
+    }
 }
 
 impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
@@ -133,8 +179,7 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        let outputs = outputs.get(&shuffle).cloned().unwrap_or_default();
+        let outputs = self.outputs().get(&shuffle).cloned().unwrap_or_default();
         let (disk, root) = (self.scratch.disk.clone(), self.scratch.root.clone());
         Ok(Box::new(outputs.into_iter().map(move |(map, pieces)| {
             read_piece(&disk, &root, shuffle, map, reduce, pieces[reduce.0 as usize])
@@ -160,41 +205,12 @@ fn read_piece<D: Disk>(
 }
 
 struct LocalBackend<D, C> {
-    graph: Arc<RwLock<Graph>>,
     world: Arc<LocalWorld<D, C>>,
     cache: Arc<Cache>,
+    attempt: u32,
 }
 
-impl<D: Disk, C: Clock> LocalBackend<D, C> {
-    /// Runs a stage; gives the result of each partition.
-    fn run_stage(&self, stage: &StagePlan) -> Result<Vec<Bytes>, String> {
-        let mut outputs = Vec::new();
-        let mut results = Vec::new();
-        for partition in 0..stage.partitions {
-            let attempt = TaskAttemptId { job: JOB, stage: stage.stage, partition: PartitionId(partition), attempt: 0 };
-            let done = self.run_partition(attempt)?;
-            outputs.push((attempt, done.pieces));
-            results.push(done.result);
-        }
-        if let StageOutput::Shuffle { shuffle, .. } = stage.output {
-            self.world.outputs.lock().unwrap_or_else(PoisonError::into_inner).insert(shuffle, outputs);
-        }
-        Ok(results)
-    }
-
-    fn run_partition(&self, attempt: TaskAttemptId) -> Result<TaskDone, String> {
-        let graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
-        let task = graph.stage_task(attempt.stage).ok_or_else(|| format!("there is no {}", attempt.stage))?;
-        drop(graph);
-        let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
-        match run_task(attempt, &world, &self.cache, |context| run_stage_task(&task, context)) {
-            TaskOutcome::Done(done) => Ok(*done),
-            TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
-        }
-    }
-}
-
-fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String {
+pub(super) fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String {
     let reason = match failure {
         TaskFailure::Fetch { shuffle, map, reason } => format!("it could not fetch {shuffle} from {map}: {reason}"),
         TaskFailure::Program { message } | TaskFailure::PlanMismatch { message } | TaskFailure::Storage { message } => {
@@ -207,18 +223,29 @@ fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String {
 }
 
 impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
-    fn run_action(&self, _: ActionId, plan: Plan) -> Result<Vec<Bytes>, ProgramError> {
-        let mut results = Vec::new();
-        for stage in &plan.stages {
-            if let StageOutput::Shuffle { shuffle, .. } = stage.output
-                && self.world.outputs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&shuffle)
-            {
-                continue;
+    fn run_action(&self, _: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+        let plan = graph.plan(None);
+        let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
+        let run = |stage: &StagePlan, attempt| {
+            let task = graph.stage_task(stage.stage).ok_or_else(|| format!("there is no {}", stage.stage))?;
+            match run_task(attempt, &world, &self.cache, |context| run_stage_task(&task, context)) {
+                TaskOutcome::Done(done) => Ok(*done),
+                TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
             }
-            results =
-                self.run_stage(stage).map_err(|message| ProgramError::Action { action: plan.name.clone(), message })?;
+        };
+        let failed = |message| ProgramError::Action { action: plan.name.clone(), message };
+        self.world.run_stages(&plan.stages, run).map_err(failed)
+    }
+
+    fn release(&self, what: Released) {
+        match what {
+            Released::Shuffle(shuffle) => self.world.release(shuffle),
+            Released::Dataset(dataset) => self.cache.evict(dataset),
         }
-        Ok(results)
+    }
+
+    fn files(&self) -> &dyn Files {
+        &self.world.files
     }
 
     fn record(&self, _: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
@@ -239,6 +266,10 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
 
     fn job_name(&self) -> String {
         JOB.to_string()
+    }
+
+    fn attempt(&self) -> u32 {
+        self.attempt
     }
 }
 

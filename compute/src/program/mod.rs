@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`environment`] | what an executor tells a process of a job |
 //! | `entry` | [`run`]: what the program's `main` calls |
-//! | `replay` | how a worker's run of the program follows its driver's |
+//! | `replay`, `follow` | how a worker's run of the program follows its driver's |
+//! | `runs` | the runs of the program in a worker, and what its tasks do with them |
+//! | `check` | a task that is computed with two runs, and compared |
 //! | `driver` | the part that runs actions |
 //! | `worker` | the part that follows the driver and runs tasks |
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
@@ -13,14 +15,19 @@
 //! | `task` | one task from its start to its end |
 
 mod calls;
+mod check;
 mod cluster;
 mod driver;
 mod entry;
 pub mod environment;
 pub(crate) mod error;
+pub(crate) mod follow;
 pub(crate) mod input;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod rehearsal;
 mod replay;
+pub(crate) mod runs;
 pub(crate) mod task;
 mod worker;
 pub(crate) mod world;

@@ -1,42 +1,52 @@
 //! How a worker's run of the program follows its driver's.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use situ_wire::ids::{ActionId, DatasetId};
+use situ_wire::ids::ActionId;
+
+use crate::dataset::Graph;
 
 /// Where a worker's run of the program has got to, shared by the thread that runs it and those that run tasks.
 ///
-/// The program stands still at an action until a task is there that belongs to a later one: by then the action's result
-/// is known, and before that nobody needs what comes behind it.
+/// The program stands still at an action until the result is there, and goes on at once: what it does between two actions
+/// then takes the time that the driver's own run takes for it. A task waits until the program has come to its action. Of
+/// what the program made, only what the action at which it stands reaches is kept for tasks.
 #[derive(Default)]
 pub(super) struct Replay {
-    state: Mutex<State>,
+    position: Mutex<Position>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// The actions that the program has come to: the digest of the plan and its last node.
-    reached: BTreeMap<ActionId, Reached>,
-    /// The latest action that a task belongs to.
-    needed: Option<ActionId>,
+struct Position {
+    /// Where the program stands.
+    at: Option<(ActionId, Place)>,
+    /// The last action whose result it has got.
+    passed: Option<ActionId>,
     /// How the program ended.
     ended: Option<Result<(), String>>,
 }
 
+enum Place {
+    Action(Reached),
+    /// The driver records a value under this number.
+    Value,
+}
+
 /// An action that the program has come to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub(super) struct Reached {
     /// The digest of its plan.
     pub(super) digest: [u8; 32],
-    /// The last node of its plan.
-    pub(super) last: DatasetId,
+    /// What it reaches.
+    pub(super) graph: Arc<Graph>,
 }
 
 /// Why an action is not there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum NotReached {
+    /// The program has its result already: nobody waits for its tasks any more.
+    Passed,
     /// The program came to its end without it.
     Ended,
     /// The program came to another action of that number, which needs no tasks.
@@ -50,21 +60,31 @@ impl Replay {
         Arc::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The program has come to an action.
     pub(super) fn reach(&self, action: ActionId, reached: Reached) {
-        self.lock().reached.insert(action, reached);
-        self.changed.notify_all();
+        self.stand(Some((action, Place::Action(reached))));
     }
 
-    /// Blocks the program until a task belongs to an action later than `action`.
-    pub(super) fn wait_until_passed(&self, action: ActionId) {
-        let state = self.lock();
-        let passed = |state: &mut State| state.needed.is_none_or(|needed| needed <= action);
-        drop(self.changed.wait_while(state, passed).unwrap_or_else(PoisonError::into_inner));
+    /// The program has come to a value of the driver.
+    pub(super) fn reach_value(&self, action: ActionId) {
+        self.stand(Some((action, Place::Value)));
+    }
+
+    /// The program has got the result of an action, and goes on.
+    pub(super) fn pass(&self, action: ActionId) {
+        self.lock().passed = Some(action);
+        self.stand(None);
+    }
+
+    fn stand(&self, at: Option<(ActionId, Place)>) {
+        let before = std::mem::replace(&mut self.lock().at, at);
+        self.changed.notify_all();
+        // Not under the lock: it may be the last to hold a graph.
+        drop(before);
     }
 
     /// The program has ended.
@@ -75,59 +95,29 @@ impl Replay {
 
     /// Blocks a task until the program has come to its action.
     pub(super) fn wait_for(&self, action: ActionId) -> Result<Reached, NotReached> {
-        let mut state = self.lock();
-        if state.needed.is_none_or(|needed| needed < action) {
-            state.needed = Some(action);
-            self.changed.notify_all();
-        }
-        let waiting = |state: &mut State| {
-            let passed = state.reached.last_key_value().is_some_and(|(last, _)| *last >= action);
-            !passed && state.ended.is_none()
-        };
-        let state = self.changed.wait_while(state, waiting).unwrap_or_else(PoisonError::into_inner);
-        match (state.reached.get(&action), &state.ended) {
-            (Some(reached), _) => Ok(*reached),
-            (None, None) => Err(NotReached::Other),
-            (None, Some(Ok(()))) => Err(NotReached::Ended),
-            (None, Some(Err(error))) => Err(NotReached::Failed(error.clone())),
+        let mut position = self.lock();
+        loop {
+            match &position.at {
+                Some((at, Place::Action(reached))) if *at == action => return Ok(reached.clone()),
+                Some((at, Place::Value)) if *at == action => return Err(NotReached::Other),
+                _ if position.passed.is_some_and(|passed| passed >= action) => return Err(NotReached::Passed),
+                Some((at, _)) if *at > action => return Err(NotReached::Other),
+                _ => {}
+            }
+            match &position.ended {
+                Some(Ok(())) => return Err(NotReached::Ended),
+                Some(Err(error)) => return Err(NotReached::Failed(error.clone())),
+                None => position = self.changed.wait(position).unwrap_or_else(PoisonError::into_inner),
+            }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    const REACHED: Reached = Reached { digest: [1; 32], last: DatasetId(4) };
-
-    #[test]
-    fn a_program_waits_at_an_action_until_a_later_one_has_a_task() {
-        let replay = Replay::new();
-        let program = {
-            let replay = Arc::clone(&replay);
-            thread::spawn(move || {
-                replay.reach(ActionId(1), REACHED);
-                replay.wait_until_passed(ActionId(1));
-                replay.reach(ActionId(3), Reached { last: DatasetId(9), ..REACHED });
-                replay.wait_until_passed(ActionId(3));
-                replay.end(Err("broken".to_owned()));
-            })
-        };
-        assert_eq!(replay.wait_for(ActionId(1)), Ok(REACHED));
-        assert!(!program.is_finished());
-        assert_eq!(replay.wait_for(ActionId(3)).unwrap().last, DatasetId(9));
-        assert_eq!(replay.wait_for(ActionId(2)), Err(NotReached::Other));
-        assert_eq!(replay.wait_for(ActionId(1)), Ok(REACHED), "earlier stages may be computed again");
-        assert_eq!(replay.wait_for(ActionId(4)), Err(NotReached::Failed("broken".to_owned())));
-        program.join().unwrap();
-    }
-
-    #[test]
-    fn a_program_that_ends_early_is_noticed() {
-        let replay = Replay::new();
-        replay.end(Ok(()));
-        assert_eq!(replay.wait_for(ActionId(0)), Err(NotReached::Ended));
+    /// How many nodes are kept for tasks.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        match &self.lock().at {
+            Some((_, Place::Action(reached))) => reached.graph.len(),
+            _ => 0,
+        }
     }
 }

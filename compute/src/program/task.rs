@@ -176,6 +176,17 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
     failure
 }
 
+/// What a caught panic outside a task says.
+pub(super) fn unwound(payload: Box<dyn Any + Send>) -> String {
+    match payload.downcast::<Abort>() {
+        Ok(abort) => match abort.0 {
+            TaskFailure::Program { message } | TaskFailure::Storage { message } => message,
+            other => format!("{other:?}"),
+        },
+        Err(payload) => panic_message(payload.as_ref()).to_owned(),
+    }
+}
+
 /// The text of a panic.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {

@@ -1,26 +1,25 @@
 //! The worker: follows the driver's run of the program, and runs tasks.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::RpcError;
-use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::error::ErrorCode;
+use situ_wire::ids::{ActionId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::{Request as ExecutorRequest, Response as ExecutorResponse};
-use situ_wire::messages::scheduler::{Plan, Request, Response, StageOutput, TaskFailure, TaskOutcome, TaskSpec};
-use situ_wire::path::DfsPath;
+use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response, TaskFailure};
 use situ_wire::time::TimeMs;
 
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles, Fetching};
-use super::driver::{one_result, results};
+use super::driver::results;
 use super::error::ProgramError;
-use super::replay::{NotReached, Reached, Replay};
-use super::task::{TaskContext, TaskOutput, cut, run_task};
-use super::world::{Backend, DiskScratch, Files, Piece, Scratch, World};
-use crate::dataset::{Cache, Graph, StageTask};
+use super::follow::DriverSide;
+use super::runs::Runs;
+use super::world::{DiskScratch, Files, Piece, Scratch, World};
 
 /// Of a worker's memory: a fourth for partitions that are kept, and a fourth, shared by the slots, for what tasks gather.
 /// The rest is for what cannot be measured: records on their way, a table while it grows, the program's own.
@@ -29,28 +28,24 @@ const SHARE: u64 = 4;
 /// What the tasks of a worker share.
 pub(super) struct Worker<R: Runtime> {
     pub(super) cluster: Arc<Cluster<R>>,
-    pub(super) graph: Arc<RwLock<Graph>>,
-    pub(super) replay: Arc<Replay>,
+    pub(super) runs: Runs,
     world: Arc<dyn World>,
-    cache: Arc<Cache>,
 }
 
 impl<R: Runtime> Worker<R> {
-    pub(super) fn new(
-        cluster: Arc<Cluster<R>>,
-        graph: Arc<RwLock<Graph>>,
-        work_dir: &Path,
-        slots: u32,
-        memory_bytes: u64,
-    ) -> Arc<Self> {
+    pub(super) fn new(cluster: Arc<Cluster<R>>, work_dir: &Path, slots: u32, memory_bytes: u64) -> Arc<Self> {
         let world = Arc::new(WorkerWorld {
             files: ClusterFiles(Arc::clone(&cluster)),
             scratch: DiskScratch { disk: cluster.runtime.disk().clone(), root: work_dir.to_owned() },
             task_memory_bytes: memory_bytes / SHARE / u64::from(slots.max(1)),
             cluster: Arc::clone(&cluster),
         });
-        let cache = Arc::new(Cache::new(memory_bytes / SHARE));
-        Arc::new(Self { cluster, graph, replay: Replay::new(), world, cache })
+        let driver = ClusterDriver { cluster: Arc::clone(&cluster), files: ClusterFiles(Arc::clone(&cluster)) };
+        let environment = &cluster.environment;
+        // The programs of the executor itself are known.
+        let checked = environment.build.is_none() && (environment.check_replay || cfg!(debug_assertions));
+        let runs = Runs::new(Arc::new(driver), memory_bytes / SHARE, checked);
+        Arc::new(Self { cluster, runs, world })
     }
 
     /// Takes tasks and runs them, one after the other, until the executor has no more for this worker.
@@ -67,73 +62,13 @@ impl<R: Runtime> Worker<R> {
             };
             let attempt = spec.attempt;
             let worker = Arc::clone(&self);
-            let outcome = self.cluster.runtime.blocking(move || worker.run(&spec)).await;
+            let outcome = self.cluster.runtime.blocking(move || worker.runs.run(&spec, &worker.world)).await;
             let request = ExecutorRequest::TaskEnded { job, secret, attempt, outcome };
             match self.cluster.executor.ask(&request).await? {
                 ExecutorResponse::Done => {}
                 other => return Err(wrong_answer("TaskEnded", &other)),
             }
         }
-    }
-
-    /// Runs one task. Blocks.
-    fn run(&self, spec: &TaskSpec) -> TaskOutcome {
-        match self.find(spec) {
-            Ok(task) => run_task(spec.attempt, &self.world, &self.cache, |context| run_stage_task(&task, context)),
-            Err(failure) => TaskOutcome::Failed(cut(failure)),
-        }
-    }
-
-    /// What a task shall do, once the program has come to its action and the graph is known to be the driver's.
-    fn find(&self, spec: &TaskSpec) -> Result<StageTask, TaskFailure> {
-        let mismatch = |message: String| TaskFailure::PlanMismatch { message };
-        let reached = self.replay.wait_for(spec.action).map_err(|why| match why {
-            NotReached::Ended => mismatch(format!("the program ended in this worker before {}", spec.action)),
-            NotReached::Other => mismatch(format!(
-                "{} is an action in the driver, but a value that the driver records in this worker",
-                spec.action
-            )),
-            NotReached::Failed(error) => TaskFailure::Program {
-                message: format!("the program failed in the worker before {}: {error}", spec.action),
-            },
-        })?;
-        if reached.digest != spec.plan_digest {
-            return Err(mismatch(self.difference(spec.action, reached)));
-        }
-        let graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
-        let task = graph.stage_task(spec.attempt.stage);
-        match (task, spec.output) {
-            (
-                Some(StageTask::Map { shuffle, reducers, task }),
-                StageOutput::Shuffle { shuffle: asked, reducers: asked_reducers },
-            ) if shuffle == asked && reducers == asked_reducers => Ok(StageTask::Map { shuffle, reducers, task }),
-            (Some(StageTask::Result { action, task }), StageOutput::Result { action: asked }) if action == asked => {
-                Ok(StageTask::Result { action, task })
-            }
-            (_, output) => Err(mismatch(format!("{} does not give {output:?} in this worker", spec.attempt.stage))),
-        }
-    }
-
-    /// Says where this worker's graph differs from the driver's.
-    fn difference(&self, action: ActionId, reached: Reached) -> String {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let mine = self.graph.read().unwrap_or_else(PoisonError::into_inner).plan(reached.last);
-        let what = match self.cluster.ask(&Request::Plan { job, secret, action }) {
-            Ok(Response::Plan(Some(driver))) => driver.difference("the driver", &mine, "this worker"),
-            Ok(Response::Plan(None)) => None,
-            Ok(other) => Some(wrong_answer("Plan", &other).to_string()),
-            Err(error) => Some(format!("the driver's plan cannot be had: {error}")),
-        };
-        what.unwrap_or_else(|| "the plans differ".to_owned())
-    }
-}
-
-/// Does what a stage's tasks do.
-pub(super) fn run_stage_task(task: &StageTask, context: &TaskContext) -> TaskOutput {
-    let partition = context.attempt().partition.0;
-    match task {
-        StageTask::Map { task, .. } => TaskOutput::Pieces(task(context, partition)),
-        StageTask::Result { task, .. } => TaskOutput::Result(task(context, partition)),
     }
 }
 
@@ -187,49 +122,47 @@ impl<R: Runtime> World for WorkerWorld<R> {
     }
 }
 
-/// Gives the program in a worker the results that its driver got.
-pub(super) struct WorkerBackend<R: Runtime> {
+/// What a worker on a cluster learns of its driver.
+struct ClusterDriver<R: Runtime> {
     cluster: Arc<Cluster<R>>,
-    replay: Arc<Replay>,
+    files: ClusterFiles<R>,
 }
 
-impl<R: Runtime> WorkerBackend<R> {
-    pub(super) fn new(worker: &Worker<R>) -> Self {
-        Self { cluster: Arc::clone(&worker.cluster), replay: Arc::clone(&worker.replay) }
-    }
-
-    fn driver_results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
-        self.replay.wait_until_passed(action);
+impl<R: Runtime> DriverSide for ClusterDriver<R> {
+    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        results(name, self.cluster.ask(&Request::ActionResult { job, secret, action, wait: true }))
-    }
-}
-
-impl<R: Runtime> Backend for WorkerBackend<R> {
-    fn run_action(&self, action: ActionId, plan: Plan) -> Result<Vec<Bytes>, ProgramError> {
-        let last = plan.nodes.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
-        let last = DatasetId(last.expect("a plan holds at least its action"));
-        self.replay.reach(action, Reached { digest: plan.digest(), last });
-        self.driver_results(&plan.name, action)
-    }
-
-    fn record(&self, action: ActionId, _: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
-        one_result(self.driver_results("a record", action)?)
+        let answer = self.cluster.ask(&Request::ActionResult { job, secret, action, wait: true });
+        let ended = match &answer {
+            Ok(Response::Action(ActionResult::Failed(error))) => Some(error),
+            Ok(_) => None,
+            Err(error) => error.remote().filter(|error| error.code == ErrorCode::JobFailed),
+        };
+        if let Some(error) = ended {
+            // The executor ends the process. Until then there is nothing to do, and nothing to tell.
+            tracing::debug!(%action, %error, "the job has ended");
+            self.cluster.handle.block_on(std::future::pending::<()>());
+        }
+        results(name, answer)
     }
 
-    fn driver_files(&self) -> Option<&dyn Files> {
-        None
+    fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String> {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        match self.cluster.ask(&Request::Plan { job, secret, action }) {
+            Ok(Response::Plan(plan)) => Ok(plan),
+            Ok(other) => Err(wrong_answer("Plan", &other).to_string()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
-    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
-        unreachable!("only a driver makes room for output")
-    }
-
-    fn publication(&self, _: ActionId) -> OperationId {
-        unreachable!("only a driver publishes")
+    fn files(&self) -> &dyn Files {
+        &self.files
     }
 
     fn job_name(&self) -> String {
         self.cluster.environment.job.to_string()
+    }
+
+    fn build(&self) -> Option<[u8; 32]> {
+        self.cluster.environment.build
     }
 }

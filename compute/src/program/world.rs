@@ -5,17 +5,19 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
-use situ_wire::ids::{ActionId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::{Plan, TaskFailure, TaskLocation};
+use situ_wire::messages::scheduler::{TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::error::{ProgramError, StorageError};
+use crate::dataset::Graph;
 
 /// What a task needs.
 pub(crate) trait World: Send + Sync + 'static {
@@ -55,10 +57,16 @@ pub(crate) struct Piece {
 /// What runs actions.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Runs an action, or gives the result that its driver got.
-    fn run_action(&self, action: ActionId, plan: Plan) -> Result<Vec<Bytes>, ProgramError>;
+    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError>;
 
     /// Computes a value from outside and records it, or gives what is recorded. Only a driver computes.
     fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError>;
+
+    /// The program has let go of something that was kept for it.
+    fn release(&self, what: Released);
+
+    /// The file system.
+    fn files(&self) -> &dyn Files;
 
     /// The file system, for what only the driver does; none in a worker.
     fn driver_files(&self) -> Option<&dyn Files>;
@@ -73,6 +81,18 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// A name for the job, for directories of its own.
     fn job_name(&self) -> String;
+
+    /// Which attempt at the driver this is. Only a driver asks.
+    fn attempt(&self) -> u32;
+}
+
+/// What a program has let go of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Released {
+    /// Nobody reads the pieces of this shuffle any more.
+    Shuffle(ShuffleId),
+    /// Nobody reads the persisted partitions of this dataset any more.
+    Dataset(DatasetId),
 }
 
 /// The file system as far as programs need it.

@@ -179,7 +179,7 @@ mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
     use situ_wire::ids::{ClientId, JobId, NodeName, OperationId};
     use situ_wire::messages::executor::LogName;
-    use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Program, TaskMetrics};
+    use situ_wire::messages::scheduler::{JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics};
     use situ_wire::path::DfsPath;
     use situ_wire::time::TimeMs;
 
@@ -218,7 +218,8 @@ mod tests {
             metrics: TaskMetrics::default(),
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
-        let golden: [(JobRecord, &[u8]); 6] = [
+        let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
+        let golden: [(JobRecord, &[u8]); 7] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -238,6 +239,7 @@ mod tests {
                 b"\x04\x02\x03ada\x04/out",
             ),
             (JobRecord::Cleaned { job: JobId(2) }, b"\x05\x02"),
+            (JobRecord::Options { job: JobId(2), options }, b"\x06\x02\x01\xac\x02\x01"),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");

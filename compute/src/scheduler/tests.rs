@@ -15,7 +15,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ClientId, ClusterId, ExecutorId, JobId, NodeName, OperationId, RackName};
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobState, Program, Request, Response,
+    ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobOptions, JobState, Program, Request, Response,
 };
 
 use super::{DirectoryError, SchedulerConfig, SchedulerError, SchedulerHandle, SchedulerServer};
@@ -52,6 +52,7 @@ fn submit(sequence: u64) -> Request {
         program: Program::BuiltIn { name: "pi".to_owned() },
         arguments: vec![sequence.to_string()],
         operation: OperationId { client: ClientId(1), sequence },
+        options: JobOptions::default(),
     }
 }
 

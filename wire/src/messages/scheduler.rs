@@ -31,6 +31,8 @@ pub enum Request {
         arguments: Vec<String>,
         /// Names the operation, so that a retry starts no second job.
         operation: OperationId,
+        /// How it shall run.
+        options: JobOptions,
     },
     /// All jobs that the scheduler remembers, newest first. Answer: [`Response::Jobs`].
     List,
@@ -166,9 +168,32 @@ pub enum Request {
         secret: JobSecret,
         /// Which attempt at the driver; an older one is refused.
         attempt: u32,
-        /// The directory that shall be the output.
+        /// The directory that shall be the output; or the job's own directory, which is taken away however the job ends.
         output: DfsPath,
     },
+    /// A driver's program has let go of shuffles and persisted datasets: nobody will read these again. Answer:
+    /// [`Response::Done`].
+    Release {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+        /// Whose pieces may go.
+        shuffles: Vec<ShuffleId>,
+        /// Whose partitions may go.
+        datasets: Vec<DatasetId>,
+    },
+}
+
+/// How a job shall run, as who submits it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct JobOptions {
+    /// How long a task may take, in ms; none for as long as it likes.
+    pub task_limit_ms: Option<u64>,
+    /// Whether its workers run the program twice and compare what both runs compute.
+    pub check_replay: bool,
 }
 
 /// What a job runs.
@@ -298,6 +323,8 @@ pub struct JobLaunch {
     pub program: Program,
     /// With which arguments.
     pub arguments: Vec<String>,
+    /// How it shall run.
+    pub options: JobOptions,
 }
 
 /// One task: which partition of which stage, and what becomes of it.
@@ -397,10 +424,13 @@ pub enum TaskFailure {
     Cancelled,
 }
 
-/// What an action needs: the graph up to it, cut into stages.
+/// What an action needs: the part of the graph that it reaches, cut into stages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// The graph, in the order of creation, up to the action.
+    /// Of a built-in program, the BLAKE3 hash of the executable that holds it: processes of different releases must not
+    /// compute together. None where the job itself names the hash.
+    pub build: Option<[u8; 32]>,
+    /// The datasets that the action reaches and the action itself, ascending by their ids.
     pub nodes: Vec<PlanNode>,
     /// The stages that the action needs, parents first; the last one gives the result.
     pub stages: Vec<StagePlan>,
@@ -409,8 +439,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A digest of the graph and of the action's name: what a driver, a driver that was started anew and the workers must
-    /// agree on. Where the input lies and how the stages are cut is not in it: the first may change, the second follows.
+    /// A digest of the build, the graph and the action's name: what a driver, a driver that was started anew and the workers
+    /// must agree on. Where the input lies and how the stages are cut is not in it: the first may change, the second follows.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the plan of an action");
@@ -424,13 +454,24 @@ impl Plan {
         }
         hasher.update(&(self.nodes.len() as u64).to_le_bytes());
         for node in &self.nodes {
+            hasher.update(&node.id.0.to_le_bytes());
             hasher.update(&node.partitions.to_le_bytes());
             hasher.update(&(node.parents.len() as u64).to_le_bytes());
             for parent in &node.parents {
                 hasher.update(&parent.0.to_le_bytes());
             }
+            hasher.update(&[u8::from(node.value.is_some())]);
+            hasher.update(&node.value.unwrap_or_default());
         }
+        hasher.update(&[u8::from(self.build.is_some())]);
+        hasher.update(&self.build.unwrap_or_default());
         *hasher.finalize().as_bytes()
+    }
+
+    /// The node of a dataset.
+    #[must_use]
+    pub fn node(&self, id: DatasetId) -> Option<&PlanNode> {
+        self.nodes.binary_search_by_key(&id, |node| node.id).ok().map(|at| &self.nodes[at])
     }
 
     /// Says where this plan (`mine`, as people call whoever made it) first differs from `other` (`theirs`); none if their
@@ -440,28 +481,52 @@ impl Plan {
         if self.digest() == other.digest() {
             return None;
         }
+        if self.build != other.build {
+            let show = |plan: &Self| match plan.build {
+                Some(hash) => format!("{}..", &blake3::Hash::from_bytes(hash).to_hex()[..16]),
+                None => "none that is known".to_owned(),
+            };
+            return Some(format!(
+                "its build is {} in {mine} and {} in {theirs}: run the same release of situ on all executors",
+                show(self),
+                show(other)
+            ));
+        }
         let longest = self.nodes.len().max(other.nodes.len());
         let node = (0..longest).find(|&index| self.nodes.get(index) != other.nodes.get(index));
         let Some(index) = node else {
             return Some(format!("the action is {:?} in {mine} and {:?} in {theirs}", self.name, other.name));
         };
-        let show = |plan: &Self| match plan.nodes.get(index) {
-            Some(node) => format!("{:?} with {} partitions, made from {:?}", node.name, node.partitions, node.parents),
-            None => "missing".to_owned(),
+        let (here, there) = (self.nodes.get(index), other.nodes.get(index));
+        if let (Some(here), Some(there)) = (here, there)
+            && (PlanNode { value: None, ..here.clone() }) == (PlanNode { value: None, ..there.clone() })
+        {
+            return Some(format!("{:?} comes after other values of the driver in {mine} than in {theirs}", here.name));
+        }
+        let show = |node: Option<&PlanNode>| match node {
+            Some(PlanNode { id, name, parents, partitions, .. }) => {
+                format!("{id}, {name:?} with {partitions} partitions, made from {parents:?}, in")
+            }
+            None => "missing in".to_owned(),
         };
-        Some(format!("dataset-{index} is {} in {mine} and {} in {theirs}", show(self), show(other)))
+        Some(format!("dataset {index} of the action is {} {mine} and {} {theirs}", show(here), show(there)))
     }
 }
 
 /// One dataset of the graph, as far as a driver and a worker must agree on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlanNode {
+    /// Its id: its place among all that the program made.
+    pub id: DatasetId,
     /// Its operation and where in the program it stands: `flat_map at main.rs:12`.
     pub name: String,
     /// What it is made from.
     pub parents: Vec<DatasetId>,
     /// How many partitions it has.
     pub partitions: u32,
+    /// The digest of the driver's value that it holds, if it holds one; of an action, that of all values that the driver
+    /// had given before.
+    pub value: Option<[u8; 32]>,
 }
 
 /// One stage: the same work for every partition of a dataset.
@@ -480,7 +545,38 @@ pub struct StagePlan {
     /// Where each partition's input lies, best first; empty when it does not matter.
     pub preferred: Vec<Vec<TaskLocation>>,
     /// The datasets within the stage that are kept in memory once computed, so that a task goes where they are.
-    pub persisted: Vec<DatasetId>,
+    pub persisted: Vec<PersistedInput>,
+}
+
+/// A dataset that is kept in memory, as a stage reads it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PersistedInput {
+    /// Which.
+    pub dataset: DatasetId,
+    /// Which of its partitions which of the stage's read: ascending by those of the stage, which are in one range at most.
+    pub partitions: Vec<PartitionRange>,
+}
+
+impl PersistedInput {
+    /// The partition of the dataset that a partition of the stage reads, if it reads any.
+    #[must_use]
+    pub fn partition(&self, of_stage: u32) -> Option<u32> {
+        let after = self.partitions.partition_point(|range| range.stage <= of_stage);
+        let range = self.partitions.get(after.checked_sub(1)?)?;
+        let offset = of_stage - range.stage;
+        (offset < range.count).then(|| range.dataset.saturating_add(offset))
+    }
+}
+
+/// Partition `stage + i` of a stage reads partition `dataset + i` of a dataset, for every `i` below `count`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartitionRange {
+    /// The first partition of the stage.
+    pub stage: u32,
+    /// The first partition of the dataset.
+    pub dataset: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 /// What becomes of a partition that a task has computed.
@@ -753,11 +849,14 @@ mod tests {
 
     fn plan(names: &[&str]) -> Plan {
         let node = |(index, name): (u32, &&str)| PlanNode {
+            id: DatasetId(index),
             name: (*name).to_owned(),
             parents: index.checked_sub(1).map(DatasetId).into_iter().collect(),
             partitions: 4,
+            value: None,
         };
         Plan {
+            build: None,
             nodes: (0..).zip(names).map(node).collect(),
             stages: Vec::new(),
             name: "collect at main.rs:9".to_owned(),
@@ -771,18 +870,34 @@ mod tests {
         assert_eq!(
             one.difference("the driver", &two, "the worker").as_deref(),
             Some(
-                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and \"filter\" with 4 \
-                 partitions, made from [dataset-0] in the worker"
+                "dataset 1 of the action is dataset-1, \"map\" with 4 partitions, made from [dataset-0], in the driver and \
+                 dataset-1, \"filter\" with 4 partitions, made from [dataset-0], in the worker"
             )
         );
         assert_eq!(
             one.difference("the driver", &plan(&["text_file"]), "the worker").as_deref(),
             Some(
-                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and missing in the worker"
+                "dataset 1 of the action is dataset-1, \"map\" with 4 partitions, made from [dataset-0], in the driver and \
+                 missing in the worker"
             )
         );
         let renamed = Plan { name: "count at main.rs:9".to_owned(), ..one.clone() };
         assert_ne!(one.digest(), renamed.digest());
+        let mut valued = one.clone();
+        valued.nodes[0].value = Some([1; 32]);
+        let difference = one.difference("the driver", &valued, "the worker").unwrap();
+        assert!(difference.contains("\"text_file\" comes after other values of the driver"), "{difference}");
+        let (old, new) = (Plan { build: Some([1; 32]), ..one.clone() }, Plan { build: Some([2; 32]), ..one.clone() });
+        let difference = old.difference("the driver", &new, "the worker").unwrap();
+        assert!(difference.contains("0101") && difference.contains("same release"), "{difference}");
+    }
+
+    #[test]
+    fn a_partition_of_a_stage_finds_that_of_the_dataset() {
+        let range = |stage, dataset, count| PartitionRange { stage, dataset, count };
+        let input = PersistedInput { dataset: DatasetId(1), partitions: vec![range(2, 0, 3), range(7, 1, 1)] };
+        let found: Vec<Option<u32>> = (0..9).map(|partition| input.partition(partition)).collect();
+        assert_eq!(found, [None, None, Some(0), Some(1), Some(2), None, None, Some(1), None]);
     }
 
     #[test]

@@ -3,8 +3,8 @@ use situ_wire::ids::{ExecutorId, JobId, PartitionId, ShuffleId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, JobLaunch, JobState, Program, RecoveryOutcome, Request, Response, TaskFailure,
-    TaskOutcome,
+    ExecutorCommand, ExecutorEvent, JobLaunch, JobOptions, JobState, Program, RecoveryOutcome, Request, Response,
+    TaskFailure, TaskOutcome,
 };
 
 use super::world::{
@@ -304,7 +304,8 @@ fn commands_that_are_too_long_for_one_answer_come_in_several() {
     let mut executor = Executor::new(registration(1, 40), "n1".to_owned(), situ_wire::time::TimeMs(1));
     let program = Program::BuiltIn { name: "grep".to_owned() };
     let (secret, user, arguments) = (JobSecret([0; 16]), "ada".to_owned(), vec!["x".repeat(1 << 20)]);
-    let job = JobLaunch { job: JobId(1), secret, user, program, arguments };
+    let options = JobOptions::default();
+    let job = JobLaunch { job: JobId(1), secret, user, program, arguments, options };
     for attempt in 1..=40 {
         executor.push(ExecutorCommand::StartDriver { job: job.clone(), attempt });
     }

@@ -11,8 +11,8 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, OperationId, PartitionId, TaskAttemptId};
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, JobState, MapOutput, Plan, Program, Request, Response, StageOutput,
-    TaskDone, TaskFailure, TaskOutcome, TaskSpec,
+    ActionResult, ExecutorCommand, ExecutorEvent, JobOptions, JobState, MapOutput, PartitionRange, PersistedInput,
+    Plan, Program, Request, Response, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -189,7 +189,8 @@ fn plan(seed: u64, job: JobId, action: u32) -> Plan {
     plan.name = format!("action {action}");
     let last = plan.stages.last_mut().unwrap();
     last.output = StageOutput::Result { action: ActionId(action) };
-    last.persisted = vec![DatasetId(2)];
+    let partitions = vec![PartitionRange { stage: 0, dataset: 0, count: last.partitions }];
+    last.persisted = vec![PersistedInput { dataset: DatasetId(2), partitions }];
     plan
 }
 
@@ -264,7 +265,10 @@ impl Simulation {
             Happens::Submit(sequence) => {
                 let operation = OperationId { client: ClientId(9), sequence };
                 let program = Program::BuiltIn { name: "wordcount".to_owned() };
-                self.call(Who::Client(sequence), Request::Submit { program, arguments: Vec::new(), operation });
+                self.call(
+                    Who::Client(sequence),
+                    Request::Submit { program, arguments: Vec::new(), operation, options: JobOptions::default() },
+                );
             }
             Happens::Kill(sequence) => match self.submitted.get(&sequence) {
                 Some(job) => self.call(Who::Killer(sequence), Request::Kill { job: *job, reason: "enough".to_owned() }),

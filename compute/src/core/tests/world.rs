@@ -10,8 +10,9 @@ use situ_wire::ids::{
 };
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobStatus, Plan, PlanNode, Program, Recovery,
-    RecoveryOutcome, Request, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome,
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus, Plan, PlanNode, Program,
+    Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation,
+    TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
@@ -155,7 +156,12 @@ impl World {
     pub(super) fn submit(&mut self, sequence: u64) -> Vec<String> {
         let operation = OperationId { client: ClientId(1), sequence };
         let program = Program::BuiltIn { name: "wordcount".to_owned() };
-        self.user(Request::Submit { program, arguments: vec!["/in".to_owned()], operation })
+        self.user(Request::Submit {
+            program,
+            arguments: vec!["/in".to_owned()],
+            operation,
+            options: JobOptions::default(),
+        })
     }
 
     /// Submits a job and lets its driver begin.
@@ -272,13 +278,20 @@ fn show_attempt(id: TaskAttemptId) -> String {
 /// `reducers` partitions for action 0.
 pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan {
     let maps = u32::try_from(places.len()).unwrap();
-    let node = |name: &str, parents: &[u32], partitions| PlanNode {
+    let node = |id, name: &str, parents: &[u32], partitions| PlanNode {
+        id: DatasetId(id),
         name: name.to_owned(),
         parents: parents.iter().map(|parent| DatasetId(*parent)).collect(),
         partitions,
+        value: None,
     };
     Plan {
-        nodes: vec![node("text_file", &[], maps), node("flat_map", &[0], maps), node("reduce_by_key", &[1], reducers)],
+        build: None,
+        nodes: vec![
+            node(0, "text_file", &[], maps),
+            node(1, "flat_map", &[0], maps),
+            node(2, "reduce_by_key", &[1], reducers),
+        ],
         stages: vec![
             StagePlan {
                 stage: StageId(1),
@@ -342,6 +355,7 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Submitted { job, user, .. } => format!("{job} of {user}"),
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
+        JobRecord::Options { job, .. } => format!("{job} has options"),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
     }

@@ -6,10 +6,10 @@ use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, 
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobState, JobStatus,
-    JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request,
-    Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
-    TaskSpec,
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
+    JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
+    PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone,
+    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -34,9 +34,13 @@ fn stored() -> Program {
     Program::Stored { name: text("mine"), path: path("/programs/mine"), hash: [0x4a; 32] }
 }
 
+fn options() -> JobOptions {
+    JobOptions { task_limit_ms: Some(600_000), check_replay: true }
+}
+
 fn launch() -> JobLaunch {
     let arguments = vec![text("/in"), text("/out")];
-    JobLaunch { job: JOB, secret: SECRET, user: text("alice"), program: stored(), arguments }
+    JobLaunch { job: JOB, secret: SECRET, user: text("alice"), program: stored(), arguments, options: options() }
 }
 
 pub(super) fn task() -> TaskSpec {
@@ -60,6 +64,10 @@ fn registration() -> ExecutorRegistration {
     }
 }
 
+fn persisted() -> PersistedInput {
+    PersistedInput { dataset: DatasetId(1), partitions: vec![PartitionRange { stage: 1, dataset: 0, count: 1 }] }
+}
+
 fn plan() -> Plan {
     let stage = StagePlan {
         stage: StageId(4),
@@ -68,10 +76,16 @@ fn plan() -> Plan {
         output: StageOutput::Result { action: ACTION },
         reads: vec![SHUFFLE],
         preferred: vec![vec![TaskLocation { node: node(), rack: rack() }], vec![]],
-        persisted: vec![DatasetId(1)],
+        persisted: vec![persisted()],
     };
-    let node = PlanNode { name: text("map at main.rs:12"), parents: vec![DatasetId(0)], partitions: 2 };
-    Plan { nodes: vec![node], stages: vec![stage], name: text("collect at main.rs:13") }
+    let node = PlanNode {
+        id: DatasetId(4),
+        name: text("map at main.rs:12"),
+        parents: vec![DatasetId(0)],
+        partitions: 2,
+        value: Some([0x5c; 32]),
+    };
+    Plan { build: Some([0x6b; 32]), nodes: vec![node], stages: vec![stage], name: text("collect at main.rs:13") }
 }
 
 fn done() -> TaskDone {
@@ -91,7 +105,12 @@ fn requests(book: &mut Book) {
         Stored => stored(),
     });
     variants!(book, "scheduler", Request {
-        Submit => Request::Submit { program: built_in(), arguments: vec![text("/in")], operation: OPERATION },
+        Submit => Request::Submit {
+            program: built_in(),
+            arguments: vec![text("/in")],
+            operation: OPERATION,
+            options: options(),
+        },
         List => Request::List,
         Status => Request::Status { job: JOB, seen: 300 },
         Kill => Request::Kill { job: JOB, reason: text("by hand") },
@@ -122,6 +141,13 @@ fn requests(book: &mut Book) {
         },
         DriverEnd => Request::DriverEnd { job: JOB, secret: SECRET, attempt: 1, error: Some(text("no input")) },
         WritesAside => Request::WritesAside { job: JOB, secret: SECRET, attempt: 1, output: path("/out") },
+        Release => Request::Release {
+            job: JOB,
+            secret: SECRET,
+            attempt: 1,
+            shuffles: vec![SHUFFLE],
+            datasets: vec![DatasetId(1)],
+        },
     });
 }
 
@@ -145,6 +171,7 @@ fn executors(book: &mut Book) {
         EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
     });
     sample!(book, "scheduler", JobLaunch, launch());
+    sample!(book, "scheduler", JobOptions, options());
 }
 
 fn tasks(book: &mut Book) {
@@ -182,6 +209,8 @@ fn plans(book: &mut Book) {
     sample!(book, "scheduler", Plan, plan());
     sample!(book, "scheduler", PlanNode, nodes.remove(0));
     sample!(book, "scheduler", StagePlan, stages.remove(0));
+    sample!(book, "scheduler", PersistedInput, persisted());
+    sample!(book, "scheduler", PartitionRange, persisted().partitions.remove(0));
     sample!(book, "scheduler", TaskLocation, TaskLocation { node: node(), rack: rack() });
 }
 

@@ -1,0 +1,191 @@
+//! The lineage of datasets: nodes that hold what they are made from, and what an action reaches of them.
+
+mod node;
+mod ranges;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::Location;
+use std::sync::Arc;
+
+use situ_wire::ids::{ActionId, DatasetId, ShuffleId, StageId};
+use situ_wire::messages::scheduler::{PersistedInput, Plan, PlanNode, StageOutput, StagePlan};
+
+pub(crate) use node::{Kept, MapTask, Node, NodeKind, Parent, Preferred, ResultTask};
+
+use crate::program::error::ProgramError;
+
+/// What one action reaches of the lineage of a program's datasets. A dataset's id is its place among all that the program
+/// made, so every run of the program gives it the same one.
+///
+/// ```text
+/// text_file -- flat_map -- map -- reduce_by_key (map side) --> reduce_by_key -- collect
+/// '------------------- a stage ----------------------------'   '------ a stage ------'
+/// ```
+///
+/// What ends a stage is a node of its own: the map side of a shuffle, or an action. So a stage's id, which is that of its
+/// last node, says all that its tasks must know.
+pub(crate) struct Graph {
+    last: DatasetId,
+    nodes: BTreeMap<DatasetId, Arc<Node>>,
+}
+
+/// What a task shall do, by its stage.
+pub(crate) enum StageTask {
+    Map { shuffle: ShuffleId, reducers: u32, task: MapTask },
+    Result { action: ActionId, task: ResultTask, checked: bool },
+}
+
+impl Graph {
+    /// What the action that ends in `last` reaches.
+    ///
+    /// # Errors
+    /// When some of it cannot be computed.
+    pub(crate) fn of(last: Arc<Node>) -> Result<Self, ProgramError> {
+        let mut graph = Self { last: last.id, nodes: BTreeMap::new() };
+        let mut open = vec![last];
+        while let Some(node) = open.pop() {
+            if let Some(error) = &node.broken {
+                return Err(error.clone());
+            }
+            if !graph.nodes.contains_key(&node.id) {
+                open.extend(node.parents.iter().map(|parent| Arc::clone(&parent.node)));
+                graph.nodes.insert(node.id, node);
+            }
+        }
+        Ok(graph)
+    }
+
+    /// How many nodes there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// What the action is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.nodes[&self.last].name
+    }
+
+    /// What the tasks of a stage do; none if the graph has no such stage.
+    pub(crate) fn stage_task(&self, stage: StageId) -> Option<StageTask> {
+        match &self.nodes.get(&DatasetId(stage.0))?.kind {
+            NodeKind::MapSide { reducers, task } => Some(StageTask::Map {
+                shuffle: shuffle_of(DatasetId(stage.0)),
+                reducers: *reducers,
+                task: Arc::clone(task),
+            }),
+            NodeKind::Action { action, task, checked } => {
+                Some(StageTask::Result { action: *action, task: Arc::clone(task), checked: *checked })
+            }
+            NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } => None,
+        }
+    }
+
+    /// What the action needs; `build` is that of a built-in program.
+    pub(crate) fn plan(&self, build: Option<[u8; 32]>) -> Plan {
+        let node = |node: &Arc<Node>| PlanNode {
+            id: node.id,
+            name: node.name.clone(),
+            parents: node.parents.iter().map(|parent| parent.node.id).collect(),
+            partitions: node.partitions,
+            value: node.value,
+        };
+        let mut stages = Vec::new();
+        self.add_stage(self.last, &mut stages, &mut BTreeSet::new());
+        Plan { build, nodes: self.nodes.values().map(node).collect(), stages, name: self.name().to_owned() }
+    }
+
+    /// The names of the nodes whose functions the tasks of a stage call, as they call them.
+    pub(crate) fn operations(&self, stage: StageId) -> Vec<&str> {
+        let nodes = self.stage_nodes(DatasetId(stage.0));
+        nodes.into_iter().map(|id| self.nodes[&id].name.as_str()).collect()
+    }
+
+    /// The nodes of the stage that ends in `last`, ascending.
+    fn stage_nodes(&self, last: DatasetId) -> BTreeSet<DatasetId> {
+        let mut seen = BTreeSet::from([last]);
+        let mut open = vec![last];
+        while let Some(id) = open.pop() {
+            let node = &self.nodes[&id];
+            if !matches!(node.kind, NodeKind::ReduceSide { .. }) {
+                let parents = node.parents.iter().map(|parent| parent.node.id);
+                open.extend(parents.filter(|parent| seen.insert(*parent)));
+            }
+        }
+        seen
+    }
+
+    /// Adds the stage that ends in `last`, behind those that it reads from, unless it is `planned`.
+    fn add_stage(&self, last: DatasetId, stages: &mut Vec<StagePlan>, planned: &mut BTreeSet<DatasetId>) {
+        if !planned.insert(last) {
+            return;
+        }
+        let nodes = self.stage_nodes(last);
+        let mut reads = Vec::new();
+        let mut persisted = Vec::new();
+        for id in &nodes {
+            let node = &self.nodes[id];
+            match &node.kind {
+                NodeKind::ReduceSide { .. } => {
+                    reads.push(ShuffleId(id.0));
+                    for parent in &node.parents {
+                        self.add_stage(parent.node.id, stages, planned);
+                    }
+                }
+                NodeKind::Persisted(kept) if !kept.is_released() => persisted.push(*id),
+                _ => {}
+            }
+        }
+        let node = &self.nodes[&last];
+        let output = match node.kind {
+            NodeKind::MapSide { reducers, .. } => StageOutput::Shuffle { shuffle: shuffle_of(last), reducers },
+            NodeKind::Action { action, .. } => StageOutput::Result { action },
+            NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } => {
+                unreachable!("a stage ends in a map side or an action")
+            }
+        };
+        stages.push(StagePlan {
+            stage: StageId(last.0),
+            name: node.name.clone(),
+            partitions: node.partitions,
+            output,
+            reads,
+            preferred: node.preferred.as_ref().map(|preferred| preferred.as_ref().clone()).unwrap_or_default(),
+            persisted: self.persisted_inputs(&nodes, node, &persisted),
+        });
+    }
+
+    /// How the partitions of a stage read each persisted dataset in it.
+    fn persisted_inputs(
+        &self,
+        nodes: &BTreeSet<DatasetId>,
+        last: &Node,
+        persisted: &[DatasetId],
+    ) -> Vec<PersistedInput> {
+        if persisted.is_empty() {
+            return Vec::new();
+        }
+        let stage = nodes.iter().rev().map(|id| self.nodes[id].as_ref());
+        let mut read = ranges::read_by(stage, last);
+        let input = |dataset: &DatasetId| {
+            let partitions = read.remove(dataset).filter(|ranges| !ranges.is_empty())?;
+            Some(PersistedInput { dataset: *dataset, partitions })
+        };
+        persisted.iter().filter_map(input).collect()
+    }
+}
+
+/// The shuffle that a map side writes: the node that reads it is made right behind it.
+pub(crate) fn shuffle_of(map_side: DatasetId) -> ShuffleId {
+    ShuffleId(map_side.0 + 1)
+}
+
+/// A node's name: its operation and where in the program it stands, as in `flat_map at main.rs:12`. Only the file's own
+/// name is in it: a driver and its workers run the same binary, people read the rest in the file.
+pub(crate) fn node_name(operation: &str, place: &Location<'_>) -> String {
+    let file = place.file().rsplit(['/', '\\']).next().unwrap_or_default();
+    format!("{operation} at {file}:{}", place.line())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Values of the driver that every process of its job gets.
+
+use std::ops::Deref;
+use std::panic::Location;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use situ_wire::codec;
+use situ_wire::error::ErrorCode;
+use situ_wire::ids::ActionId;
+use situ_wire::messages::scheduler::TaskFailure;
+use situ_wire::path::DfsPath;
+
+use super::Context;
+use crate::core::job_directory;
+use crate::program::error::{ProgramError, StorageError};
+use crate::program::task::{abort, abort_storage};
+use crate::program::world::Files;
+use crate::shuffle::records;
+
+/// The longest value that goes by way of the scheduler; a longer one goes by way of the file system.
+const INLINE_LEN_BYTES: usize = 256 << 10;
+/// How much of a value is written or read at a time.
+const PIECE_LEN_BYTES: usize = 1 << 20;
+
+impl Context {
+    /// What `value` gives in the driver, which alone computes it: every process of the job gets that value. For whatever is
+    /// not the same in each run of the program: the time, random numbers, files outside Situ, the order of a `HashMap`.
+    ///
+    /// The value is what it is when it has been serialized and deserialized: of a `HashMap` the entries are the same
+    /// everywhere and their order is not; give a `Vec` or a `BTreeMap` where the order counts.
+    ///
+    /// ```
+    /// # let directory = std::env::temp_dir().join(format!("situ-doc-once-{}", std::process::id()));
+    /// # let context = situ_compute::testing::context(&directory);
+    /// let begun = context.once(|| std::time::SystemTime::now())?;
+    /// let stamped = context.parallelize(vec![1, 2, 3], 2).map(move |number| (number, begun));
+    /// assert_eq!(stamped.filter(move |(_, stamp)| *stamp == begun).count()?, 3);
+    /// # std::fs::remove_dir_all(&directory).ok();
+    /// # Ok::<(), situ_compute::ProgramError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the value cannot be serialized, or the job fails.
+    #[track_caller]
+    pub fn once<T: Serialize + DeserializeOwned>(&self, value: impl FnOnce() -> T) -> Result<T, ProgramError> {
+        self.driver_value(Self::name("once", Location::caller()), value)
+    }
+
+    /// This value as the driver has it, in every process of the job: where another one has computed another value, the
+    /// driver's counts. As for [`Context::once`], it is what it is when it has been serialized and deserialized.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # let directory = std::env::temp_dir().join(format!("situ-doc-share-{}", std::process::id()));
+    /// # let context = situ_compute::testing::context(&directory);
+    /// let words = ["a", "b", "c"].map(str::to_owned);
+    /// // The order of a HashMap is another one in each process: so are these numbers, but for the driver's.
+    /// let set: HashMap<String, ()> = words.iter().map(|word| (word.clone(), ())).collect();
+    /// let numbers: HashMap<String, u64> = context.share(set.into_keys().zip(0..).collect())?;
+    /// let numbered = context.parallelize(words.to_vec(), 3).map(move |word| numbers[&word]);
+    /// assert_eq!(numbered.distinct(2).count()?, 3);
+    /// # std::fs::remove_dir_all(&directory).ok();
+    /// # Ok::<(), situ_compute::ProgramError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Context::once`].
+    #[track_caller]
+    pub fn share<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<T, ProgramError> {
+        self.driver_value(Self::name("share", Location::caller()), move || value)
+    }
+
+    /// As [`Context::share`], for large values that only tasks use: a worker fetches it once, when a task first uses it.
+    ///
+    /// # Errors
+    /// As for [`Context::once`].
+    #[track_caller]
+    pub fn broadcast<T>(&self, value: T) -> Result<Broadcast<T>, ProgramError>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let name = Self::name("broadcast", Location::caller());
+        let encoded = self.ship(&name, &mut || encode(&value))?;
+        let known = OnceLock::new();
+        if self.backend().driver_files().is_some() {
+            drop(known.set(value));
+        }
+        Ok(Broadcast(Arc::new(Inner { name, context: self.clone(), encoded, value: known })))
+    }
+
+    fn driver_value<T: Serialize + DeserializeOwned>(
+        &self,
+        name: String,
+        value: impl FnOnce() -> T,
+    ) -> Result<T, ProgramError> {
+        let mut value = Some(value);
+        let encoded = self.ship(&name, &mut || match value.take() {
+            Some(value) => encode(&value()),
+            None => Err("it was computed already".to_owned()),
+        })?;
+        let result = |message| ProgramError::Result { action: name.clone(), message };
+        let bytes = encoded.read(self.backend().files(), || ()).map_err(|error| result(error.message))?;
+        records::take(&mut bytes.as_ref()).map_err(|error| result(error.to_string()))
+    }
+
+    /// Sends what `encode` gives in the driver on its way to all processes, or finds out where it is.
+    pub(super) fn ship(
+        &self,
+        name: &str,
+        encode: &mut dyn FnMut() -> Result<Vec<u8>, String>,
+    ) -> Result<EncodedValue, ProgramError> {
+        let recorded = self.record(name, |action, files| {
+            let value = encode().and_then(|bytes| self.put(action, files, bytes));
+            codec::encode(&value).expect("a short value and a path fit into a message")
+        })?;
+        let value: Result<EncodedValue, String> = codec::decode(&recorded)
+            .map_err(|error| ProgramError::Result { action: name.to_owned(), message: error.to_string() })?;
+        value.map_err(|message| ProgramError::Argument { operation: name.to_owned(), message })
+    }
+
+    /// Puts a value where every process finds it.
+    fn put(&self, action: ActionId, files: &dyn Files, bytes: Vec<u8>) -> Result<EncodedValue, String> {
+        let hash = *blake3::hash(&bytes).as_bytes();
+        if bytes.len() <= INLINE_LEN_BYTES {
+            return Ok(EncodedValue { hash, place: Place::Inline(bytes.into()) });
+        }
+        let backend = self.backend();
+        let directory = job_directory(&backend.job_name()).ok_or("the job has no directory of its own")?;
+        // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
+        backend.writes_aside(&directory).map_err(|error| error.to_string())?;
+        let (len_bytes, bytes) = (bytes.len() as u64, Bytes::from(bytes));
+        let write = || {
+            let values = directory.join("values")?;
+            files.make_directory(&values)?;
+            // Each attempt at the driver writes its own: what counts is recorded.
+            let path = values.join(&format!("{action}-attempt-{}", backend.attempt()))?;
+            let mut output = files.create(&path)?;
+            for start in (0..bytes.len()).step_by(PIECE_LEN_BYTES) {
+                output.write(bytes.slice(start..bytes.len().min(start + PIECE_LEN_BYTES)))?;
+            }
+            output.close()?;
+            Ok(path)
+        };
+        let path = write().map_err(|error: StorageError| format!("the value cannot be stored: {}", error.message))?;
+        Ok(EncodedValue { hash, place: Place::Stored { path, len_bytes } })
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    match records::append(value, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(format!("the value, a {}, cannot be serialized: {error}", std::any::type_name::<T>())),
+    }
+}
+
+/// A value of the driver, encoded.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EncodedValue {
+    /// The BLAKE3 hash of its bytes.
+    pub(super) hash: [u8; 32],
+    place: Place,
+}
+
+/// Where the bytes of a value are.
+#[derive(Serialize, Deserialize)]
+enum Place {
+    Inline(Bytes),
+    Stored { path: DfsPath, len_bytes: u64 },
+}
+
+impl EncodedValue {
+    /// Its bytes, checked. Calls `go_on` now and then.
+    pub(super) fn read(&self, files: &dyn Files, mut go_on: impl FnMut()) -> Result<Bytes, StorageError> {
+        let (path, len_bytes) = match &self.place {
+            Place::Inline(bytes) => return Ok(bytes.clone()),
+            Place::Stored { path, len_bytes } => (path, *len_bytes),
+        };
+        let damaged = |found: String| StorageError { code: ErrorCode::Corrupt, message: format!("{path}: {found}") };
+        let mut input = files.open(path, 0..len_bytes)?;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(len_bytes).unwrap_or_default());
+        while (bytes.len() as u64) < len_bytes {
+            let piece = input.read_at(bytes.len() as u64, PIECE_LEN_BYTES)?;
+            if piece.is_empty() {
+                return Err(damaged(format!(
+                    "a value of the driver with {len_bytes} bytes ends after {}",
+                    bytes.len()
+                )));
+            }
+            bytes.extend_from_slice(&piece);
+            go_on();
+        }
+        if *blake3::hash(&bytes).as_bytes() != self.hash {
+            return Err(damaged("its bytes are not those of the value that the driver stored".to_owned()));
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// A value of the driver in every process of its job; made by [`Context::broadcast`]. Cheap to clone.
+///
+/// It is used as a reference to the value. The first use in a worker fetches it; when that fails, the task that uses it
+/// fails and is tried again.
+pub struct Broadcast<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
+    name: String,
+    context: Context,
+    encoded: EncodedValue,
+    value: OnceLock<T>,
+}
+
+impl<T> Clone for Broadcast<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> std::fmt::Debug for Broadcast<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broadcast").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl<T: DeserializeOwned> Broadcast<T> {
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &T {
+        let Inner { name, context, encoded, value } = self.0.as_ref();
+        value.get_or_init(|| {
+            let bytes = encoded.read(context.backend().files(), || ()).unwrap_or_else(|error| abort_storage(&error));
+            records::take(&mut bytes.as_ref()).unwrap_or_else(|error| {
+                let message =
+                    format!("{name} cannot be read back: {error}; does its type serialize as it deserializes?");
+                abort(TaskFailure::Program { message })
+            })
+        })
+    }
+}
+
+impl<T: DeserializeOwned> Deref for Broadcast<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value()
+    }
+}

@@ -1,0 +1,239 @@
+//! A job in one process, for tests: a driver, and workers that follow it as real ones do, over a directory in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use bytes::Bytes;
+use situ_runtime::disk::memory::MemoryDisk;
+use situ_wire::ids::{ActionId, ClientId, OperationId, TaskAttemptId};
+use situ_wire::messages::scheduler::{Locality, Plan, StagePlan, TaskOutcome, TaskSpec};
+use situ_wire::path::DfsPath;
+
+use super::driver::one_result;
+use super::error::{ProgramError, ProgramResult};
+use super::follow::DriverSide;
+use super::local::{JOB, LocalOptions, LocalWorld, StillClock, describe};
+use super::runs::{Run, Runs, STACK_LEN_BYTES};
+use super::world::{Backend, Files, Released, World};
+use crate::dataset::{Context, Graph};
+
+/// The world of a job.
+type OneWorld = LocalWorld<MemoryDisk, StillClock>;
+
+/// A job and what is known of it.
+pub(crate) struct Rehearsal {
+    pub(crate) disk: MemoryDisk,
+    world: Arc<OneWorld>,
+    side: Arc<Side>,
+    workers: Vec<Arc<Runs>>,
+}
+
+/// What was seen while a job ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Seen {
+    /// The most nodes that a plan had.
+    pub(crate) planned: usize,
+    /// The most nodes that a worker kept for tasks between two tasks.
+    pub(crate) kept: usize,
+    /// The most shuffles whose pieces were there.
+    pub(crate) shuffles: usize,
+    /// How many persisted datasets were released.
+    pub(crate) datasets_released: usize,
+}
+
+/// What the workers learn.
+struct Side {
+    world: Arc<OneWorld>,
+    known: Mutex<Known>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Known {
+    results: BTreeMap<ActionId, Vec<Bytes>>,
+    plans: BTreeMap<ActionId, Plan>,
+    ended: bool,
+    seen: Seen,
+}
+
+impl Rehearsal {
+    /// A job with `workers` workers.
+    pub(crate) fn new(workers: usize, checked: bool) -> Self {
+        let (disk, options) = (MemoryDisk::default(), LocalOptions::default());
+        let world = LocalWorld::new(disk.clone(), StillClock, Path::new("/r"), options);
+        let side = Arc::new(Side { world: Arc::clone(&world), known: Mutex::default(), changed: Condvar::new() });
+        let runs = || {
+            let driver: Arc<dyn DriverSide> = Arc::<Side>::clone(&side);
+            Arc::new(Runs::new(driver, options.cache_memory_bytes, checked))
+        };
+        let workers = std::iter::repeat_with(runs).take(workers).collect();
+        Self { disk, world, side, workers }
+    }
+
+    /// Runs the program in the driver and in all workers to the driver's end.
+    pub(crate) fn run(&self, program: impl Fn(&Context) -> ProgramResult + Sync) -> Result<Seen, String> {
+        let program = &program;
+        let backend = RehearsedDriver {
+            world: Arc::clone(&self.world),
+            side: Arc::clone(&self.side),
+            workers: self.workers.clone(),
+            next: AtomicUsize::new(0),
+        };
+        let result = std::thread::scope(|scope| {
+            for runs in &self.workers {
+                for run in std::iter::once(&runs.first).chain(&runs.second) {
+                    spawn(scope, move || {
+                        let result = program(&runs.context(run)).map_err(|error| error.to_string());
+                        run.replay.end(result);
+                        Ok(())
+                    });
+                }
+            }
+            let driver =
+                spawn(scope, move || program(&Context::new(Arc::new(backend))).map_err(|error| error.to_string()));
+            let result = driver.join().unwrap_or_else(|_| Err("the driver panicked".to_owned()));
+            self.side.known().ended = true;
+            self.side.changed.notify_all();
+            result
+        });
+        result.map(|()| self.side.known().seen)
+    }
+
+    /// How many nodes the workers keep for tasks.
+    pub(crate) fn kept(&self) -> usize {
+        self.workers.iter().map(|runs| kept(&runs.first)).max().unwrap_or_default()
+    }
+
+    /// How many bytes of persisted partitions the workers keep.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.workers.iter().map(|runs| runs.first.cache.used_bytes()).sum()
+    }
+}
+
+/// A thread as programs run on.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> Result<(), String> + Send + 'scope,
+) -> ScopedJoinHandle<'scope, Result<(), String>> {
+    std::thread::Builder::new().stack_size(STACK_LEN_BYTES).spawn_scoped(scope, work).unwrap()
+}
+
+fn kept(run: &Run) -> usize {
+    run.replay.kept()
+}
+
+impl Side {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, action: ActionId, results: Vec<Bytes>) {
+        self.known().results.insert(action, results);
+        self.changed.notify_all();
+    }
+}
+
+impl DriverSide for Side {
+    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
+        let waits = |known: &mut Known| !known.results.contains_key(&action) && !known.ended;
+        let known = self.changed.wait_while(self.known(), waits).unwrap_or_else(PoisonError::into_inner);
+        let over = || ProgramError::Action { action: name.to_owned(), message: "the job has ended".to_owned() };
+        known.results.get(&action).cloned().ok_or_else(over)
+    }
+
+    fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String> {
+        Ok(self.known().plans.get(&action).cloned().map(Box::new))
+    }
+
+    fn files(&self) -> &dyn Files {
+        World::files(self.world.as_ref())
+    }
+
+    fn job_name(&self) -> String {
+        JOB.to_string()
+    }
+
+    fn build(&self) -> Option<[u8; 32]> {
+        None
+    }
+}
+
+/// Gives the tasks to the workers in turn.
+struct RehearsedDriver {
+    world: Arc<OneWorld>,
+    side: Arc<Side>,
+    workers: Vec<Arc<Runs>>,
+    next: AtomicUsize,
+}
+
+impl Backend for RehearsedDriver {
+    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+        let plan = graph.plan(None);
+        let plan_digest = plan.digest();
+        self.side.known().plans.insert(action, plan.clone());
+        let world: Arc<dyn World> = Arc::<OneWorld>::clone(&self.world);
+        let run = |stage: &StagePlan, attempt: TaskAttemptId| {
+            let worker = &self.workers[self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()];
+            let locality = Locality::NoPreference;
+            let spec = TaskSpec { attempt, action, plan_digest, output: stage.output, locality };
+            let outcome = worker.run(&spec, &world);
+            let mut known = self.side.known();
+            known.seen.kept = known.seen.kept.max(kept(&worker.first));
+            match outcome {
+                TaskOutcome::Done(done) => Ok(*done),
+                TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
+            }
+        };
+        let results = self
+            .world
+            .run_stages(&plan.stages, run)
+            .map_err(|message| ProgramError::Action { action: plan.name.clone(), message })?;
+        let shuffles = self.world.outputs().len();
+        let mut known = self.side.known();
+        known.seen.shuffles = known.seen.shuffles.max(shuffles);
+        known.seen.planned = known.seen.planned.max(plan.nodes.len());
+        drop(known);
+        self.side.give(action, results.clone());
+        Ok(results)
+    }
+
+    fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+        let value = compute(self.files());
+        self.side.give(action, vec![value.clone()]);
+        one_result(vec![value])
+    }
+
+    fn release(&self, what: Released) {
+        match what {
+            Released::Shuffle(shuffle) => self.world.release(shuffle),
+            Released::Dataset(_) => self.side.known().seen.datasets_released += 1,
+        }
+    }
+
+    fn files(&self) -> &dyn Files {
+        World::files(self.world.as_ref())
+    }
+
+    fn driver_files(&self) -> Option<&dyn Files> {
+        Some(self.files())
+    }
+
+    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        Ok(())
+    }
+
+    fn publication(&self, action: ActionId) -> OperationId {
+        OperationId { client: ClientId(0), sequence: u64::from(action.0) }
+    }
+
+    fn job_name(&self) -> String {
+        JOB.to_string()
+    }
+
+    fn attempt(&self) -> u32 {
+        0
+    }
+}

@@ -1,0 +1,124 @@
+//! The runs of the program in a worker, and the tasks that are done with what they have made.
+
+use std::sync::Arc;
+
+use situ_wire::ids::{ActionId, StageId};
+use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, TaskSpec};
+
+use super::check::compute_twice;
+use super::follow::{DriverSide, Follower};
+use super::replay::{NotReached, Reached, Replay};
+use super::task::{TaskContext, TaskOutput, cut, run_task};
+use super::world::World;
+use crate::dataset::{Cache, Context, Graph, StageTask};
+
+/// How much stack the threads have that run tasks and the program: datasets that are made from each other by thousands call
+/// each other as deep, and are dropped so. Only what is used takes memory.
+pub(crate) const STACK_LEN_BYTES: usize = 256 << 20;
+
+/// The run of the program that tasks are done with, and when the program is checked another one to compare it with.
+pub(super) struct Runs {
+    driver: Arc<dyn DriverSide>,
+    pub(super) first: Run,
+    pub(super) second: Option<Run>,
+}
+
+/// One run of the program in a worker.
+pub(super) struct Run {
+    pub(super) replay: Arc<Replay>,
+    pub(super) cache: Arc<Cache>,
+}
+
+/// What a task shall do, and the graph that says so.
+pub(super) struct Found {
+    pub(super) task: StageTask,
+    pub(super) graph: Arc<Graph>,
+}
+
+impl Run {
+    fn new(cache_bytes: u64) -> Self {
+        Self { replay: Replay::new(), cache: Arc::new(Cache::new(cache_bytes)) }
+    }
+}
+
+impl Runs {
+    /// Runs that may keep `cache_bytes` of persisted partitions together.
+    pub(super) fn new(driver: Arc<dyn DriverSide>, cache_bytes: u64, checked: bool) -> Self {
+        let share = if checked { cache_bytes / 2 } else { cache_bytes };
+        Self { driver, first: Run::new(share), second: checked.then(|| Run::new(share)) }
+    }
+
+    /// The context with which a run follows the driver.
+    pub(super) fn context(&self, run: &Run) -> Context {
+        let (replay, cache) = (Arc::clone(&run.replay), Arc::clone(&run.cache));
+        Context::new(Arc::new(Follower { driver: Arc::clone(&self.driver), replay, cache }))
+    }
+
+    /// Does one task. Blocks.
+    pub(super) fn run(&self, spec: &TaskSpec, world: &Arc<dyn World>) -> TaskOutcome {
+        let found = match self.find(spec, &self.first, "this worker") {
+            Ok(found) => found,
+            Err(failure) => return TaskOutcome::Failed(cut(failure)),
+        };
+        let Some(second) = &self.second else {
+            return run_task(spec.attempt, world, &self.first.cache, |context| run_stage_task(&found.task, context));
+        };
+        match self.find(spec, second, "a second run in this worker") {
+            Ok(again) => compute_twice(spec.attempt, world, (&found, &self.first.cache), (&again, &second.cache)),
+            Err(failure) => TaskOutcome::Failed(cut(failure)),
+        }
+    }
+
+    /// What a task shall do, once a run of the program has come to its action and its graph is known to be the driver's.
+    fn find(&self, spec: &TaskSpec, run: &Run, whose: &str) -> Result<Found, TaskFailure> {
+        let mismatch = |message: String| TaskFailure::PlanMismatch { message };
+        let reached = run.replay.wait_for(spec.action).map_err(|why| match why {
+            NotReached::Passed => TaskFailure::Cancelled,
+            NotReached::Ended => mismatch(format!("the program ended in {whose} before {}", spec.action)),
+            NotReached::Other => mismatch(format!(
+                "{} is an action in the driver, but a value that the driver records in {whose}",
+                spec.action
+            )),
+            NotReached::Failed(error) => TaskFailure::Program {
+                message: format!("the program failed in {whose} before {}: {error}", spec.action),
+            },
+        })?;
+        if reached.digest != spec.plan_digest {
+            return Err(mismatch(self.difference(spec.action, &reached, whose)));
+        }
+        let StageId(stage) = spec.attempt.stage;
+        let found = |task| Ok(Found { task, graph: Arc::clone(&reached.graph) });
+        match (reached.graph.stage_task(spec.attempt.stage), spec.output) {
+            (
+                Some(StageTask::Map { shuffle, reducers, task }),
+                StageOutput::Shuffle { shuffle: asked, reducers: asked_reducers },
+            ) if shuffle == asked && reducers == asked_reducers => found(StageTask::Map { shuffle, reducers, task }),
+            (Some(StageTask::Result { action, task, checked }), StageOutput::Result { action: asked })
+                if action == asked =>
+            {
+                found(StageTask::Result { action, task, checked })
+            }
+            (_, output) => Err(mismatch(format!("stage-{stage} does not give {output:?} in {whose}"))),
+        }
+    }
+
+    /// Says where a run's graph differs from the driver's.
+    fn difference(&self, action: ActionId, reached: &Reached, whose: &str) -> String {
+        let mine = reached.graph.plan(self.driver.build());
+        let what = match self.driver.plan(action) {
+            Ok(Some(driver)) => driver.difference("the driver", &mine, whose),
+            Ok(None) => None,
+            Err(error) => Some(format!("the driver's plan cannot be had: {error}")),
+        };
+        what.unwrap_or_else(|| "the plans differ".to_owned())
+    }
+}
+
+/// Does what a stage's tasks do.
+pub(super) fn run_stage_task(task: &StageTask, context: &TaskContext) -> TaskOutput {
+    let partition = context.attempt().partition.0;
+    match task {
+        StageTask::Map { task, .. } => TaskOutput::Pieces(task(context, partition)),
+        StageTask::Result { task, .. } => TaskOutput::Result(task(context, partition)),
+    }
+}
