@@ -1,6 +1,7 @@
 //! A job in one process, for tests: a driver, and workers that follow it as real ones do, over a directory in memory.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -86,8 +87,9 @@ impl Rehearsal {
             for runs in &self.workers {
                 for run in std::iter::once(&runs.first).chain(&runs.second) {
                     spawn(scope, move || {
-                        let result = program(&runs.context(run)).map_err(|error| error.to_string());
-                        run.replay.end(result);
+                        let follow = AssertUnwindSafe(|| program(&runs.context(run)));
+                        let result = catch_unwind(follow).unwrap_or_else(|_| Err("it panicked".into()));
+                        run.replay.end(result.map_err(|error| error.to_string()));
                         Ok(())
                     });
                 }
