@@ -61,7 +61,7 @@ impl Context {
         Dataset::new(self.clone(), Arc::new(node), Arc::new(compute))
     }
 
-    /// A node with a value of its own neither broken nor held.
+    /// A node that holds no value of the driver.
     pub(super) fn node(
         &self,
         id: DatasetId,

@@ -52,12 +52,16 @@ pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> Exi
 
 /// As [`run`], with the arguments that the program gets.
 pub fn run_with(arguments: &[String], program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
-    let program: Program<'_> = &|context| program(context, arguments);
-    on_cluster(|cluster| play(cluster, program))
+    start(&|context| program(context, arguments))
 }
 
 /// A program with its arguments.
 type Program<'a> = &'a (dyn Fn(&Context) -> ProgramResult + Sync);
+
+/// From here on nothing is compiled anew for each program.
+fn start(program: Program<'_>) -> ExitCode {
+    on_cluster(|cluster| play(cluster, program))
+}
 
 /// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
 /// What may not be deleted is told, and is no failure: the scheduler would have it tried for ever.

@@ -405,9 +405,9 @@ pub enum TaskFailure {
         /// What is known.
         reason: String,
     },
-    /// The worker's graph differs from the driver's. Ends the job.
+    /// The worker's graph differs from the driver's, or what two runs of the program have computed differs. Ends the job.
     PlanMismatch {
-        /// The first node that differs: the driver's and the worker's.
+        /// What differs.
         message: String,
     },
     /// Input could not be read or output not be written. Counts against the task.
@@ -503,13 +503,20 @@ impl Plan {
         {
             return Some(format!("{:?} comes after other values of the driver in {mine} than in {theirs}", here.name));
         }
+        let (first, second) = (here.map(|node| node.id), there.map(|node| node.id));
         let show = |node: Option<&PlanNode>| match node {
             Some(PlanNode { id, name, parents, partitions, .. }) => {
-                format!("{id}, {name:?} with {partitions} partitions, made from {parents:?}, in")
+                let also = if first == second { String::new() } else { format!("{id}, ") };
+                format!("{also}{name:?} with {partitions} partitions, made from {parents:?}")
             }
-            None => "missing in".to_owned(),
+            None => "missing".to_owned(),
         };
-        Some(format!("dataset {index} of the action is {} {mine} and {} {theirs}", show(here), show(there)))
+        let which = match (first, second) {
+            (Some(id), None) | (None, Some(id)) => id.to_string(),
+            (Some(id), Some(other)) if id == other => id.to_string(),
+            _ => format!("dataset {index} of the action"),
+        };
+        Some(format!("{which} is {} in {mine} and {} in {theirs}", show(here), show(there)))
     }
 }
 
@@ -870,15 +877,14 @@ mod tests {
         assert_eq!(
             one.difference("the driver", &two, "the worker").as_deref(),
             Some(
-                "dataset 1 of the action is dataset-1, \"map\" with 4 partitions, made from [dataset-0], in the driver and \
-                 dataset-1, \"filter\" with 4 partitions, made from [dataset-0], in the worker"
+                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and \"filter\" with 4 \
+                 partitions, made from [dataset-0] in the worker"
             )
         );
         assert_eq!(
             one.difference("the driver", &plan(&["text_file"]), "the worker").as_deref(),
             Some(
-                "dataset 1 of the action is dataset-1, \"map\" with 4 partitions, made from [dataset-0], in the driver and \
-                 missing in the worker"
+                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and missing in the worker"
             )
         );
         let renamed = Plan { name: "count at main.rs:9".to_owned(), ..one.clone() };

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, ExecutorId, JobId, PartitionId, ShuffleId};
-use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request};
+use situ_wire::ids::{ActionId, ClientId, ExecutorId, JobId, OperationId, PartitionId, ShuffleId};
+use situ_wire::messages::scheduler::{ExecutorEvent, JobOptions, JobState, Program, Request};
 use situ_wire::path::DfsPath;
 
 use super::world::{JOB, World, flat, mapped, place, result, told_to_register, word_count};
@@ -357,6 +357,46 @@ fn what_a_job_that_succeeded_wrote_aside_is_its_driver_s_to_take_away() {
     world.join(1, 1);
     world.poll(1, Vec::new());
     assert_eq!(world.live(&[1], 30_000), [""; 0]);
+}
+
+#[test]
+fn the_directory_of_a_job_goes_however_the_job_ends() {
+    for succeeds in [true, false] {
+        let mut world = writing();
+        let secret = world.secret(JOB);
+        let own = DfsPath::parse("/.situ/jobs/job-1").unwrap();
+        world.driver(Request::WritesAside { job: JOB, secret, attempt: 0, output: own });
+        let error = (!succeeds).then(|| "no".to_owned());
+        world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error });
+        let expected = match succeeds {
+            true => "n1 <- clean up /.situ/jobs/job-1 of job-1 as ada",
+            false => "n1 <- clean up /.situ/jobs/job-1 /out of job-1 as ada",
+        };
+        assert_eq!(world.poll(1, Vec::new()), [expected]);
+        // The next scheduler has it from the journal, from a snapshot too.
+        for _ in 0..2 {
+            world.records.extend(world.scheduler.snapshot());
+            world.restart();
+            world.join(2, 1);
+            assert_eq!(world.poll(2, Vec::new()), [expected.replace("n1", "n2")]);
+        }
+    }
+}
+
+#[test]
+fn a_job_keeps_its_options_through_restarts() {
+    let mut world = World::with_executors(1);
+    let operation = OperationId { client: ClientId(1), sequence: 1 };
+    let program = Program::BuiltIn { name: "wordcount".to_owned() };
+    let options = JobOptions { check_replay: true, ..JobOptions::default() };
+    let shown = world.user(Request::Submit { program, arguments: Vec::new(), operation, options });
+    assert_eq!(shown, ["append 2: job-1 of ada", "append 3: job-1 has options", "ada <- job-1, after record 3"]);
+    for _ in 0..2 {
+        world.records.extend(world.scheduler.snapshot());
+        world.restart();
+        let kept = JobRecord::Options { job: JOB, options };
+        assert!(world.scheduler.snapshot().contains(&kept), "{:?}", world.scheduler.snapshot());
+    }
 }
 
 #[test]

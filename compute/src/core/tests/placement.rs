@@ -1,5 +1,8 @@
-use situ_wire::ids::{JobId, TaskAttemptId};
-use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request, TaskLocation};
+use situ_wire::ids::{DatasetId, JobId, PartitionId, TaskAttemptId};
+use situ_wire::messages::scheduler::{
+    ExecutorEvent, JobState, PartitionRange, PersistedInput, Plan, PlanNode, Request, TaskDone, TaskLocation,
+    TaskOutcome,
+};
 
 use super::world::{World, attempt, flat, mapped, place, result, word_count};
 use crate::core::SchedulingPolicy;
@@ -197,4 +200,49 @@ fn a_slow_task_gets_a_second_attempt_and_the_first_to_end_counts() {
     // The loser ends all the same: too late.
     assert_eq!(world.ended(2, &["1/3/0"], &mapped(1)), [""; 0]);
     assert_eq!(world.ended(1, &["2/0/0"], &result("x")), [r#"driver <- results [b"x"]"#]);
+}
+
+/// The job's second action reads a union: its partitions 0 and 1 are others, 2 and 3 are those of a persisted dataset.
+fn union_plan(action: u32) -> Plan {
+    let mut plan = flat(action, vec![Vec::new(); 4]);
+    let kept = PlanNode { id: DatasetId(1), name: "persist".to_owned(), partitions: 2, ..plan.nodes[0].clone() };
+    plan.nodes.push(kept);
+    let partitions = vec![PartitionRange { stage: 2, dataset: 0, count: 2 }];
+    plan.stages[0].persisted = vec![PersistedInput { dataset: DatasetId(1), partitions }];
+    plan
+}
+
+#[test]
+fn persisted_partitions_are_found_behind_a_union() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    world.poll(1, Vec::new());
+    let polls =
+        |world: &mut World| -> Vec<String> { (1..=4).flat_map(|number| world.poll(number, Vec::new())).collect() };
+    let mut begun = world.run(job, 0, union_plan(0));
+    begun.extend(polls(&mut world));
+    // Whoever has computed partitions 2 and 3 keeps what they read of the dataset.
+    let kept = |partition| {
+        let cached = vec![(DatasetId(1), PartitionId(partition))];
+        TaskOutcome::Done(Box::new(TaskDone { cached, ..TaskDone::default() }))
+    };
+    let mut expected = Vec::new();
+    for line in begun.iter().filter_map(|line| line.strip_prefix('n')) {
+        let Some((number, task)) = line.split_once(" <- run ") else { continue };
+        let (number, task): (u32, &str) = (number.parse().unwrap(), task.split(' ').next().unwrap());
+        match task {
+            "0/2/0" => drop(world.ended(number, &[task], &kept(0))),
+            "0/3/0" => drop(world.ended(number, &[task], &kept(1))),
+            _ => drop(world.ended(number, &[task], &result("x"))),
+        }
+        if ["0/2/0", "0/3/0"].contains(&task) {
+            expected.push(format!("n{number} <- run {}1 Process", task.strip_suffix('0').unwrap()));
+        }
+    }
+    assert_eq!(expected.len(), 2, "{begun:?}");
+    let mut again = world.run(job, 0, union_plan(1));
+    again.extend(polls(&mut world));
+    for line in expected {
+        assert!(again.contains(&line), "{line}: {again:?}");
+    }
 }
