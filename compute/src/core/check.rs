@@ -58,7 +58,7 @@ impl Scheduler {
         for (id, attempt) in &job.attempts {
             let there = self.executors.get(attempt.executor).is_some_and(|executor| executor.running.contains(id));
             assert!(there, "an attempt takes a slot: {id}");
-            let next = job.next_attempt.get(&(id.stage, id.partition)).copied().unwrap_or(0);
+            let next = job.numbers.next(id.stage, id.partition);
             assert!(id.attempt < next, "attempts are not numbered twice: {id}");
             let known = job.stages.get(&attempt.stage).is_some_and(|stage| {
                 stage.tasks.get(super::stage::index(id.partition.0)).is_some_and(|task| task.running.contains(id))

@@ -101,21 +101,26 @@ impl<T: TextLine + 'static> Dataset<T> {
             let message = "the output must be a new directory, and / is there always".to_owned();
             return Err(ProgramError::Argument { operation: name, message });
         }
-        let saved = match find_target(&self.context, &name, &output)? {
-            Target::Free { publication } => self.write_and_publish(name, &output, publication),
+        let publication = match find_target(&self.context, &name, &output)? {
+            Target::Free { publication } => publication,
             // As many actions as when it is written, so that what follows has the same numbers.
-            Target::Published => self.context.skip_action(&name),
+            Target::Published => return self.context.skip_action(&name),
             Target::Taken => return Err(ProgramError::OutputExists { path: output.to_string() }),
         };
+        let saved = self.write_and_publish(name, &output, publication);
         let backend = self.context.backend();
-        let Some(files) = backend.driver_files() else { return saved };
+        let Some(files) = backend.driver_files() else { return saved.map(drop) };
         let taken_away = match &saved {
             // Publishing has done it, unless a driver that was started anew after that has made it again.
-            Ok(()) => output
+            Ok(true) => output
                 .join(TEMPORARY)
                 .map_err(StorageError::from)
                 .and_then(|temporary| take_away(files, &temporary, true).map(drop)),
-            Err(_) if backend.writes_aside(&output).is_ok() => clean_up(files, &output, &backend.job_name()),
+            // An earlier attempt at the driver has. What is there now belongs to others.
+            Ok(false) => Ok(()),
+            Err(_) if matches!(backend.publishing(publication, &output), Ok(false)) => {
+                clean_up(files, &output, &backend.job_name())
+            }
             // The job has ended, and the scheduler has it taken away; or another driver has taken this one's place, and the
             // attempts for that one write where its own did.
             Err(_) => Ok(()),
@@ -123,38 +128,41 @@ impl<T: TextLine + 'static> Dataset<T> {
         if let Err(error) = taken_away {
             tracing::warn!(%output, error = error.message, "what was written aside stays for now");
         }
-        saved
+        saved.map(drop)
     }
 
-    /// Lets tasks write aside, and publishes what those that count have written.
-    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<(), ProgramError> {
+    /// Lets tasks write aside, and publishes what those that count have written; whether it was this process that did.
+    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<bool, ProgramError> {
         let backend = self.context.backend();
         let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
-        if let Some(files) = backend.driver_files() {
+        let publishes = match backend.driver_files() {
             // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
-            backend.writes_aside(output)?;
-            // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
-            files
-                .make_directory(&attempts)
-                .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
-        }
+            Some(files) if !backend.publishing(publication, output)? => {
+                // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
+                files
+                    .make_directory(&attempts)
+                    .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
+                Some(files)
+            }
+            // A worker only follows; publishing is the driver's, and it may have done so in an earlier attempt.
+            Some(_) | None => None,
+        };
         let compute = Arc::clone(&self.compute);
         let written =
             self.context.run_action(name.clone(), self.id, self.partitions, self.preferred.clone(), |_| {
                 Arc::new(move |task, partition| {
                     let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
                     let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
-                        abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
+                        abort(TaskFailure::Storage { message: format!("the output's path: {error}"), transient: false })
                     });
                     write_lines(task, &path, compute(task, partition));
                     codec::encode(&path).expect("a path is short")
                 })
             })?;
-        // A worker only follows; publishing is the driver's.
-        match backend.driver_files() {
-            Some(files) => publish(files, &name, output, operation(backend, publication, output), &written),
-            None => Ok(()),
-        }
+        let Some(files) = publishes else { return Ok(false) };
+        publish(files, &name, output, operation(backend, publication, output), &written)?;
+        backend.published(publication)?;
+        Ok(true)
     }
 }
 

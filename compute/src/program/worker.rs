@@ -180,10 +180,11 @@ impl<R: Runtime> World for WorkerWorld<R> {
 
     fn fetch(
         &self,
+        by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), shuffle, reduce)?))
+        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), by, shuffle, reduce)?))
     }
 }
 
@@ -221,8 +222,12 @@ impl<R: Runtime> Backend for WorkerBackend<R> {
         None
     }
 
-    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+    fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {
         unreachable!("only a driver makes room for output")
+    }
+
+    fn published(&self, _: ActionId) -> Result<(), ProgramError> {
+        unreachable!("only a driver publishes")
     }
 
     fn publication(&self, _: ActionId) -> OperationId {

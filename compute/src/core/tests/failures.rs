@@ -8,7 +8,7 @@ use situ_wire::messages::scheduler::{
 };
 
 use super::world::{
-    JOB, World, failed, fetch_failed, flat, mapped, place, registration, result, told_to_register, word_count,
+    JOB, World, attempt, failed, fetch_failed, flat, mapped, place, registration, result, told_to_register, word_count,
 };
 use crate::core::Event;
 use crate::core::executor::Executor;
@@ -101,7 +101,8 @@ fn reducers_whose_input_is_lost_make_room_for_those_who_compute_it_again() {
     assert_eq!(kill(&mut world, 2, &[1]), [""; 0]);
     let secret = world.secret(JOB);
     let reduce = (PartitionId(0), PartitionId(1));
-    let asked = world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce });
+    let asked =
+        world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce, by: attempt("2/0/0") });
     assert_eq!(asked, ["driver <- OutputsLost: outputs are lost and being computed again"]);
     let given_back = TaskOutcome::Failed(TaskFailure::Cancelled);
     assert_eq!(world.ended(1, &["2/0/0"], &given_back), ["n1 <- run 1/1/1 Rack"]);
@@ -209,17 +210,18 @@ fn a_task_that_fails_four_times_fails_the_job_and_each_time_elsewhere() {
     world.poll(1, Vec::new());
     assert_eq!(world.run(job, 0, flat(0, vec![vec![place(2)]])), ["n2 <- run 0/0/0 Node"]);
     world.poll(2, Vec::new());
-    world.ended(2, &["0/0/0"], &failed("division by zero"));
+    world.ended(2, &["0/0/0"], &failed("division by zero: 0"));
     let mut places = Vec::new();
     for attempt in 1..=3 {
         let shown = world.live(&[1, 2, 3, 4], 500);
         let [line] = &shown[..] else { panic!("{shown:?}") };
         let number: u32 = line[1..2].parse().unwrap();
         places.push(number);
-        let shown = world.ended(number, &[&format!("0/0/{attempt}")], &failed("division by zero"));
+        // In other words each time.
+        let shown = world.ended(number, &[&format!("0/0/{attempt}")], &failed(&format!("division by zero: {attempt}")));
         if attempt == 3 {
             let reason = format!(
-                "job-1/stage-0/partition-0/attempt-3 (flat_map) failed, the 4th time, on n{number}: division by zero"
+                "job-1/stage-0/partition-0/attempt-3 (flat_map) failed, the 4th time, on n{number}: division by zero: 3"
             );
             assert_eq!(world.status(job).summary.state, JobState::Failed { reason: reason.clone() });
             let told = format!("driver <- failed: the job failed: {reason}, after record 4");
@@ -269,7 +271,7 @@ fn a_graph_that_differs_ends_the_job() {
 #[test]
 fn a_lost_worker_costs_its_tasks_and_what_it_held_in_memory() {
     let mut world = counting();
-    let lost = TaskFailure::WorkerLost { reason: "signal 9".to_owned() };
+    let lost = TaskFailure::WorkerLost { reason: "signal 9".to_owned(), company: 0 };
     let worker = ExecutorEvent::WorkerLost { job: JOB, reason: "signal 9".to_owned() };
     world.poll(2, vec![worker]);
     world.ended(2, &["1/0/0"], &TaskOutcome::Failed(lost));

@@ -5,7 +5,7 @@ use situ_wire::ids::{ActionId, ExecutorId, JobId, PartitionId, ShuffleId};
 use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request};
 use situ_wire::path::DfsPath;
 
-use super::world::{JOB, World, flat, mapped, place, result, told_to_register, word_count};
+use super::world::{JOB, World, attempt, flat, mapped, place, result, told_to_register, word_count};
 use crate::core::{Event, JobRecord};
 
 #[test]
@@ -27,8 +27,13 @@ fn word_count_from_submission_to_end() {
     assert_eq!(world.driver(Request::DriverBegin { job: JOB, secret, attempt: 0 }), ["driver <- begun"]);
     let plan = word_count(vec![vec![place(1)], vec![place(2)], Vec::new()], 2);
     assert_eq!(world.run(JOB, 0, plan), ["n1 <- run 1/0/0 Node, run 1/1/0 Rack"]);
-    let outputs =
-        Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce: (PartitionId(1), PartitionId(2)) };
+    let outputs = Request::MapOutputs {
+        job: JOB,
+        secret,
+        shuffle: ShuffleId(2),
+        reduce: (PartitionId(1), PartitionId(2)),
+        by: attempt("2/1/0"),
+    };
     assert_eq!(world.driver(outputs.clone()), ["driver <- OutputsLost: outputs are lost and being computed again"]);
     assert_eq!(world.ended(1, &["1/0/0", "1/1/0"], &mapped(2)), ["n1 <- run 1/2/0 NoPreference"]);
     let at = "at 127.0.0.1:1 in 1";
@@ -137,7 +142,7 @@ fn a_scheduler_that_starts_again_knows_its_jobs_and_starts_the_unfinished_anew()
     world.run(second, 0, flat(0, vec![Vec::new()]));
     let before = world.status(first);
     world.restart();
-    assert_eq!(world.user(Request::List), ["ada <- job-2 Waiting, job-1 Succeeded"]);
+    assert_eq!(world.user(Request::List { before: None }), ["ada <- job-2 Waiting, job-1 Succeeded"]);
     assert_eq!(world.status(first), before);
     assert!(told_to_register(&world.poll(1, Vec::new())));
     world.records.clear();
@@ -298,10 +303,10 @@ fn writing() -> World {
     let job = world.start(1);
     world.poll(1, Vec::new());
     let secret = world.secret(job);
-    let aside = |attempt| Request::WritesAside { job, secret, attempt, output: DfsPath::parse("/out").unwrap() };
+    let output = || DfsPath::parse("/out").unwrap();
+    let aside = |attempt| Request::Publishing { job, secret, attempt, action: ActionId(0), output: output() };
     let shown = world.driver(aside(0));
-    assert_eq!(shown, ["append 4: job-1 writes to /out", "driver <- done, after record 4"]);
-    assert_eq!(world.driver(aside(0)), ["driver <- done"]);
+    assert_eq!(shown[..2], ["append 4: job-1 writes to /out", "append 5: job-1 publishes action-0 at /out"]);
     assert!(world.driver(aside(1))[0].starts_with("driver <- LeaseLost"));
     world
 }
@@ -324,7 +329,7 @@ fn what_a_killed_job_wrote_aside_is_taken_away_and_looked_for_once_more() {
     let mut world = writing();
     assert_eq!(
         world.user(kill(JOB)),
-        [r#"append 5: job-1 Killed { reason: "enough" }"#, "ada <- done, after record 5", "n1 <- end job-1"]
+        [r#"append 6: job-1 Killed { reason: "enough" }"#, "ada <- done, after record 6", "n1 <- end job-1"]
     );
     // Only now: had the scheduler died before that record was on disk, the job would have gone on.
     assert_eq!(world.poll(1, Vec::new()), ["n1 <- clean up /out of job-1 as ada"]);
@@ -337,7 +342,7 @@ fn what_a_killed_job_wrote_aside_is_taken_away_and_looked_for_once_more() {
     assert_eq!(world.live(&[1, 2, 3, 4], 29_900), [""; 0]);
     assert_eq!(world.live(&[1, 2, 3, 4], 100), ["n1 <- clean up /out of job-1 as ada"]);
     let shown = cleaned(&mut world, 1, 1, None);
-    assert_eq!(shown, ["append 6: job-1 is cleaned up", "n1 <- end job-1"]);
+    assert_eq!(shown, ["append 7: job-1 is cleaned up", "n1 <- end job-1"]);
     world.poll(1, Vec::new());
     assert_eq!(world.live(&[1, 2, 3, 4], 700_000), [""; 0]);
     assert_eq!(world.status(JOB).summary.state, JobState::Killed { reason: "enough".to_owned() });
@@ -349,7 +354,7 @@ fn what_a_job_that_succeeded_wrote_aside_is_its_driver_s_to_take_away() {
     let secret = world.secret(JOB);
     assert_eq!(
         world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error: None }),
-        ["append 5: job-1 Succeeded", "driver <- done, after record 5", "n1 <- end job-1"]
+        ["append 6: job-1 Succeeded", "driver <- done, after record 6", "n1 <- end job-1"]
     );
     world.poll(1, Vec::new());
     assert_eq!(world.live(&[1, 2, 3, 4], 30_000), [""; 0]);
@@ -433,7 +438,7 @@ fn the_clean_ups_of_many_jobs_are_spread_over_the_executors_a_few_at_a_time() {
     for number in 1..=12 {
         let job = world.start(number);
         let (secret, output) = (world.secret(job), DfsPath::parse(&format!("/out{number}")).unwrap());
-        world.driver(Request::WritesAside { job, secret, attempt: 0, output });
+        world.driver(Request::Publishing { job, secret, attempt: 0, action: ActionId(0), output });
     }
     let mut shown: Vec<String> = (1..=12).flat_map(|number| world.user(kill(JobId(number)))).collect();
     let (mut open, mut begun) = (BTreeMap::new(), BTreeMap::<u64, u32>::new());

@@ -15,7 +15,7 @@ use situ_wire::messages::scheduler::{
 };
 use situ_wire::time::TimeMs;
 
-use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy};
+use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy, SecretKey};
 
 /// How long a call waits in these tests; the core answers after 7 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -40,10 +40,11 @@ impl World {
     }
 
     pub(super) fn with(policy: SchedulingPolicy) -> Self {
+        let records = vec![JobRecord::Key(SecretKey([0; 32]))];
         let mut world = Self {
             now: TimeMs(1_000),
-            scheduler: Scheduler::new(policy, [0; 32], Vec::new()),
-            records: Vec::new(),
+            scheduler: Scheduler::new(policy, SecretKey([1; 32]), records.clone()),
+            records,
             calls: BTreeMap::new(),
             seen: BTreeMap::new(),
             operations: 0,
@@ -66,7 +67,8 @@ impl World {
     /// The scheduler dies and starts again from what is on its disk.
     pub(super) fn restart(&mut self) {
         self.key += 1;
-        self.scheduler = Scheduler::new(SchedulingPolicy::default(), [self.key; 32], self.records.clone());
+        let key = SecretKey([self.key; 32]);
+        self.scheduler = Scheduler::new(SchedulingPolicy::default(), key, self.records.clone());
         self.seen.clear();
         self.effects();
     }
@@ -343,6 +345,11 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
+        JobRecord::ActionDone { job, action, .. } => format!("{job} has done {action}"),
+        JobRecord::Recorded { job, action, .. } => format!("{job} recorded {action}"),
+        JobRecord::Publishing { job, action, output } => format!("{job} publishes {action} at {output}"),
+        JobRecord::Published { job, action } => format!("{job} has published {action}"),
+        JobRecord::Key(_) => "a key".to_owned(),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
     }
 }
@@ -367,7 +374,7 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
             format!("outputs {}", outputs.iter().map(show).collect::<Vec<_>>().join(", "))
         }
         Ok(Response::Status(status)) => format!("status {} {:?}", status.revision, status.summary.state),
-        Ok(Response::Jobs(jobs)) => {
+        Ok(Response::Jobs { jobs, .. }) => {
             jobs.iter().map(|job| format!("{} {:?}", job.job, job.state)).collect::<Vec<_>>().join(", ")
         }
         Ok(other) => format!("{other:?}"),
@@ -382,9 +389,13 @@ fn show_command(command: &ExecutorCommand) -> String {
         }
         ExecutorCommand::EndDriver { job, attempt } => format!("end driver {job} {attempt}"),
         ExecutorCommand::StartDriver { job, attempt } => format!("drive {} {attempt}", job.job),
-        ExecutorCommand::RunTask { task, .. } => format!("run {} {:?}", show_attempt(task.attempt), task.locality),
+        ExecutorCommand::RunTask { task, .. } => {
+            let alone = if task.alone { " alone" } else { "" };
+            format!("run {} {:?}{alone}", show_attempt(task.attempt), task.locality)
+        }
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
+        ExecutorCommand::Release { shuffles, datasets, .. } => format!("release {shuffles:?} {datasets:?}"),
     }
 }
 
