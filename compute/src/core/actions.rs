@@ -139,6 +139,7 @@ impl Scheduler {
             }
         }
         found.actions.insert(action, Action::Running { digest, plan });
+        found.under_way.insert(action);
         found.find_needed(at, self.executors.places());
         self.changed.insert(job);
         self.finish_action(at, job, action);
@@ -153,6 +154,7 @@ impl Scheduler {
             return;
         }
         let Some(Action::Running { digest, plan }) = found.actions.remove(&action) else { return };
+        found.under_way.remove(&action);
         let Some(stage) = found.forget_stage(key) else { return };
         let given = found.give(&plan);
         let (name, results) = (plan.name.clone(), stage.into_results());

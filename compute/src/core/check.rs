@@ -89,12 +89,18 @@ impl Scheduler {
         let needed: BTreeSet<StageKey> =
             job.stages.iter().filter(|(_, stage)| stage.needed_by.is_some()).map(|(key, _)| *key).collect();
         assert_eq!(needed, job.needed, "needed stages are listed");
-        for (action, state) in &job.actions {
+        for action in &job.under_way {
             let complete = job.stages.get(&StageKey::Result(*action)).map(Stage::is_complete);
-            if let Action::Running { .. } = state {
-                assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
-            }
+            assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
+            assert!(
+                matches!(job.actions.get(action), Some(Action::Running { .. })),
+                "what is under way runs: {action}"
+            );
         }
+        assert!(
+            job.released.iter().all(|shuffle| job.stages.contains_key(&StageKey::Shuffle(*shuffle))),
+            "it is there"
+        );
         for executor in job.cached.executors().union(&job.touched) {
             let liveness = self.executors.get(*executor).map(|executor| executor.liveness);
             assert!(liveness.is_some_and(|liveness| liveness != Liveness::Dead), "nothing is expected of the dead");

@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub(super) record: Option<RecordId>,
     pub(super) driver: Driver,
     pub(super) actions: BTreeMap<ActionId, Action>,
+    /// Those of them that run.
+    pub(super) under_way: BTreeSet<ActionId>,
     pub(super) stages: BTreeMap<StageKey, Stage>,
     /// Its stages in the order in which they were planned, the newest [`STAGES_LISTED`] of them.
     pub(super) planned: VecDeque<Planned>,
@@ -192,7 +194,9 @@ impl AttemptNumbers {
         let numbers: Vec<((StageId, PartitionId), u32)> = self.next.range(all).map(|(of, next)| (*of, *next)).collect();
         let (last, after) = self.gone.unwrap_or((stage, 0));
         self.gone = Some((last.max(stage), numbers.iter().map(|(_, next)| *next).max().unwrap_or(0).max(after)));
-        numbers.iter().for_each(|(of, _)| drop(self.next.remove(of)));
+        for (of, _) in numbers {
+            self.next.remove(&of);
+        }
     }
 
     /// For how many tasks one is kept.
@@ -278,6 +282,7 @@ impl Job {
             driver: Driver::default(),
             served: 0,
             actions: BTreeMap::new(),
+            under_way: BTreeSet::new(),
             stages: BTreeMap::new(),
             planned: VecDeque::new(),
             planned_dropped: 0,
@@ -342,7 +347,7 @@ impl Job {
     /// newly needed indexes its tasks anew, and outputs that it lost unnoticed are missed now.
     pub(super) fn find_needed(&mut self, at: TimeMs, places: &Places) {
         let mut needed: BTreeMap<StageKey, ActionId> = BTreeMap::new();
-        for (action, _) in self.actions.iter().filter(|(_, action)| matches!(action, Action::Running { .. })) {
+        for action in &self.under_way {
             let mut open = vec![StageKey::Result(*action)];
             while let Some(key) = open.pop() {
                 let Some(stage) = self.stages.get(&key).filter(|stage| !stage.is_complete()) else { continue };

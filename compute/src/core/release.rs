@@ -59,7 +59,7 @@ impl Scheduler {
 impl Job {
     /// The shuffles in the plans of actions under way.
     fn shuffles_under_way(&self) -> BTreeSet<ShuffleId> {
-        let running = self.actions.values().filter_map(|action| match action {
+        let running = self.under_way.iter().filter_map(|action| match self.actions.get(action)? {
             Action::Running { plan, .. } => Some(plan),
             Action::Done(_) | Action::Recorded { .. } => None,
         });

@@ -8,6 +8,10 @@ use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, Stage, StageKey, Task};
 
+/// Of how many shuffles an action's record says what they held: it must fit into the journal beside its results. What is left
+/// is said by the next one that uses them.
+const GIVEN_PER_ACTION: usize = 2_000;
+
 /// The pieces of one map output, each as one number: what it takes to see whether it is the same when it is computed again.
 pub(super) type Fingerprint = Box<[u64]>;
 
@@ -107,7 +111,7 @@ impl Job {
             StageOutput::Result { .. } => None,
         });
         let mut new = Vec::new();
-        for shuffle in filled.filter(|shuffle| !self.given.contains_key(shuffle)) {
+        for shuffle in filled.filter(|shuffle| !self.given.contains_key(shuffle)).take(GIVEN_PER_ACTION) {
             // What is nowhere, and was never read, has given nothing.
             if let Some(digest) = self.stages.get(&StageKey::Shuffle(shuffle)).and_then(Stage::digest) {
                 new.push((shuffle, digest));

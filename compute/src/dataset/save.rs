@@ -297,3 +297,122 @@ fn take_away(files: &dyn Files, path: &DfsPath, recursive: bool) -> Result<bool,
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::{Mutex, RwLock};
+
+    use situ_wire::messages::scheduler::Plan;
+
+    use super::*;
+    use crate::dataset::Graph;
+    use crate::program::world::{Entry, Input, InputBlock, Output};
+
+    /// A driver whose actions are done already, and a namenode that notes what it is asked to change.
+    struct StartedAnew {
+        published: bool,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl StartedAnew {
+        fn note(&self, what: String) {
+            self.asked.lock().unwrap().push(what);
+        }
+    }
+
+    impl Backend for StartedAnew {
+        fn run_action(&self, _: ActionId, _: Plan) -> Result<Vec<Bytes>, ProgramError> {
+            let path = DfsPath::parse("/out/_temporary/job-1/dataset-0/0-0").unwrap();
+            Ok(vec![codec::encode(&path).unwrap()])
+        }
+
+        fn record(&self, action: ActionId, _: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+            let recorded: Result<Target, String> = Ok(Target::Free { publication: action });
+            Ok(codec::encode(&recorded).unwrap())
+        }
+
+        fn driver_files(&self) -> Option<&dyn Files> {
+            Some(self)
+        }
+
+        fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {
+            Ok(self.published)
+        }
+
+        fn published(&self, action: ActionId) -> Result<(), ProgramError> {
+            self.note(format!("published {action}"));
+            Ok(())
+        }
+
+        fn publication(&self, action: ActionId) -> OperationId {
+            OperationId { client: ClientId(1), sequence: action.0.into() }
+        }
+
+        fn job_name(&self) -> String {
+            "job-1".to_owned()
+        }
+    }
+
+    impl Files for StartedAnew {
+        fn stat(&self, _: &DfsPath) -> Result<Option<Entry>, StorageError> {
+            Ok(None)
+        }
+
+        fn list(&self, _: &DfsPath) -> Result<Vec<Entry>, StorageError> {
+            unreachable!("nothing is there")
+        }
+
+        fn blocks(&self, _: &DfsPath) -> Result<Vec<InputBlock>, StorageError> {
+            unreachable!("nothing is read")
+        }
+
+        fn open(&self, _: &DfsPath, _: Range<u64>) -> Result<Box<dyn Input>, StorageError> {
+            unreachable!("nothing is read")
+        }
+
+        fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+            self.note(format!("make {path}"));
+            Ok(())
+        }
+
+        fn create(&self, _: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
+            unreachable!("no task runs")
+        }
+
+        fn publish(
+            &self,
+            moves: Vec<(DfsPath, DfsPath)>,
+            _: DfsPath,
+            _: DfsPath,
+            _: OperationId,
+        ) -> Result<(), StorageError> {
+            self.note(format!("publish {}", moves[0].1));
+            Ok(())
+        }
+
+        fn delete(&self, path: &DfsPath, _: bool) -> Result<bool, StorageError> {
+            self.note(format!("delete {path}"));
+            Ok(false)
+        }
+    }
+
+    fn save(published: bool) -> Vec<String> {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let backend = StartedAnew { published, asked: Arc::clone(&asked) };
+        let context = Context::new(Arc::new(RwLock::new(Graph::default())), Box::new(backend));
+        let records: Dataset<String> =
+            context.add("records".to_owned(), Vec::new(), 1, None, |_, _| unreachable!("no task runs"));
+        records.save_as_text_file("/out").unwrap();
+        let asked = asked.lock().unwrap();
+        asked.clone()
+    }
+
+    #[test]
+    fn what_an_earlier_driver_has_published_is_left_alone_wherever_it_is_now() {
+        assert_eq!(save(true), [""; 0]);
+        let all = save(false);
+        assert!(all[0].starts_with("make /out/_temporary/job-1/dataset-"), "{all:?}");
+        assert_eq!(all[1..], ["publish /out/part-00000", "published action-0", "delete /out/_temporary"]);
+    }
+}

@@ -129,7 +129,10 @@ fn an_executor_that_dies_while_reducing_takes_outputs_and_reducers() {
     let shown = world.ended(3, &["1/0/1"], &mapped(2));
     assert!(shown.iter().any(|line| line.contains("run 2/1/1")), "{shown:?}");
     let number = shown.iter().find(|line| line.contains("2/1/1")).and_then(|line| line[1..2].parse().ok()).unwrap();
-    assert_eq!(world.ended(number, &["2/1/1"], &result("one")), [r#"driver <- results [b"zero", b"one"]"#]);
+    assert_eq!(
+        world.ended(number, &["2/1/1"], &result("one")).last().unwrap(),
+        r#"driver <- results [b"zero", b"one"], after record 4"#
+    );
     assert_eq!(
         world
             .status(JOB)
@@ -333,4 +336,19 @@ fn a_scheduler_that_stood_still_blames_nobody() {
         assert!(!told_to_register(&world.poll(number, Vec::new())));
     }
     assert_eq!(world.recoveries(JOB), [""; 0]);
+}
+
+#[test]
+fn a_scheduler_that_has_much_to_do_does_not_excuse_who_is_silent() {
+    let mut world = counting();
+    // Events come without a pause, and it does not come to look at the time between them.
+    for _ in 0..600 {
+        for number in [1, 2, 4] {
+            world.now = world.now + std::time::Duration::from_millis(10);
+            world.poll(number, Vec::new());
+        }
+    }
+    world.scheduler.handle_timeout(world.now);
+    world.poll(1, Vec::new());
+    assert_eq!(world.recoveries(JOB), ["RunningTask 1/1/0 on n3 by nothing yet"]);
 }

@@ -69,11 +69,11 @@ fn whoever_has_read_a_piece_that_differs_runs_again_and_the_others_do_not() {
     world.ended(1, &["2/0/0"], &result("zero"));
     assert_eq!(lose(&mut world), ["n4 <- run 1/1/1 Rack"]);
     // It differs for the first reducer, which is done; the other goes on.
-    assert_eq!(world.ended(4, &["1/1/1"], &pieces([2, 1])), ["n4 <- run 2/0/1 NoPreference"]);
+    assert_eq!(world.ended(4, &["1/1/1"], &pieces([2, 1])), ["n1 <- run 2/0/1 NoPreference"]);
     assert!(world.recoveries(JOB).contains(&"Superseded 2/0/0 on n1 by nothing yet".to_owned()));
     assert_eq!(world.ended(2, &["2/1/0"], &result("one")), [""; 0]);
     assert_eq!(
-        world.ended(4, &["2/0/1"], &result("anew")).last().unwrap(),
+        world.ended(1, &["2/0/1"], &result("anew")).last().unwrap(),
         r#"driver <- results [b"anew", b"one"], after record 4"#
     );
 }
@@ -103,8 +103,8 @@ fn of_an_output_that_nobody_has_read_nothing_is_remembered() {
     world.run(JOB, 0, word_count(vec![vec![place(2)], vec![place(3)]], 2));
     world.poll(3, Vec::new());
     world.ended(3, &["1/1/0"], &pieces([1, 1]));
-    assert_eq!(lose(&mut world), ["n1 <- run 1/1/1 Any"]);
-    world.ended(1, &["1/1/1"], &pieces([2, 2]));
+    assert_eq!(lose(&mut world), ["n4 <- run 1/1/1 Rack"]);
+    world.ended(4, &["1/1/1"], &pieces([2, 2]));
     assert!(!world.status(JOB).summary.state.is_final());
 }
 

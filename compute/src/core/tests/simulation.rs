@@ -667,7 +667,9 @@ impl Simulation {
 
     /// A task runs for a while and ends with `done`, or fails.
     fn work(&mut self, executor: u32, life: u64, attempt: TaskAttemptId, done: TaskDone) {
-        let slow = if self.random.percent(4) { 8_000 } else { 400 };
+        // Time enough to lose what it has read.
+        let reads = attempt.job == VARYING && attempt.stage == plan(0, VARYING, 0).stages[1].stage;
+        let slow = if reads || self.random.percent(4) { 8_000 } else { 400 };
         let outcome = match self.random.below(100) {
             0 if self.now < FAULTS_END => {
                 // In other words each time.
