@@ -125,6 +125,8 @@ pub fn recovery_text(recovery: &Recovery, input_lost: bool) -> String {
         Lost::RunningTask => ("running task", "run again"),
         Lost::MapOutput => ("map output", "computed again from its lineage"),
         Lost::CachedPartition => ("cached partition", "computed again from its lineage"),
+        Lost::Storage => ("task without its file system", "run again"),
+        Lost::Superseded => ("outdated output", "computed again from its new input"),
     };
     let task = format!("{} {}", recovery.task.stage, recovery.task.partition);
     let became = match &recovery.outcome {
@@ -201,6 +203,8 @@ pub fn status_json(status: &JobStatus) -> Value {
                     Lost::RunningTask => "running task",
                     Lost::MapOutput => "map output",
                     Lost::CachedPartition => "cached partition",
+                    Lost::Storage => "task without its file system",
+                    Lost::Superseded => "outdated output",
                 },
                 "stage": recovery.task.stage.0,
                 "partition": recovery.task.partition.0,

@@ -72,7 +72,17 @@ impl<R: Runtime> Scheduler<R> {
     /// When the scheduler refuses or cannot be reached.
     pub async fn list(&self) -> Result<Vec<JobSummary>, ClientError> {
         let asked = asked("list", &"jobs");
-        answer!(asked, "List", self.ask(asked, &Request::List).await?, Response::Jobs(jobs) => jobs)
+        let (mut all, mut before) = (Vec::new(), None);
+        loop {
+            let answered = self.ask(asked, &Request::List { before }).await?;
+            let (jobs, next) = answer!(asked, "List", answered, Response::Jobs { jobs, next } => (jobs, next))?;
+            all.extend(jobs);
+            // Every page must lead on: a server that repeats itself would keep us for ever.
+            before = next.filter(|next| before.is_none_or(|before| *next < before));
+            if before.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// The state of a job now.

@@ -1,12 +1,15 @@
+use std::collections::btree_map::Entry;
+
 use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ActionId, JobId};
 use situ_wire::limits::MESSAGE_LEN_BYTES;
-use situ_wire::messages::scheduler::{ActionResult, Plan, Response, StageOutput, StagePlan};
+use situ_wire::messages::scheduler::{ActionResult, Plan, Response, StagePlan};
 use situ_wire::time::TimeMs;
 
+use super::JobRecord;
 use super::calls::{Asked, Outcome, now};
-use super::job::{Action, Job};
+use super::job::{Action, DoneAction, Job, pieces};
 use super::plan::{check_plan, differs};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
@@ -16,6 +19,8 @@ use super::waits::Topic;
 const RESULT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (64 << 10);
 /// What a message needs around the result of one partition, at most.
 const RESULT_AROUND_LEN_BYTES: usize = 5;
+/// What a recorded value takes beside its bytes, roughly.
+const RECORDED_AROUND_LEN_BYTES: usize = 100;
 
 impl Scheduler {
     /// A driver runs an action: a new one begins; for one that it ran before, perhaps in an earlier attempt, it gets or
@@ -31,13 +36,23 @@ impl Scheduler {
                     Err(reason) => self.refuse_action(asked.now, job, action, &reason),
                 };
             }
-            Some(Action::Running { digest: before, .. } | Action::Done { digest: before, .. }) if *before == digest => {
+            Some(Action::Running { digest: before, .. } | Action::Done(DoneAction { digest: before, .. }))
+                if *before == digest =>
+            {
                 return self.await_action(asked, job, action);
             }
-            Some(Action::Running { plan: before, .. } | Action::Done { plan: before, .. }) => {
+            Some(Action::Running { plan: before, .. }) => {
                 before.difference("an earlier run of the driver", &plan, "this run").unwrap_or_default()
             }
-            Some(Action::Recorded(_)) => "an earlier run of the driver recorded a value under its number".to_owned(),
+            Some(Action::Done(DoneAction { name, .. })) if *name == plan.name => {
+                format!("what {name} is computed from is not what it was in an earlier run of the driver")
+            }
+            Some(Action::Done(DoneAction { name, .. })) => {
+                format!("an earlier run of the driver ran {name} under its number, this run runs {}", plan.name)
+            }
+            Some(Action::Recorded { .. }) => {
+                "an earlier run of the driver recorded a value under its number".to_owned()
+            }
         };
         self.refuse_action(asked.now, job, action, &differs(&difference))
     }
@@ -67,10 +82,13 @@ impl Scheduler {
 
     fn await_action(&mut self, asked: Asked<'_>, job: JobId, action: ActionId) -> Outcome {
         match self.jobs.get(&job).and_then(|found| found.actions.get(&action)) {
-            Some(Action::Done { results, .. }) => now(Response::Action(ActionResult::Done(results.clone()))),
             Some(Action::Running { .. }) => self.park(asked, Topic::Action(job, action)),
+            Some(ended) => match ended.result() {
+                Some((result, record)) => Ok(Some((Response::Action(result), record))),
+                None => Err(self.gone(job)),
+            },
             // Its results were too much.
-            Some(Action::Recorded(_)) | None => Err(self.gone(job)),
+            None => Err(self.gone(job)),
         }
     }
 
@@ -92,15 +110,19 @@ impl Scheduler {
         }
         let new = || plan.stages.iter().filter(|stage| known(stage).is_none());
         let tasks = found.tasks + new().map(|stage| u64::from(stage.partitions)).sum::<u64>();
-        let pieces = found.pieces + new().map(pieces).fold(0, u64::saturating_add);
+        let pieces = found.pieces.saturating_add(new().map(pieces).fold(0, u64::saturating_add));
         let len = found.kept_len_bytes + plan_len_bytes(&plan);
         ensure(tasks, self.policy.tasks, "tasks")?;
         ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")?;
         ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions")?;
         ensure(len as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")?;
-        (found.tasks, found.pieces, found.kept_len_bytes) = (tasks, pieces, len);
+        found.kept_len_bytes = len;
         for stage in &mut plan.stages {
             let key = StageKey::from(stage.output);
+            if let StageKey::Shuffle(shuffle) = key {
+                // The driver has come back to it.
+                found.released.remove(&shuffle);
+            }
             // The stage has the places; nobody asks the plan for them.
             let preferred = std::mem::take(&mut stage.preferred);
             let Job { stages, cached, .. } = found;
@@ -113,29 +135,44 @@ impl Scheduler {
             }
         }
         found.actions.insert(action, Action::Running { digest, plan });
+        found.under_way.insert(action);
         found.find_needed(at, self.executors.places());
         self.changed.insert(job);
         self.finish_action(at, job, action);
         Ok(())
     }
 
-    /// If all of an action's results are there, whoever waits for them gets them.
+    /// If all of an action's results are there, whoever waits for them gets them, once it is on the disk that it is done.
     pub(super) fn finish_action(&mut self, at: TimeMs, job: JobId, action: ActionId) {
         let Some(found) = self.jobs.get_mut(&job) else { return };
         let key = StageKey::Result(action);
-        let Some(stage) = found.stages.get_mut(&key).filter(|stage| stage.is_complete()) else { return };
-        let results = stage.close();
+        if !found.stages.get(&key).is_some_and(Stage::is_complete) {
+            return;
+        }
         let Some(Action::Running { digest, plan }) = found.actions.remove(&action) else { return };
-        found.actions.insert(action, Action::Done { digest, plan, results: results.clone() });
-        found.forget_closed(key);
-        found.find_needed(at, self.executors.places());
-        let kept = found.kept_len_bytes;
-        self.changed.insert(job);
-        if let Err(reason) = ensure(kept as u64, self.policy.results_len_bytes as u64, "bytes of plans and results") {
+        found.under_way.remove(&action);
+        let Some(stage) = found.forget_stage(key) else { return };
+        let given = found.give(&plan);
+        let (name, results) = (plan.name.clone(), stage.into_results());
+        let kept = found.kept_len_bytes - plan_len_bytes(&plan) - results.iter().map(Bytes::len).sum::<usize>();
+        let mut done = DoneAction { name, digest, results, given, record: None };
+        found.kept_len_bytes = kept + done.len_bytes();
+        if let Err(reason) =
+            ensure(found.kept_len_bytes as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")
+        {
             return self.fail_job(at, job, &format!("{action}: {reason}; save large results to files"));
         }
+        let DoneAction { name, results, given, .. } = done.clone();
+        let record = self.append(JobRecord::ActionDone { job, action, name, digest, results, given });
+        done.record = Some(record);
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let answer = ActionResult::Done(done.results.clone());
+        found.actions.insert(action, Action::Done(done));
+        found.find_needed(at, self.executors.places());
+        self.changed.insert(job);
+        self.release_unneeded(job);
         for wait in self.waits.take(Topic::Action(job, action)) {
-            self.answer(wait.call, Ok(Response::Action(ActionResult::Done(results.clone()))));
+            self.answer_when(wait.call, Ok(Response::Action(answer.clone())), Some(record));
         }
     }
 
@@ -154,17 +191,16 @@ impl Scheduler {
 
     pub(super) fn record_value(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, value: Bytes) -> Outcome {
         let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
-        let done = |value: &Bytes| now(Response::Action(ActionResult::Done(vec![value.clone()])));
         match found.actions.get(&action) {
-            Some(Action::Recorded(before)) => return done(before),
-            Some(Action::Running { .. } | Action::Done { .. }) => {
+            Some(Action::Recorded { .. }) => return self.await_action(asked, job, action),
+            Some(Action::Running { .. } | Action::Done(_)) => {
                 let difference =
                     "an earlier run of the driver ran an action under this number, this run records a value";
                 return self.refuse_action(asked.now, job, action, &differs(difference));
             }
             None => {}
         }
-        let len = found.kept_len_bytes + value.len();
+        let len = found.kept_len_bytes + recorded_len_bytes(&value);
         let bounds = ensure(len as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")
             .and_then(|()| ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions"))
             .and_then(|()| ensure(value.len() as u64, RESULT_LEN_BYTES as u64, "bytes in one recorded value"));
@@ -172,12 +208,53 @@ impl Scheduler {
             return self.refuse_action(asked.now, job, action, &reason);
         }
         found.kept_len_bytes = len;
-        found.actions.insert(action, Action::Recorded(value.clone()));
-        for wait in self.waits.take(Topic::Action(job, action)) {
-            self.answer(wait.call, Ok(Response::Action(ActionResult::Done(vec![value.clone()]))));
+        let record = self.append(JobRecord::Recorded { job, action, value: value.clone() });
+        if let Some(found) = self.jobs.get_mut(&job) {
+            found.actions.insert(action, Action::Recorded { value: value.clone(), record: Some(record) });
         }
-        done(&value)
+        let answer = ActionResult::Done(vec![value]);
+        for wait in self.waits.take(Topic::Action(job, action)) {
+            self.answer_when(wait.call, Ok(Response::Action(answer.clone())), Some(record));
+        }
+        Ok(Some((Response::Action(answer), Some(record))))
     }
+}
+
+impl Job {
+    /// An action ended in an earlier life of the scheduler, as a record says; it may have been told before.
+    pub(super) fn restore_action(&mut self, action: ActionId, ended: Action) {
+        let Entry::Vacant(entry) = self.actions.entry(action) else { return };
+        match &ended {
+            Action::Done(done) => {
+                self.kept_len_bytes += done.len_bytes();
+                self.given.extend(done.given.iter().copied());
+            }
+            Action::Recorded { value, .. } => self.kept_len_bytes += recorded_len_bytes(value),
+            Action::Running { .. } => {}
+        }
+        entry.insert(ended);
+    }
+
+    /// The records that bring its actions back.
+    pub(super) fn action_records(&self) -> impl Iterator<Item = JobRecord> {
+        let job = self.id();
+        self.actions.iter().filter_map(move |(action, state)| {
+            let action = *action;
+            match state {
+                Action::Running { .. } => None,
+                Action::Done(done) => {
+                    let DoneAction { name, digest, results, given, .. } = done.clone();
+                    Some(JobRecord::ActionDone { job, action, name, digest, results, given })
+                }
+                Action::Recorded { value, .. } => Some(JobRecord::Recorded { job, action, value: value.clone() }),
+            }
+        })
+    }
+}
+
+/// How much a recorded value takes in memory, roughly.
+fn recorded_len_bytes(value: &Bytes) -> usize {
+    value.len() + RECORDED_AROUND_LEN_BYTES
 }
 
 /// A stage that was planned before must be planned the same again.
@@ -187,13 +264,6 @@ fn check_same(before: &StagePlan, stage: &StagePlan) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("an earlier action planned {:?}, this one {:?}, for the same shuffle", shape(before), shape(stage)))
-}
-
-fn pieces(stage: &StagePlan) -> u64 {
-    match stage.output {
-        StageOutput::Shuffle { reducers, .. } => u64::from(stage.partitions) * u64::from(reducers),
-        StageOutput::Result { .. } => 0,
-    }
 }
 
 /// How much a plan takes in memory, roughly.

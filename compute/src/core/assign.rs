@@ -1,7 +1,6 @@
 use std::collections::BTreeSet;
 
 use situ_wire::ids::{ExecutorId, JobId, PartitionId, TaskAttemptId};
-use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::scheduler::{ExecutorCommand, Locality};
 use situ_wire::time::TimeMs;
@@ -108,14 +107,11 @@ impl Scheduler {
         let Some(there) = self.executors.get_mut(executor) else { return };
         let Some(stage) = found.stages.get(&key) else { return };
         let partition = PartitionId(partition);
-        // No two lives of the scheduler give an attempt the same number: what an executor says late must not be taken for
-        // what it says of a new one.
-        let first = self.life.saturating_mul(ATTEMPTS_PER_LIFE);
-        let number = found.next_attempt.entry((stage.plan.stage, partition)).or_insert(first);
-        let attempt = TaskAttemptId { job, stage: stage.plan.stage, partition, attempt: *number };
-        *number += 1;
+        let number = found.numbers.take(self.life, stage.plan.stage, partition);
+        let attempt = TaskAttemptId { job, stage: stage.plan.stage, partition, attempt: number };
         let Some(stage) = found.stages.get(&key) else { return };
         let Some(task) = found.task_spec(attempt, stage, level) else { return };
+        let alone = task.alone;
         free.remove(&(there.load(), executor));
         let launch = found.launch.clone();
         there.push(ExecutorCommand::RunTask { job: launch, task: Box::new(task) });
@@ -127,7 +123,7 @@ impl Scheduler {
         found.served = self.served;
         found.touched.insert(executor);
         found.logs.insert((LogName::Worker, there.registration.node.clone()));
-        found.attempts.insert(attempt, Attempt { stage: key, executor, started: now, cancelled: false });
+        found.attempts.insert(attempt, Attempt { stage: key, executor, started: now, cancelled: false, alone });
         if let Some(stage) = found.stages.get_mut(&key) {
             stage.start(attempt, level);
         }

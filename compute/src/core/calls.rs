@@ -1,6 +1,6 @@
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, JobId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, JobId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::{ActionResult, MapOutput, Request, Response};
 use situ_wire::time::TimeMs;
@@ -58,7 +58,7 @@ impl Scheduler {
             Request::Submit { program, arguments, operation, options } => {
                 self.submit(asked, program, arguments, operation, options)
             }
-            Request::List => self.list(),
+            Request::List { before } => self.list(before),
             Request::Status { job, seen } => self.status(asked, job, seen),
             Request::Kill { job, reason } => self.kill(asked, job, &reason),
             Request::Logs { job } => self.logs(job),
@@ -81,23 +81,29 @@ impl Scheduler {
                 self.action_result(asked, job, action, wait)
             }
             Request::Plan { job, secret, action } => match self.job_of(job, secret)?.actions.get(&action) {
-                Some(Action::Running { plan, .. } | Action::Done { plan, .. }) => {
-                    now(Response::Plan(Some(plan.clone())))
-                }
-                Some(Action::Recorded(_)) | None => now(Response::Plan(None)),
+                Some(Action::Running { plan, .. }) => now(Response::Plan(Some(plan.clone()))),
+                Some(Action::Done(_) | Action::Recorded { .. }) | None => now(Response::Plan(None)),
             },
-            Request::MapOutputs { job, secret, shuffle, reduce } => {
+            Request::MapOutputs { job, secret, shuffle, reduce, by } => {
                 self.job_of(job, secret)?;
-                self.map_outputs(job, shuffle, reduce)
+                self.map_outputs(job, shuffle, reduce, by)
             }
             Request::DriverEnd { job, secret, attempt, error } => self.driver_end(asked, job, secret, attempt, error),
+            Request::Publishing { job, secret, attempt, action, output } => {
+                self.driver_of(job, secret, attempt)?;
+                self.publishing(job, action, output)
+            }
+            Request::Published { job, secret, attempt, action } => {
+                self.driver_of(job, secret, attempt)?;
+                self.published(job, action)
+            }
+            Request::Release { job, secret, attempt, shuffles, datasets } => {
+                self.driver_of(job, secret, attempt)?;
+                self.release(job, shuffles, datasets)
+            }
             Request::WritesAside { job, secret, attempt, output } => {
                 self.driver_of(job, secret, attempt)?;
                 self.writes_aside(job, output)
-            }
-            Request::Release { job, secret, attempt, .. } => {
-                self.driver_of(job, secret, attempt)?;
-                now(Response::Done)
             }
         }
     }
@@ -108,7 +114,7 @@ impl Scheduler {
             return Err(RemoteError::new(
                 ErrorCode::PermissionDenied,
                 job,
-                "the secret of this call is not that of the job in this run of the scheduler: the process must end",
+                "the secret of this call is not that of the job: the process must end",
             ));
         }
         self.jobs.get(&job).ok_or_else(|| self.gone(job))
@@ -169,17 +175,28 @@ impl Scheduler {
 
     fn action_result(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, wait: bool) -> Outcome {
         match self.jobs.get(&job).and_then(|found| found.actions.get(&action)) {
-            Some(Action::Done { results, .. }) => now(Response::Action(ActionResult::Done(results.clone()))),
-            Some(Action::Recorded(value)) => now(Response::Action(ActionResult::Done(vec![value.clone()]))),
             None if !wait => now(Response::Action(ActionResult::Unknown)),
-            Some(Action::Running { .. }) | None => self.park(asked, Topic::Action(job, action)),
+            known => match known.and_then(Action::result) {
+                Some((result, record)) => Ok(Some((Response::Action(result), record))),
+                None => self.park(asked, Topic::Action(job, action)),
+            },
         }
     }
 
-    /// All outputs of a shuffle for a range of reduce partitions.
-    fn map_outputs(&self, job: JobId, shuffle: ShuffleId, (first, end): (PartitionId, PartitionId)) -> Outcome {
+    /// All outputs of a shuffle for a range of reduce partitions, which an attempt at a task will read.
+    fn map_outputs(
+        &mut self,
+        job: JobId,
+        shuffle: ShuffleId,
+        (first, end): (PartitionId, PartitionId),
+        by: TaskAttemptId,
+    ) -> Outcome {
         let error = |code, message: String| Err(RemoteError::new(code, format!("{shuffle} of {job}"), message));
-        let stage = self.jobs.get(&job).and_then(|found| found.stages.get(&StageKey::Shuffle(shuffle)));
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        if by.job != job || found.attempts.get(&by).is_some_and(|attempt| attempt.cancelled) {
+            return error(ErrorCode::OutputsLost, format!("nobody waits for {by}"));
+        }
+        let stage = found.stages.get(&StageKey::Shuffle(shuffle));
         let Some(stage) = stage else { return error(ErrorCode::NotFound, "no action has planned it".to_owned()) };
         let range = index(first.0)..index(end.0);
         let mut outputs = Vec::new();
@@ -201,6 +218,9 @@ impl Scheduler {
                 pieces: pieces.to_vec(),
             });
         }
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.note_read(shuffle, (first.0, end.0), by);
+        }
         now(Response::MapOutputs(outputs))
     }
 }
@@ -210,7 +230,7 @@ fn required_role(request: &Request) -> Option<Role> {
     match request {
         Request::Submit { .. } | Request::Kill { .. } => Some(Role::User),
         Request::ExecutorRegister(_) | Request::ExecutorPoll { .. } => Some(Role::Executor),
-        Request::List
+        Request::List { .. }
         | Request::Status { .. }
         | Request::Logs { .. }
         | Request::Executors
@@ -222,6 +242,8 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::MapOutputs { .. }
         | Request::DriverEnd { .. }
         | Request::WritesAside { .. }
+        | Request::Publishing { .. }
+        | Request::Published { .. }
         | Request::Release { .. } => None,
     }
 }

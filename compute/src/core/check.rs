@@ -58,7 +58,7 @@ impl Scheduler {
         for (id, attempt) in &job.attempts {
             let there = self.executors.get(attempt.executor).is_some_and(|executor| executor.running.contains(id));
             assert!(there, "an attempt takes a slot: {id}");
-            let next = job.next_attempt.get(&(id.stage, id.partition)).copied().unwrap_or(0);
+            let next = job.numbers.next(id.stage, id.partition);
             assert!(id.attempt < next, "attempts are not numbered twice: {id}");
             let known = job.stages.get(&attempt.stage).is_some_and(|stage| {
                 stage.tasks.get(super::stage::index(id.partition.0)).is_some_and(|task| task.running.contains(id))
@@ -89,12 +89,18 @@ impl Scheduler {
         let needed: BTreeSet<StageKey> =
             job.stages.iter().filter(|(_, stage)| stage.needed_by.is_some()).map(|(key, _)| *key).collect();
         assert_eq!(needed, job.needed, "needed stages are listed");
-        for (action, state) in &job.actions {
+        for action in &job.under_way {
             let complete = job.stages.get(&StageKey::Result(*action)).map(Stage::is_complete);
-            if let Action::Running { .. } = state {
-                assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
-            }
+            assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
+            assert!(
+                matches!(job.actions.get(action), Some(Action::Running { .. })),
+                "what is under way runs: {action}"
+            );
         }
+        assert!(
+            job.released.iter().all(|shuffle| job.stages.contains_key(&StageKey::Shuffle(*shuffle))),
+            "it is there"
+        );
         for executor in job.cached.executors().union(&job.touched) {
             let liveness = self.executors.get(*executor).map(|executor| executor.liveness);
             assert!(liveness.is_some_and(|liveness| liveness != Liveness::Dead), "nothing is expected of the dead");

@@ -1,13 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ExecutorId, JobId};
-use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, JobOptions, Program, Response};
+use situ_wire::messages::executor::JobSecret;
+use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, JobOptions, Program};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::calls::Outcome;
+use super::driver::DRIVER_ATTEMPTS_PER_LIFE;
 use super::executor::Executor;
 use super::scheduler::Scheduler;
 use super::{JobRecord, RecordId};
@@ -32,6 +32,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 const RUNS: usize = 2;
 /// The attempts at a driver are numbered below it, so that neither is taken for the other.
 const FIRST_ATTEMPT: u32 = 1 << 31;
+/// How many numbers each life of the scheduler has for the runs of one job: what an executor says late of an earlier life is
+/// not taken for this one's.
+const RUNS_PER_LIFE: u32 = 1 << 16;
 /// How long the outputs of one run may be together: an operating system takes no more than so many arguments.
 const ARGUMENTS_LEN_BYTES: usize = 64 << 10;
 
@@ -81,6 +84,11 @@ impl Cleaning {
         self.outputs.iter().take_while(fits).cloned().collect()
     }
 
+    fn next_attempt(&self, life: u32) -> u32 {
+        let lives = FIRST_ATTEMPT / RUNS_PER_LIFE;
+        FIRST_ATTEMPT + life % lives * RUNS_PER_LIFE + self.begun % RUNS_PER_LIFE
+    }
+
     fn fail(&mut self, now: TimeMs) {
         let wait = BACKOFF.0.saturating_mul(1 << self.failed.min(16)).min(BACKOFF.1);
         self.failed += 1;
@@ -89,30 +97,6 @@ impl Cleaning {
 }
 
 impl Scheduler {
-    /// A driver is about to let its tasks write aside.
-    pub(super) fn writes_aside(&mut self, job: JobId, output: DfsPath) -> Outcome {
-        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
-        if let Some(record) = found.outputs.get(&output) {
-            return Ok(Some((Response::Done, *record)));
-        }
-        if found.outputs.len() >= self.policy.outputs {
-            return Err(RemoteError::new(
-                ErrorCode::TooMuch,
-                output,
-                format!(
-                    "{job} has saved to {} directories already, which is the most for one job",
-                    found.outputs.len()
-                ),
-            ));
-        }
-        let user = found.launch.user.clone();
-        let record = self.append(JobRecord::WritesAside { job, user, output: output.clone() });
-        if let Some(found) = self.jobs.get_mut(&job) {
-            found.outputs.insert(output, Some(record));
-        }
-        Ok(Some((Response::Done, Some(record))))
-    }
-
     /// A job has ended: what it wrote aside below `outputs` must be taken away.
     pub(super) fn clean_up(
         &mut self,
@@ -137,9 +121,14 @@ impl Scheduler {
         cleaning.outputs.extend(outputs);
     }
 
-    /// All records are read: what stood before its own job in them is the job's.
+    /// All records are read: what stood before its own job in them is the job's, and what is made from the key can be made.
     pub(super) fn replayed(&mut self) {
+        let secrets: BTreeMap<JobId, JobSecret> = self.jobs.keys().map(|job| (*job, self.secret(*job))).collect();
         for (id, job) in &mut self.jobs {
+            if let Some(secret) = secrets.get(id) {
+                job.launch.secret = *secret;
+            }
+            job.driver.attempt = job.driver.attempt.max(self.life.saturating_mul(DRIVER_ATTEMPTS_PER_LIFE));
             let aside = self.cleaning.remove(id).map(|cleaning| cleaning.outputs).unwrap_or_default();
             job.outputs.extend(aside.into_iter().map(|output| (output, None)));
         }
@@ -165,7 +154,7 @@ impl Scheduler {
             let Some((executor, _)) = self.executors.live().filter(free).min_by_key(busy) else { return };
             let Some(cleaning) = self.cleaning.get_mut(&job) else { continue };
             *runs.entry(executor).or_default() += 1;
-            let attempt = FIRST_ATTEMPT + cleaning.begun;
+            let attempt = cleaning.next_attempt(self.life);
             let outputs = cleaning.batch();
             let launch = JobLaunch {
                 job,

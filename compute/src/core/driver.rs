@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use situ_wire::ids::{ClientId, ExecutorId, JobId, NodeName};
@@ -13,10 +14,19 @@ use super::jobs::cut;
 use super::policy::ms;
 use super::scheduler::Scheduler;
 
+/// How many attempts at the driver of a job each later life of the scheduler numbers. The job's secret stays: a driver of an
+/// earlier life, of which the journal does not know, must not be taken for one of this.
+pub(super) const DRIVER_ATTEMPTS_PER_LIFE: u32 = 100;
+
 impl Scheduler {
-    /// Places drivers that wait on the least busy executors, those of the oldest jobs first.
+    /// Places drivers that wait on the least busy executors: first those of users who have the fewest drivers, of one user's
+    /// those of the oldest jobs.
     pub(super) fn place_drivers(&mut self, now: TimeMs) {
-        for id in std::mem::take(&mut self.driverless) {
+        if self.driverless.is_empty() {
+            return;
+        }
+        let mut turns = self.driver_turns();
+        while let Some((count, id)) = turns.pop_first() {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             // Where an attempt was lost comes last.
             let busy = |(id, executor): &(ExecutorId, &super::executor::Executor)| {
@@ -24,10 +34,9 @@ impl Scheduler {
             };
             let takes =
                 |(_, executor): &(ExecutorId, &super::executor::Executor)| executor.drivers.len() < self.policy.drivers;
-            let Some((executor, _)) = self.executors.live().filter(takes).min_by_key(busy) else {
-                self.driverless.insert(id);
-                continue;
-            };
+            // Where there is no place for one there is none for another.
+            let Some((executor, _)) = self.executors.live().filter(takes).min_by_key(busy) else { return };
+            self.driverless.remove(&id);
             let node = self.executors.node(executor);
             let attempt = job.driver.attempt;
             let begins_by = now + ms(self.policy.driver_begin_ms);
@@ -42,7 +51,29 @@ impl Scheduler {
             }
             self.append(JobRecord::Driver { job: id, attempt, node });
             self.changed.insert(id);
+            self.next_turn(&mut turns, count, id);
         }
+    }
+
+    /// The oldest job of each user whose driver waits, by how many drivers that user has.
+    fn driver_turns(&self) -> BTreeSet<(usize, JobId)> {
+        let mut users: BTreeMap<&str, (usize, Option<JobId>)> = BTreeMap::new();
+        for (id, job) in &self.jobs {
+            let (drivers, oldest) = users.entry(&job.launch.user).or_default();
+            *drivers += usize::from(job.driver.place.is_some());
+            if oldest.is_none() && self.driverless.contains(id) {
+                *oldest = Some(*id);
+            }
+        }
+        users.into_values().filter_map(|(drivers, oldest)| Some((drivers, oldest?))).collect()
+    }
+
+    /// After a job's driver has a place, its user's next one waits its turn.
+    fn next_turn(&self, turns: &mut BTreeSet<(usize, JobId)>, drivers: usize, after: JobId) {
+        let user = |id: &JobId| self.jobs.get(id).map(|job| &job.launch.user);
+        let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let next = self.driverless.range(later).find(|id| user(id) == user(&after));
+        turns.extend(next.map(|next| (drivers + 1, *next)));
     }
 
     pub(super) fn driver_begin(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Outcome {
@@ -196,6 +227,8 @@ impl Job {
         let (job, user) = (launch.job, &launch.user);
         let aside = |output: &DfsPath| JobRecord::WritesAside { job, user: user.clone(), output: output.clone() };
         records.extend(self.outputs.keys().map(aside));
+        records.extend(self.action_records());
+        records.extend(self.publication_records());
         records
     }
 }

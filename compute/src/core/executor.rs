@@ -51,6 +51,9 @@ const COMMANDS_LEN_BYTES: usize = 4 << 20;
 /// What a command takes beside its arguments, at most.
 const COMMAND_LEN_BYTES: usize = 1 << 10;
 
+/// What one of the ids that a command lists takes, at most.
+const ID_LEN_BYTES: usize = 5;
+
 const _: () = assert!(
     COMMANDS_LEN_BYTES + 2 * ARGUMENTS_LEN_BYTES < MESSAGE_LEN_BYTES,
     "an answer with commands fits into a message"
@@ -65,6 +68,9 @@ fn about_len_bytes(command: &ExecutorCommand) -> usize {
         }
         ExecutorCommand::CancelTask { .. } | ExecutorCommand::EndJob { .. } | ExecutorCommand::EndDriver { .. } => {
             COMMAND_LEN_BYTES
+        }
+        ExecutorCommand::Release { shuffles, datasets, .. } => {
+            COMMAND_LEN_BYTES + (shuffles.len() + datasets.len()) * ID_LEN_BYTES
         }
     }
 }

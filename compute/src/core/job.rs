@@ -5,21 +5,26 @@ use bytes::Bytes;
 use situ_wire::ids::{
     ActionId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, ShuffleId, StageId, TaskAttemptId,
 };
+use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan, Program, TaskMetrics,
-    TaskSpec,
+    ActionResult, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan,
+    Program, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::RecordId;
 use super::pending::Places;
+use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
 use super::stage::{Stage, StageKey};
 
 /// How many stages a status lists.
 const STAGES_LISTED: usize = 256;
+/// What a done action takes beside its name and its results, and what each of these takes beside its bytes, roughly.
+const ACTION_KEPT_LEN_BYTES: usize = 160;
+const RESULT_KEPT_LEN_BYTES: usize = 32;
 
 /// An unfinished job.
 #[derive(Debug)]
@@ -34,15 +39,16 @@ pub(super) struct Job {
     pub(super) record: Option<RecordId>,
     pub(super) driver: Driver,
     pub(super) actions: BTreeMap<ActionId, Action>,
+    /// Those of them that run.
+    pub(super) under_way: BTreeSet<ActionId>,
     pub(super) stages: BTreeMap<StageKey, Stage>,
-    /// Its stages in the order in which they were planned, the newest of them.
-    pub(super) planned: VecDeque<StageKey>,
+    /// Its stages in the order in which they were planned, the newest [`STAGES_LISTED`] of them.
+    pub(super) planned: VecDeque<Planned>,
     /// How many of them are not listed any more.
     pub(super) planned_dropped: u64,
     /// Stages that actions under way need.
     pub(super) needed: BTreeSet<StageKey>,
-    /// The number of the next attempt at a task, by what a [`TaskAttemptId`] says of it.
-    pub(super) next_attempt: BTreeMap<(StageId, PartitionId), u32>,
+    pub(super) numbers: AttemptNumbers,
     /// The number, among all that were started, of its task that was started last.
     pub(super) served: u64,
     /// Attempts that run, those among them that were cancelled too.
@@ -52,13 +58,23 @@ pub(super) struct Job {
     pub(super) metrics: TaskMetrics,
     /// How many of its tasks failed, and how many pieces could not be fetched, by executor.
     pub(super) failures: BTreeMap<ExecutorId, Failures>,
-    /// Executors that may have processes or shuffle output of it.
+    /// Executors that may have processes or shuffle output of it: there are no more than executors.
     pub(super) touched: BTreeSet<ExecutorId>,
+    /// One for each node, and two for each attempt at the driver.
     pub(super) logs: BTreeSet<(LogName, NodeName)>,
-    /// The directories below which it writes aside, and the records that say so; none if an earlier life wrote one.
+    /// The directories below which it writes aside, and the records that say so; none if an earlier life wrote one. The
+    /// policy bounds them.
     pub(super) outputs: BTreeMap<DfsPath, Option<RecordId>>,
-    /// How much the results and plans of its actions take.
+    /// What it publishes, by the action that names it: there are no more than actions.
+    pub(super) publications: BTreeMap<ActionId, Publication>,
+    /// What the shuffles held that actions used which are done, as digests of their pieces: what is computed again must be
+    /// the same. Until they are released.
+    pub(super) given: BTreeMap<ShuffleId, u64>,
+    /// Shuffles that the driver has released and an action under way may need.
+    pub(super) released: BTreeSet<ShuffleId>,
+    /// How much the results of its actions and the plans of those under way take.
     pub(super) kept_len_bytes: usize,
+    /// How many tasks the stages have that it keeps, and how many pieces their shuffles.
     pub(super) tasks: u64,
     pub(super) pieces: u64,
 }
@@ -83,10 +99,54 @@ pub(super) struct Driver {
 pub(super) enum Action {
     /// Its stages run.
     Running { digest: [u8; 32], plan: Box<Plan> },
-    /// It is done.
-    Done { digest: [u8; 32], plan: Box<Plan>, results: Vec<Bytes> },
+    /// It is done. Its plan is gone: a driver that was started anew shows by the digest that it does the same.
+    Done(DoneAction),
     /// The driver recorded a value.
-    Recorded(Bytes),
+    Recorded {
+        value: Bytes,
+        /// The record that says so; none if an earlier life of the scheduler wrote it.
+        record: Option<RecordId>,
+    },
+}
+
+impl Action {
+    /// Its result, and the record that must be on the disk before anybody hears of it.
+    pub(super) fn result(&self) -> Option<(ActionResult, Option<RecordId>)> {
+        match self {
+            Self::Running { .. } => None,
+            Self::Done(done) => Some((ActionResult::Done(done.results.clone()), done.record)),
+            Self::Recorded { value, record } => Some((ActionResult::Done(vec![value.clone()]), *record)),
+        }
+    }
+}
+
+/// An action that is done.
+#[derive(Clone, Debug)]
+pub(super) struct DoneAction {
+    pub(super) name: String,
+    pub(super) digest: [u8; 32],
+    pub(super) results: Vec<Bytes>,
+    /// What the shuffles held that it was the first to use.
+    pub(super) given: Vec<(ShuffleId, u64)>,
+    /// The record that says so; none if an earlier life of the scheduler wrote it.
+    pub(super) record: Option<RecordId>,
+}
+
+impl DoneAction {
+    /// How much of it is kept as long as the job runs.
+    pub(super) fn len_bytes(&self) -> usize {
+        let results: usize = self.results.iter().map(|result| result.len() + RESULT_KEPT_LEN_BYTES).sum();
+        results + self.name.len() + self.given.len() * 16 + ACTION_KEPT_LEN_BYTES
+    }
+}
+
+/// A stage in the list of a job's stages.
+#[derive(Debug)]
+pub(super) enum Planned {
+    /// It is kept, under this name.
+    Kept(StageKey),
+    /// It is gone: its action is done, or its shuffle released. These were its figures.
+    Gone(Box<StageStatus>),
 }
 
 /// One attempt at a task, while its executor has it.
@@ -97,13 +157,64 @@ pub(super) struct Attempt {
     pub(super) started: TimeMs,
     /// Another one won, or nobody needs it: it only takes its slot until its executor says that it ended.
     pub(super) cancelled: bool,
+    /// Whether its worker was told to run nothing else beside it.
+    pub(super) alone: bool,
 }
 
-/// What went wrong for a job on one executor.
+/// The numbers of attempts: no two at the same task of a job have the same, or what an executor says late of one would be
+/// taken for what it says of another.
+#[derive(Debug, Default)]
+pub(super) struct AttemptNumbers {
+    /// The next one for each task of the stages that are kept, by what a [`TaskAttemptId`] says of it.
+    next: BTreeMap<(StageId, PartitionId), u32>,
+    /// The last of the stages that are gone, and what no attempt at a task of them had reached. Programs do not come back
+    /// to them; should one, it goes on from there.
+    gone: Option<(StageId, u32)>,
+}
+
+impl AttemptNumbers {
+    /// The number of the next attempt in this life of the scheduler.
+    pub(super) fn take(&mut self, life: u32, stage: StageId, partition: PartitionId) -> u32 {
+        let first = life.saturating_mul(ATTEMPTS_PER_LIFE);
+        let after = self.gone.filter(|(last, _)| stage <= *last).map_or(first, |(_, after)| after.max(first));
+        let next = self.next.entry((stage, partition)).or_insert(after);
+        let number = *next;
+        *next += 1;
+        number
+    }
+
+    /// The number that an attempt at a task would have now.
+    pub(super) fn next(&self, stage: StageId, partition: PartitionId) -> u32 {
+        self.next.get(&(stage, partition)).copied().or(self.gone.map(|(_, after)| after)).unwrap_or(0)
+    }
+
+    /// A stage is gone.
+    pub(super) fn forget(&mut self, stage: StageId) {
+        let all = (stage, PartitionId(0))..=(stage, PartitionId(u32::MAX));
+        let numbers: Vec<((StageId, PartitionId), u32)> = self.next.range(all).map(|(of, next)| (*of, *next)).collect();
+        let (last, after) = self.gone.unwrap_or((stage, 0));
+        self.gone = Some((last.max(stage), numbers.iter().map(|(_, next)| *next).max().unwrap_or(0).max(after)));
+        for (of, _) in numbers {
+            self.next.remove(&of);
+        }
+    }
+
+    /// For how many tasks one is kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.next.len()
+    }
+}
+
+/// What went wrong for a job on one executor, lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Failures {
     pub(super) tasks: u32,
     pub(super) fetches: u32,
+    /// Until when that counts.
+    pub(super) until: TimeMs,
+    /// Its worker there has crashed, and no task has told of it yet: the first one counts.
+    pub(super) crashed: bool,
 }
 
 /// Which workers hold which partitions in memory, and which attempt put them there.
@@ -140,6 +251,15 @@ impl Cached {
         gone
     }
 
+    /// Nobody reads these datasets any more.
+    pub(super) fn release(&mut self, datasets: &[DatasetId]) {
+        self.holders.retain(|(dataset, _), _| !datasets.contains(dataset));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.holders.len()
+    }
+
     pub(super) fn executors(&self) -> BTreeSet<ExecutorId> {
         self.holders.values().flat_map(BTreeMap::keys).copied().collect()
     }
@@ -164,11 +284,12 @@ impl Job {
             driver: Driver::default(),
             served: 0,
             actions: BTreeMap::new(),
+            under_way: BTreeSet::new(),
             stages: BTreeMap::new(),
             planned: VecDeque::new(),
             planned_dropped: 0,
             needed: BTreeSet::new(),
-            next_attempt: BTreeMap::new(),
+            numbers: AttemptNumbers::default(),
             attempts: BTreeMap::new(),
             cached: Cached::default(),
             recoveries: Recoveries::default(),
@@ -177,6 +298,9 @@ impl Job {
             touched: BTreeSet::new(),
             logs: BTreeSet::new(),
             outputs: BTreeMap::new(),
+            publications: BTreeMap::new(),
+            given: BTreeMap::new(),
+            released: BTreeSet::new(),
             kept_len_bytes: 0,
             tasks: 0,
             pieces: 0,
@@ -194,30 +318,38 @@ impl Job {
 
     /// Takes a stage into its plans.
     pub(super) fn plan(&mut self, key: StageKey, stage: Stage) {
+        self.tasks += u64::from(stage.plan.partitions);
+        self.pieces += pieces(&stage.plan);
         self.stages.insert(key, stage);
-        self.planned.push_back(key);
-        if self.planned.len() > STAGES_LISTED
-            && let Some(oldest) = self.planned.pop_front()
-        {
+        self.planned.push_back(Planned::Kept(key));
+        if self.planned.len() > STAGES_LISTED && self.planned.pop_front().is_some() {
             self.planned_dropped += 1;
-            self.forget_closed(oldest);
         }
     }
 
-    /// Drops the figures of a closed stage that is not listed any more.
-    pub(super) fn forget_closed(&mut self, key: StageKey) {
-        let StageKey::Result(action) = key else { return };
-        let closed = !matches!(self.actions.get(&action), Some(Action::Running { .. }));
-        if closed && !self.planned.contains(&key) {
-            self.stages.remove(&key);
+    /// Nobody needs a stage any more: only its figures stay, as long as they are listed.
+    pub(super) fn forget_stage(&mut self, key: StageKey) -> Option<Stage> {
+        let stage = self.stages.remove(&key)?;
+        self.needed.remove(&key);
+        self.tasks -= u64::from(stage.plan.partitions);
+        self.pieces -= pieces(&stage.plan);
+        let is = |planned: &&mut Planned| matches!(planned, Planned::Kept(other) if *other == key);
+        if let Some(planned) = self.planned.iter_mut().rev().find(is) {
+            *planned = Planned::Gone(Box::new(stage.status()));
         }
+        self.recoveries.forget_stage(key);
+        // Two stages may end with the same dataset.
+        if self.stages.values().all(|other| other.plan.stage != stage.plan.stage) {
+            self.numbers.forget(stage.plan.stage);
+        }
+        Some(stage)
     }
 
     /// Finds out which stages the actions under way need, from their results back to what is complete. A stage that is
     /// newly needed indexes its tasks anew, and outputs that it lost unnoticed are missed now.
     pub(super) fn find_needed(&mut self, at: TimeMs, places: &Places) {
         let mut needed: BTreeMap<StageKey, ActionId> = BTreeMap::new();
-        for (action, _) in self.actions.iter().filter(|(_, action)| matches!(action, Action::Running { .. })) {
+        for action in &self.under_way {
             let mut open = vec![StageKey::Result(*action)];
             while let Some(key) = open.pop() {
                 let Some(stage) = self.stages.get(&key).filter(|stage| !stage.is_complete()) else { continue };
@@ -267,7 +399,7 @@ impl Job {
         JobStatus {
             summary: self.summary(),
             revision: self.revision,
-            stages: self.planned.iter().filter_map(|key| self.stages.get(key)).map(Stage::status).collect(),
+            stages: self.planned.iter().filter_map(|planned| self.listed(planned)).collect(),
             stages_dropped: self.planned_dropped,
             recoveries: self.recoveries.listed(),
             recoveries_dropped: self.recoveries.dropped(),
@@ -275,11 +407,19 @@ impl Job {
         }
     }
 
+    fn listed(&self, planned: &Planned) -> Option<StageStatus> {
+        match planned {
+            Planned::Kept(key) => self.stages.get(key).map(Stage::status),
+            Planned::Gone(status) => Some(StageStatus::clone(status)),
+        }
+    }
+
     /// What an attempt is told.
     pub(super) fn task_spec(&self, attempt: TaskAttemptId, stage: &Stage, locality: Locality) -> Option<TaskSpec> {
         let action = stage.needed_by?;
         let Some(Action::Running { digest, .. }) = self.actions.get(&action) else { return None };
-        Some(TaskSpec { attempt, action, plan_digest: *digest, output: stage.plan.output, locality })
+        let (output, alone) = (stage.plan.output, stage.task(attempt.partition).is_alone());
+        Some(TaskSpec { attempt, action, plan_digest: *digest, output, locality, alone })
     }
 
     /// Adds what a done task took.
@@ -297,5 +437,13 @@ impl Job {
             // The figures come from a user's process.
             *sum = sum.saturating_add(more);
         }
+    }
+}
+
+/// How many pieces the output of a stage has.
+pub(super) fn pieces(stage: &StagePlan) -> u64 {
+    match stage.output {
+        StageOutput::Shuffle { reducers, .. } => u64::from(stage.partitions) * u64::from(reducers),
+        StageOutput::Result { .. } => 0,
     }
 }

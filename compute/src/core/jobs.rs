@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
+use situ_wire::codec;
 use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::{JobId, NodeName, OperationId};
+use situ_wire::ids::{ExecutorId, JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
@@ -12,7 +13,7 @@ use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, ended_error, now};
 use super::cleaning::job_directory;
-use super::job::Job;
+use super::job::{Action, DoneAction, Job};
 use super::scheduler::Scheduler;
 use super::waits::Topic;
 use super::{JobRecord, RecordId};
@@ -21,6 +22,8 @@ use super::{JobRecord, RecordId};
 const REASON_CHARS: usize = 8_000;
 /// The most that the arguments of a program may take together: an operating system takes no more either.
 pub(super) const ARGUMENTS_LEN_BYTES: usize = 1 << 20;
+/// How much a list of jobs takes in one answer, unless one job takes more.
+const LIST_LEN_BYTES: usize = 4 << 20;
 /// The longest name of a program.
 const PROGRAM_NAME_LEN_BYTES: usize = 255;
 
@@ -38,7 +41,7 @@ impl Scheduler {
             let record = submitted.or(self.finished.get(*job).and_then(|ended| ended.record));
             return Ok(Some((Response::Submitted(*job), record)));
         }
-        self.check_submission(&program, &arguments)?;
+        self.check_submission(&asked.caller.name, &program, &arguments)?;
         let job = self.next_job;
         self.next_job = JobId(job.0 + 1);
         let user = asked.caller.name.clone();
@@ -61,7 +64,7 @@ impl Scheduler {
         Ok(Some((Response::Submitted(job), Some(record))))
     }
 
-    fn check_submission(&self, program: &Program, arguments: &[String]) -> Result<(), RemoteError> {
+    fn check_submission(&self, user: &str, program: &Program, arguments: &[String]) -> Result<(), RemoteError> {
         let refuse = |code, message| Err(RemoteError::new(code, "the submission", message));
         let name = program.name();
         if name.is_empty() || name.len() > PROGRAM_NAME_LEN_BYTES {
@@ -85,6 +88,13 @@ impl Scheduler {
             return refuse(
                 ErrorCode::Unavailable,
                 format!("{most} jobs are unfinished, which is the most; submit it later"),
+            );
+        }
+        let own = self.jobs.values().filter(|job| job.launch.user == user).count();
+        if own >= self.policy.user_jobs {
+            return refuse(
+                ErrorCode::Unavailable,
+                format!("{own} jobs of {user} are unfinished, which is the most for one user; submit it later"),
             );
         }
         Ok(())
@@ -139,21 +149,47 @@ impl Scheduler {
                 None => self.clean_up((TimeMs::default(), RecordId::default()), job, &user, BTreeSet::from([output])),
             },
             JobRecord::Cleaned { job } => drop(self.cleaning.remove(&job)),
+            JobRecord::Key(key) => self.key = Some(key),
             JobRecord::Options { job, options } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.launch.options = options;
                 }
             }
+            JobRecord::ActionDone { job, .. }
+            | JobRecord::Recorded { job, .. }
+            | JobRecord::Publishing { job, .. }
+            | JobRecord::Published { job, .. } => {
+                // It has ended; or this is what a snapshot repeats, and the job itself comes with it.
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.restore(record);
+                }
+            }
         }
     }
 
-    pub(super) fn list(&self) -> Outcome {
-        let mut jobs: Vec<JobSummary> = self.jobs.values().map(Job::summary).collect();
-        jobs.extend(self.finished.iter().map(|(_, ended)| ended.status.summary.clone()));
-        jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.job));
-        let submitted = self.jobs.values().filter_map(|job| job.record).max();
-        let ended = self.finished.iter().filter_map(|(_, ended)| ended.record).max();
-        Ok(Some((Response::Jobs(jobs), submitted.max(ended))))
+    /// The jobs before `before`, newest first, as many as fit into an answer.
+    pub(super) fn list(&self, before: Option<JobId>) -> Outcome {
+        let end = before.unwrap_or(self.next_job);
+        let mut ids: Vec<JobId> = self.jobs.range(..end).map(|(id, _)| *id).collect();
+        ids.extend(self.finished.iter().map(|(id, _)| *id).filter(|id| *id < end));
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+        let (mut jobs, mut len, mut record, mut next) = (Vec::new(), 0, None, None);
+        for id in ids {
+            let (summary, at): (JobSummary, _) = match (self.jobs.get(&id), self.finished.get(id)) {
+                (Some(job), _) => (job.summary(), job.record),
+                (None, Some(ended)) => (ended.status.summary.clone(), ended.record),
+                (None, None) => continue,
+            };
+            // What cannot be encoded alone cannot be sent either: the answer says so.
+            len += codec::encode(&summary).map_or(0, |bytes| bytes.len());
+            if len > LIST_LEN_BYTES && !jobs.is_empty() {
+                next = jobs.last().map(|last: &JobSummary| last.job);
+                break;
+            }
+            record = record.max(at);
+            jobs.push(summary);
+        }
+        Ok(Some((Response::Jobs { jobs, next }, record)))
     }
 
     pub(super) fn status(&mut self, asked: Asked<'_>, job: JobId, seen: u64) -> Outcome {
@@ -216,6 +252,9 @@ impl Scheduler {
     pub(super) fn end_job(&mut self, at: TimeMs, job: JobId, state: JobState) -> Option<RecordId> {
         assert!(state.is_final(), "a job ends with a final state");
         let mut found = self.jobs.remove(&job)?;
+        let state = found.explained(state);
+        let failures: Vec<(ExecutorId, TimeMs)> = found.failures.iter().map(|(id, it)| (*id, it.until)).collect();
+        self.forget_attribution(job, &failures);
         self.driverless.remove(&job);
         self.changed.remove(&job);
         if let Some(by) = found.driver.begins_by {
@@ -280,6 +319,23 @@ fn left_behind(job: JobId, state: &JobState, outputs: impl IntoIterator<Item = D
     let directory = job_directory(&job.to_string());
     let left = |output: &DfsPath| *state != JobState::Succeeded || directory.as_ref() == Some(output);
     outputs.into_iter().filter(left).collect()
+}
+
+impl Job {
+    /// Takes in a record of an earlier life.
+    fn restore(&mut self, record: JobRecord) {
+        match record {
+            JobRecord::ActionDone { action, name, digest, results, given, .. } => {
+                self.restore_action(action, Action::Done(DoneAction { name, digest, results, given, record: None }));
+            }
+            JobRecord::Recorded { action, value, .. } => {
+                self.restore_action(action, Action::Recorded { value, record: None });
+            }
+            JobRecord::Publishing { action, output, .. } => self.restore_publishing(action, output),
+            JobRecord::Published { action, .. } => self.restore_published(action),
+            _ => unreachable!("only what a job has done is restored: {record:?}"),
+        }
+    }
 }
 
 /// A reason, cut to what is kept.

@@ -122,7 +122,9 @@ impl Scheduler {
             self.lose_cached(now, id, job);
             let Some(found) = self.jobs.get_mut(&job) else { continue };
             found.touched.remove(&id);
-            found.failures.remove(&id);
+            if let Some(failures) = found.failures.remove(&id) {
+                self.pardons.remove(&(failures.until, job, id));
+            }
             let drove = found.driver.place == Some(id);
             found.find_needed(now, self.executors.places());
             self.changed.insert(job);

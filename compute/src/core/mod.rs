@@ -11,9 +11,13 @@
 //! | `stage`, `pending` | one stage: its tasks, their outputs, which of them wait and where their input lies |
 //! | `assign`, `speculation` | which task goes to which executor: fair sharing, delay scheduling, second attempts |
 //! | `tasks` | how tasks end: done, failed, fetch failures |
+//! | `attribution` | who is to blame for a failure: the task, its executor, nobody |
+//! | `rollback` | outputs that are not the same when they are computed again, and who had read them |
+//! | `release` | what of a job goes while it runs on |
 //! | `executors`, `executor` | who is there, what runs there, which commands are under way |
 //! | `loss` | what the death of an executor takes with it |
 //! | `recovery` | the list of what was lost and how it came back |
+//! | `publications` | which outputs a job publishes, each once |
 //! | `cleaning` | what a job that did not succeed wrote aside, until it is gone |
 //! | `waits` | calls whose answers are not there yet |
 //! | `record`, `finished` | what of a job outlives the scheduler |
@@ -21,6 +25,7 @@
 
 mod actions;
 mod assign;
+mod attribution;
 mod calls;
 mod check;
 mod cleaning;
@@ -35,8 +40,11 @@ mod loss;
 mod pending;
 mod plan;
 mod policy;
+mod publications;
 mod record;
 mod recovery;
+mod release;
+mod rollback;
 mod scheduler;
 mod speculation;
 mod stage;
@@ -47,7 +55,7 @@ pub use cleaning::CLEAN_UP;
 pub(crate) use cleaning::job_directory;
 pub use event::{CallId, Caller, Effect, Event, RecordId};
 pub use policy::SchedulingPolicy;
-pub use record::JobRecord;
+pub use record::{JobRecord, SecretKey};
 pub use scheduler::Scheduler;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::driver::DRIVER_ATTEMPTS_PER_LIFE;
+
 /// How the scheduler decides: waits, attempts and bounds. Every field has a default.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,6 +39,10 @@ pub struct SchedulingPolicy {
     pub exclude_failures: u32,
     /// When so many pieces of one executor could not be fetched by a job, all its map outputs there count as lost.
     pub exclude_fetch_failures: u32,
+    /// How long after the last failure an executor is avoided; then its failures are forgotten, in ms.
+    pub exclude_ms: u32,
+    /// How long a task waits for a file system that is away; then the job fails, in ms.
+    pub storage_away_ms: u32,
     /// Whether a task that runs much longer than its peers gets a second attempt.
     pub speculation: bool,
     /// Which share of a stage's tasks must be done before, in percent.
@@ -49,6 +55,8 @@ pub struct SchedulingPolicy {
     pub drivers: usize,
     /// How many unfinished jobs there may be.
     pub jobs: usize,
+    /// How many of them may be one user's.
+    pub user_jobs: usize,
     /// How many finished jobs are remembered; the oldest go first.
     pub finished_jobs: usize,
     /// How much they may take, encoded; the oldest go first.
@@ -91,12 +99,15 @@ impl Default for SchedulingPolicy {
             driver_begin_ms: 60_000,
             exclude_failures: 3,
             exclude_fetch_failures: 3,
+            exclude_ms: 60_000,
+            storage_away_ms: 600_000,
             speculation: true,
             speculation_percent: 75,
             speculation_multiple_percent: 150,
             speculation_floor_ms: 3_000,
             drivers: 16,
             jobs: 1_000,
+            user_jobs: 200,
             finished_jobs: 10_000,
             finished_len_bytes: 64 << 20,
             results_len_bytes: 256 << 20,
@@ -125,9 +136,15 @@ impl SchedulingPolicy {
             (self.task_attempts > 0, "task_attempts must be at least 1"),
             (self.fetch_attempts > 0, "fetch_attempts must be at least 1"),
             (self.driver_attempts > 0, "driver_attempts must be at least 1"),
+            (
+                self.driver_attempts <= DRIVER_ATTEMPTS_PER_LIFE,
+                "driver_attempts must be at most 100: so many are numbered in each life of the scheduler",
+            ),
             (self.driver_begin_ms > 0, "driver_begin_ms must be at least 1"),
+            (self.exclude_ms > 0, "exclude_ms must be at least 1"),
             (self.speculation_percent <= 100, "speculation_percent must be at most 100"),
             (self.finished_jobs > 0, "finished_jobs must be at least 1"),
+            (self.user_jobs > 0 && self.user_jobs <= self.jobs, "user_jobs must be 1 to jobs"),
             (self.jobs > 0 && self.executors > 0 && self.drivers > 0, "jobs, executors and drivers must be at least 1"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

@@ -1,5 +1,6 @@
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use situ_wire::ids::{JobId, NodeName, OperationId};
+use situ_wire::ids::{ActionId, JobId, NodeName, OperationId, ShuffleId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::scheduler::{JobOptions, JobStatus, Program};
 use situ_wire::path::DfsPath;
@@ -60,6 +61,49 @@ pub enum JobRecord {
         /// Which job.
         job: JobId,
     },
+    /// An action of it is done, and never runs again: whatever becomes of its driver, this is its result.
+    ActionDone {
+        /// Of which job.
+        job: JobId,
+        /// Which action.
+        action: ActionId,
+        /// What it is called, for people.
+        name: String,
+        /// The digest of its plan.
+        digest: [u8; 32],
+        /// The result of each partition.
+        results: Vec<Bytes>,
+        /// What the shuffles that it used held, as [digests](crate::core) of their pieces; those are left out that stand in
+        /// an earlier record.
+        given: Vec<(ShuffleId, u64)>,
+    },
+    /// Its driver recorded a value under an action's number.
+    Recorded {
+        /// Of which job.
+        job: JobId,
+        /// Which action.
+        action: ActionId,
+        /// The value, encoded.
+        value: Bytes,
+    },
+    /// Its driver is about to publish: from here on the output may be there.
+    Publishing {
+        /// Which job.
+        job: JobId,
+        /// The action that names the publication.
+        action: ActionId,
+        /// Where.
+        output: DfsPath,
+    },
+    /// Its driver has published, and does not do so again.
+    Published {
+        /// Which job.
+        job: JobId,
+        /// The action that names the publication.
+        action: ActionId,
+    },
+    /// What the secrets of all jobs are made from, drawn once.
+    Key(SecretKey),
     /// It was submitted with options other than those that nobody has to give; comes behind the submission.
     Options {
         /// Which job.
@@ -69,16 +113,30 @@ pub enum JobRecord {
     },
 }
 
+/// A key that nobody but the scheduler knows. It is not shown.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretKey(pub [u8; 32]);
+
+impl std::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}
+
 impl JobRecord {
     /// Of which job, if it is of one.
     #[must_use]
     pub fn job(&self) -> Option<JobId> {
         match self {
-            Self::Began { .. } => None,
+            Self::Began { .. } | Self::Key(_) => None,
             Self::Submitted { job, .. }
             | Self::Driver { job, .. }
             | Self::WritesAside { job, .. }
             | Self::Cleaned { job }
+            | Self::ActionDone { job, .. }
+            | Self::Recorded { job, .. }
+            | Self::Publishing { job, .. }
+            | Self::Published { job, .. }
             | Self::Options { job, .. } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }

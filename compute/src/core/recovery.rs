@@ -21,9 +21,10 @@ pub(super) enum RecoveredBy {
 /// What a job lost and how it came back, the newest of it.
 #[derive(Debug, Default)]
 pub(super) struct Recoveries {
-    listed: VecDeque<Recovery>,
+    /// The newest [`LISTED`], each with what brings it back.
+    listed: VecDeque<(Recovery, RecoveredBy)>,
     dropped: u64,
-    /// Those that are not back, by what brings them back, as positions in the list from its very beginning.
+    /// Those of the listed that are not back, by what brings them back, as positions in the list from its very beginning.
     open: BTreeMap<RecoveredBy, Vec<u64>>,
 }
 
@@ -31,11 +32,19 @@ impl Recoveries {
     /// Notes a loss.
     pub(super) fn lose(&mut self, lost: Lost, task: TaskAttemptId, node: NodeName, at: TimeMs, by: RecoveredBy) {
         let position = self.dropped + self.listed.len() as u64;
-        self.listed.push_back(Recovery { lost_at: at, lost, task, node, outcome: RecoveryOutcome::Open });
+        self.listed.push_back((Recovery { lost_at: at, lost, task, node, outcome: RecoveryOutcome::Open }, by));
         self.open.entry(by).or_default().push(position);
-        if self.listed.len() > LISTED {
-            self.listed.pop_front();
+        if self.listed.len() > LISTED
+            && let Some((_, by)) = self.listed.pop_front()
+        {
+            let position = self.dropped;
             self.dropped += 1;
+            if let Some(open) = self.open.get_mut(&by) {
+                open.retain(|other| *other != position);
+                if open.is_empty() {
+                    self.open.remove(&by);
+                }
+            }
         }
     }
 
@@ -56,14 +65,32 @@ impl Recoveries {
         }
     }
 
+    /// Notes that a stage is gone: nothing of it will be back.
+    pub(super) fn forget_stage(&mut self, key: StageKey) {
+        let all = RecoveredBy::Task(key, PartitionId(0))..=RecoveredBy::Task(key, PartitionId(u32::MAX));
+        let gone: Vec<RecoveredBy> = self.open.range(all).map(|(by, _)| *by).collect();
+        gone.iter().for_each(|by| drop(self.open.remove(by)));
+    }
+
+    /// Notes that nobody reads these datasets any more.
+    pub(super) fn forget_datasets(&mut self, datasets: &[DatasetId]) {
+        self.open.retain(|by, _| !matches!(by, RecoveredBy::Cache(dataset, _) if datasets.contains(dataset)));
+    }
+
+    /// How many are not back.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// Notes that the job has ended: nothing is needed any more.
     pub(super) fn end(&mut self, at: TimeMs) {
         self.open.clear();
-        self.listed.iter_mut().for_each(|recovery| give_up(Some(recovery), at));
+        self.listed.iter_mut().for_each(|(recovery, _)| give_up(Some(recovery), at));
     }
 
     pub(super) fn listed(&self) -> Vec<Recovery> {
-        self.listed.iter().cloned().collect()
+        self.listed.iter().map(|(recovery, _)| recovery.clone()).collect()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -72,9 +99,9 @@ impl Recoveries {
 }
 
 /// The one at a position from the very beginning, if it is still listed.
-fn find(listed: &mut VecDeque<Recovery>, dropped: u64, position: u64) -> Option<&mut Recovery> {
+fn find(listed: &mut VecDeque<(Recovery, RecoveredBy)>, dropped: u64, position: u64) -> Option<&mut Recovery> {
     let index = position.checked_sub(dropped).and_then(|index| usize::try_from(index).ok())?;
-    listed.get_mut(index)
+    listed.get_mut(index).map(|(recovery, _)| recovery)
 }
 
 fn give_up(recovery: Option<&mut Recovery>, at: TimeMs) {

@@ -7,13 +7,14 @@ use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::Response;
 use situ_wire::time::TimeMs;
 
+use super::attribution::Resting;
 use super::cleaning::Cleaning;
 use super::executors::Executors;
 use super::finished::Finished;
 use super::job::Job;
 use super::policy::{SchedulingPolicy, ms};
 use super::waits::{Topic, Waits};
-use super::{CallId, Effect, Event, JobRecord, RecordId};
+use super::{CallId, Effect, Event, JobRecord, RecordId, SecretKey};
 
 /// An owner that comes so late to a timeout was itself stopped: silence in the meantime is nobody's fault.
 const STALL: Duration = Duration::from_millis(500);
@@ -37,11 +38,12 @@ const STALL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) policy: SchedulingPolicy,
-    /// What the secrets of jobs are made from.
-    key: [u8; 32],
+    /// What the secrets of jobs are made from; none until the journal is read.
+    pub(super) key: Option<SecretKey>,
+    /// The policy bounds how many are unfinished.
     pub(super) jobs: BTreeMap<JobId, Job>,
     pub(super) finished: Finished,
-    /// Which job an operation has made.
+    /// Which job an operation has made: one for each job, unfinished or finished.
     pub(super) operations: BTreeMap<OperationId, JobId>,
     pub(super) next_job: JobId,
     /// Which life of the scheduler this is, from 0.
@@ -50,12 +52,17 @@ pub struct Scheduler {
     pub(super) driverless: BTreeSet<JobId>,
     /// Drivers that have a place and have not begun, by when they must have.
     pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
-    /// Jobs that have ended and may have left something aside.
+    /// Jobs that have ended and may have left something aside. Each stands in the journal too; what cannot be taken away
+    /// is never given up.
     pub(super) cleaning: BTreeMap<JobId, Cleaning>,
     pub(super) executors: Executors,
     pub(super) waits: Waits,
     /// Jobs that the event at hand has changed.
     pub(super) changed: BTreeSet<JobId>,
+    /// Until when failures on an executor count for a job: one for each entry of the jobs.
+    pub(super) pardons: BTreeSet<(TimeMs, JobId, ExecutorId)>,
+    /// Tasks that are tried again later: some of those that rest, and for a while those that have gone.
+    pub(super) resting: BTreeSet<Resting>,
     /// How many tasks were started.
     pub(super) served: u64,
     /// When tasks may be started that no event will start: a level relaxes, an attempt becomes slow.
@@ -68,13 +75,14 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler that goes on from `records`, the journal of earlier lives, in which the same thing may stand twice. Jobs
-    /// that had not ended start again from their beginning. `key` must be random: the secrets of jobs are made from it.
-    /// There are effects to be carried out at once.
-    pub fn new(policy: SchedulingPolicy, key: [u8; 32], records: impl IntoIterator<Item = JobRecord>) -> Self {
+    /// A scheduler that goes on from `records`, the journal of earlier lives, in which the same thing may stand twice. The
+    /// drivers of jobs that had not ended start again; the actions that were done are done, and what was published is.
+    /// `key` must be random: the secrets of jobs are made from it, unless the journal has one already. There are effects to
+    /// be carried out at once.
+    pub fn new(policy: SchedulingPolicy, key: SecretKey, records: impl IntoIterator<Item = JobRecord>) -> Self {
         let mut scheduler = Self {
             policy,
-            key,
+            key: None,
             jobs: BTreeMap::new(),
             finished: Finished::default(),
             operations: BTreeMap::new(),
@@ -86,6 +94,8 @@ impl Scheduler {
             executors: Executors::default(),
             waits: Waits::default(),
             changed: BTreeSet::new(),
+            pardons: BTreeSet::new(),
+            resting: BTreeSet::new(),
             served: 0,
             assign_at: None,
             last_record: RecordId(0),
@@ -95,6 +105,10 @@ impl Scheduler {
         };
         for record in records {
             scheduler.replay(record);
+        }
+        if scheduler.key.is_none() {
+            scheduler.key = Some(key);
+            scheduler.append(JobRecord::Key(key));
         }
         scheduler.replayed();
         let record = scheduler.append(JobRecord::Began { life: scheduler.life, next: scheduler.next_job });
@@ -135,10 +149,11 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<TimeMs> {
         let beginning = self.beginning.first().map(|(by, _)| *by);
-        [self.executors.next_due(&self.policy), self.waits.next_due(), self.assign_at, beginning, self.next_clean_up()]
-            .into_iter()
-            .flatten()
-            .min()
+        let pardon = self.pardons.first().map(|(until, ..)| *until);
+        let rested = self.resting.first().map(|(until, ..)| *until);
+        let tasks = [self.assign_at, beginning, pardon, rested];
+        let others = [self.executors.next_due(&self.policy), self.waits.next_due(), self.next_clean_up()];
+        tasks.into_iter().chain(others).flatten().min()
     }
 
     /// The records that bring a scheduler to what this one remembers: a journal may be replaced by them.
@@ -147,11 +162,14 @@ impl Scheduler {
         let began = JobRecord::Began { life: self.life, next: self.next_job };
         let unfinished = self.jobs.values().flat_map(Job::records);
         let aside = self.cleaning.iter().flat_map(|(job, cleaning)| cleaning.records(*job));
-        std::iter::once(began).chain(self.finished.records()).chain(unfinished).chain(aside).collect()
+        let key = self.key.map(JobRecord::Key);
+        std::iter::once(began).chain(key).chain(self.finished.records()).chain(unfinished).chain(aside).collect()
     }
 
     /// Lets tasks start, tells executors and followers of jobs.
     fn settle(&mut self, now: TimeMs) {
+        self.pardon(now);
+        self.wake(now);
         self.assign(now);
         self.place_clean_ups(now);
         self.answer_polls(now);
@@ -164,7 +182,8 @@ impl Scheduler {
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
         }
-        self.expected = self.poll_timeout();
+        // Nobody can come before now: what is due already makes each of many events late by the time since the last only.
+        self.expected = self.poll_timeout().map(|due| due.max(now));
     }
 
     /// If the owner comes late, it stood still and heard nobody: that silence does not count against executors.
@@ -194,9 +213,11 @@ impl Scheduler {
         self.effects.push_back(Effect::Answer { call, result: Box::new(result), when });
     }
 
-    /// The secret of a job: who does not know the key cannot guess it, and that of another life of the scheduler differs.
+    /// The secret of a job, the same in every life of the scheduler: who does not know the key cannot guess it.
     pub(super) fn secret(&self, job: JobId) -> JobSecret {
-        let hash = blake3::keyed_hash(&self.key, &job.0.to_le_bytes());
+        // Those that are asked for before the journal is read are made anew then.
+        let SecretKey(key) = self.key.unwrap_or(SecretKey([0; 32]));
+        let hash = blake3::keyed_hash(&key, &job.0.to_le_bytes());
         let mut secret = [0; 16];
         secret.copy_from_slice(&hash.as_bytes()[..16]);
         JobSecret(secret)

@@ -7,9 +7,11 @@ use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{Locality, StageOutput, StagePlan, StageStatus, TaskLocation};
 use situ_wire::time::TimeMs;
 
+use super::attribution::Trouble;
 use super::job::Cached;
 use super::pending::{Offer, Pending, Places};
 use super::policy::{SchedulingPolicy, ms};
+use super::rollback::Fingerprint;
 
 /// How many of the last durations of a stage's tasks are kept for the median.
 const DURATIONS: usize = 512;
@@ -54,6 +56,10 @@ pub(super) struct Task {
     pub(super) fetch_failures: u32,
     /// Where they failed: another place is tried first.
     pub(super) failed_on: Vec<ExecutorId>,
+    /// What is known beside; none as long as all goes well.
+    pub(super) trouble: Option<Box<Trouble>>,
+    /// Of which reducers it may have read pieces, first and one past the last; none if these are equal.
+    pub(super) read: (u32, u32),
 }
 
 /// A map output that was lost and is not known to be missed yet.
@@ -70,6 +76,8 @@ pub(super) struct Stage {
     pub(super) plan: StagePlan,
     pub(super) tasks: Vec<Task>,
     pub(super) pending: Pending,
+    /// Tasks that may not be started yet: their file system is away.
+    pub(super) resting: BTreeSet<u32>,
     /// Tasks with an attempt that runs.
     pub(super) running: BTreeSet<u32>,
     pub(super) done: u32,
@@ -85,6 +93,10 @@ pub(super) struct Stage {
     held_back: Duration,
     /// Lost outputs that nobody has missed yet.
     pub(super) lost: BTreeMap<u32, LostOutput>,
+    /// Whether anybody has heard where its outputs are, and may have read them.
+    pub(super) told: bool,
+    /// What lost outputs were that somebody may have read, until they are there again.
+    pub(super) fingerprints: BTreeMap<u32, Fingerprint>,
     /// How much its results take.
     pub(super) results_len_bytes: usize,
     durations_ms: VecDeque<u64>,
@@ -96,6 +108,7 @@ impl Stage {
         let mut stage = Self {
             tasks: (0..plan.partitions).map(|_| Task::default()).collect(),
             pending: Pending::default(),
+            resting: BTreeSet::new(),
             running: BTreeSet::new(),
             done: 0,
             failed: 0,
@@ -105,6 +118,8 @@ impl Stage {
             holding_back: None,
             held_back: Duration::ZERO,
             lost: BTreeMap::new(),
+            told: false,
+            fingerprints: BTreeMap::new(),
             results_len_bytes: 0,
             durations_ms: VecDeque::new(),
             plan,
@@ -195,6 +210,7 @@ impl Stage {
         let task = self.task_mut(partition);
         assert!(task.done.is_none(), "the first attempt that ends wins");
         task.done = Some(done);
+        task.trouble = None;
         std::mem::take(&mut task.running)
     }
 
@@ -209,6 +225,7 @@ impl Stage {
     ) {
         let Some(done) = self.task_mut(partition).done.take() else { return };
         self.done -= 1;
+        self.keep_fingerprint(partition, &done.pieces);
         self.lost.insert(partition.0, LostOutput { at, attempt: done.attempt, node });
         self.wait(partition.0, cached, places);
     }
@@ -304,27 +321,21 @@ impl Stage {
         }
     }
 
-    /// The action that it gave a result to is done: only its figures stay. Its results, in order.
-    pub(super) fn close(&mut self) -> Vec<Bytes> {
-        assert!(self.is_complete() && self.running.is_empty(), "only a finished stage is closed");
-        self.needed_by = None;
-        self.plan.preferred = Vec::new();
-        let results = |task: Task| task.done.map(|done| done.result).unwrap_or_default();
-        std::mem::take(&mut self.tasks).into_iter().map(results).collect()
+    /// The results of its tasks, in order.
+    pub(super) fn into_results(self) -> Vec<Bytes> {
+        assert!(self.is_complete() && self.running.is_empty(), "only a finished stage has all results");
+        self.tasks.into_iter().map(|task| task.done.map(|done| done.result).unwrap_or_default()).collect()
     }
 
     pub(super) fn check(&self) {
-        if self.tasks.is_empty() {
-            assert!(self.is_complete() && self.pending.is_empty(), "a closed stage is complete");
-            return;
-        }
         let mut done = 0;
         for (partition, task) in (0..).zip(&self.tasks) {
-            let states = [task.done.is_some(), !task.running.is_empty(), self.pending.contains(partition)];
+            let rests = self.resting.contains(&partition);
+            let states = [task.done.is_some(), !task.running.is_empty(), self.pending.contains(partition), rests];
             assert_eq!(
                 states.iter().filter(|is| **is).count(),
                 1,
-                "a task is done, runs or waits: {partition} {states:?}"
+                "a task is done, runs, waits or rests: {partition} {states:?}"
             );
             assert_eq!(states[1], self.running.contains(&partition), "running tasks are known");
             assert!(task.running.len() <= 2, "at most one second attempt");

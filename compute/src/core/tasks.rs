@@ -1,12 +1,11 @@
-use situ_wire::ids::{ExecutorId, JobId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 use situ_wire::messages::scheduler::{
     ExecutorCommand, ExecutorEvent, Lost, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
-use super::job::{Attempt, Job};
-use super::plan::differs;
+use super::job::{Action, Attempt, Job};
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, StageKey, index};
@@ -23,7 +22,7 @@ impl Scheduler {
                 self.driver_process_ended(now, executor, (job, attempt), error, retry);
             }
             ExecutorEvent::WorkerLost { job, reason: _ } => {
-                // Its tasks are reported one by one, and each says why.
+                self.worker_crashed(now, job, executor);
                 self.lose_cached(now, executor, job);
                 self.changed.insert(job);
             }
@@ -66,6 +65,9 @@ impl Scheduler {
         let node = self.executors.node(attempt.executor);
         job.add_metrics(&done.metrics);
         for (dataset, partition) in done.cached {
+            if !job.is_persisted(attempt.stage, (dataset, partition)) {
+                continue;
+            }
             job.cached.insert((dataset, partition), attempt.executor, id);
             job.recoveries.recover(RecoveredBy::Cache(dataset, partition), id, &node, now);
         }
@@ -74,6 +76,7 @@ impl Scheduler {
         let duration_ms = u64::try_from(now.since(attempt.started).as_millis()).unwrap_or(u64::MAX);
         let left = DoneTask { attempt: id, executor: attempt.executor, pieces: done.pieces, result: done.result };
         let len = left.result.len();
+        let differing = stage.differs(id.partition, &left.pieces);
         let others = stage.finish(left, duration_ms);
         let complete = stage.is_complete();
         job.kept_len_bytes += len;
@@ -83,6 +86,9 @@ impl Scheduler {
         if let Err(reason) = self.check_results(id.job, attempt.stage) {
             return self.fail_job(now, id.job, &reason);
         }
+        if let (StageKey::Shuffle(shuffle), false) = (attempt.stage, differing.is_empty()) {
+            self.roll_back(now, id.job, shuffle, id.partition, &differing);
+        }
         if complete {
             self.stage_complete(now, id.job, attempt.stage);
         }
@@ -91,7 +97,8 @@ impl Scheduler {
     fn stage_complete(&mut self, now: TimeMs, job: JobId, key: StageKey) {
         match key {
             StageKey::Result(action) => self.finish_action(now, job, action),
-            StageKey::Shuffle(_) => {
+            StageKey::Shuffle(shuffle) => {
+                self.check_given(now, job, shuffle);
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.find_needed(now, self.executors.places());
                 }
@@ -100,80 +107,26 @@ impl Scheduler {
     }
 
     /// An attempt is not needed any more: its executor shall give it up. It takes its slot until it has.
-    fn cancel(&mut self, id: TaskAttemptId) {
+    pub(super) fn cancel(&mut self, id: TaskAttemptId) {
         let attempt = self.jobs.get_mut(&id.job).and_then(|job| job.attempts.get_mut(&id));
         let Some(attempt) = attempt else { return };
         attempt.cancelled = true;
         self.executors.command(attempt.executor, ExecutorCommand::CancelTask { attempt: id });
     }
 
-    /// An attempt failed; its task waits again unless another attempt runs.
-    fn task_failed(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, failure: TaskFailure) {
-        let Some(job) = self.jobs.get_mut(&id.job) else { return };
-        let node = self.executors.node(attempt.executor);
-        let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
-        if !matches!(failure, TaskFailure::Cancelled) {
-            stage.failed += 1;
-        }
-        let by = RecoveredBy::Task(attempt.stage, id.partition);
-        match failure {
-            TaskFailure::Cancelled => {}
-            TaskFailure::ExecutorLost { .. } => job.recoveries.lose(Lost::RunningTask, id, node, now, by),
-            TaskFailure::PlanMismatch { message } => {
-                self.fail_job(now, id.job, &differs(&message));
-            }
-            TaskFailure::Fetch { shuffle, map, reason } => {
-                let task = stage.task_mut(id.partition);
-                task.fetch_failures += 1;
-                let failures = task.fetch_failures;
-                if failures >= self.policy.fetch_attempts {
-                    let reason = format!(
-                        "{id}, last on {node}: input could not be fetched {failures} times; the last, from {map}: {reason}"
-                    );
-                    return self.fail_job(now, id.job, &reason);
-                }
-                self.lose_fetched(now, id.job, shuffle, map);
-            }
-            TaskFailure::WorkerLost { reason } => {
-                job.recoveries.lose(Lost::RunningTask, id, node.clone(), now, by);
-                self.count_failure(now, id, attempt, &node, &format!("its worker process ended: {reason}"));
-            }
-            TaskFailure::Program { message } | TaskFailure::Storage { message } => {
-                self.count_failure(now, id, attempt, &node, &message);
-            }
-        }
-    }
-
-    /// A failure counts against the task, and against the executor as far as this job goes.
-    fn count_failure(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, node: &NodeName, message: &str) {
-        let Some(job) = self.jobs.get_mut(&id.job) else { return };
-        job.failures.entry(attempt.executor).or_default().tasks += 1;
-        let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
-        let name = stage.plan.name.clone();
-        let task = stage.task_mut(id.partition);
-        task.failures += 1;
-        task.failed_on.push(attempt.executor);
-        let failures = task.failures;
-        if failures >= self.policy.task_attempts {
-            let reason = format!("{id} ({name}) failed, the {failures}th time, on {node}: {message}");
-            self.fail_job(now, id.job, &reason);
-        }
-    }
-
     /// A piece of a map output could not be fetched: it counts as lost, if it is still the one that counts. When that
     /// happens again and again with one executor, all that the job has there counts as lost.
-    fn lose_fetched(&mut self, now: TimeMs, job: JobId, shuffle: ShuffleId, map: TaskAttemptId) {
-        let Some(found) = self.jobs.get_mut(&job) else { return };
+    pub(super) fn lose_fetched(&mut self, now: TimeMs, job: JobId, shuffle: ShuffleId, map: TaskAttemptId) {
+        let Some(found) = self.jobs.get(&job) else { return };
         let key = StageKey::Shuffle(shuffle);
         let task = found.stages.get(&key).and_then(|stage| stage.tasks.get(index(map.partition.0)));
         let Some(done) = task.and_then(|task| task.done.as_ref()).filter(|done| done.attempt == map) else { return };
         let executor = done.executor;
-        let failures = found.failures.entry(executor).or_default();
-        failures.fetches += 1;
-        if failures.fetches >= self.policy.exclude_fetch_failures {
+        if self.blame_server(now, job, executor) >= self.policy.exclude_fetch_failures {
             self.lose_outputs(now, executor, job);
         } else {
             let node = self.executors.node(executor);
+            let Some(found) = self.jobs.get_mut(&job) else { return };
             if let Some(stage) = found.stages.get_mut(&key) {
                 stage.lose(map.partition, node, now, &found.cached, self.executors.places());
             }
@@ -217,6 +170,24 @@ impl Scheduler {
     }
 }
 
+impl Job {
+    /// Whether a stage keeps that partition in memory, as its plan says: an executor's word alone is not enough to send
+    /// tasks there.
+    fn is_persisted(&self, key: StageKey, (dataset, partition): (DatasetId, PartitionId)) -> bool {
+        let Some(stage) =
+            self.stages.get(&key).filter(|stage| stage.plan.persisted.iter().any(|kept| kept.dataset == dataset))
+        else {
+            return false;
+        };
+        let plan = stage.needed_by.and_then(|action| match self.actions.get(&action) {
+            Some(Action::Running { plan, .. }) => Some(plan),
+            _ => None,
+        });
+        let node = plan.and_then(|plan| plan.nodes.iter().find(|node| node.id == dataset));
+        node.is_some_and(|node| partition.0 < node.partitions)
+    }
+}
+
 /// Whether a done task left what its stage asks of it.
 fn check_done(done: &TaskDone, plan: Option<&StagePlan>) -> Result<(), String> {
     let Some(plan) = plan else { return Err("its stage is gone".to_owned()) };
@@ -226,6 +197,9 @@ fn check_done(done: &TaskDone, plan: Option<&StagePlan>) -> Result<(), String> {
     };
     if done.pieces.len() != pieces {
         return Err(format!("it left {} pieces for a shuffle; {pieces} were expected", done.pieces.len()));
+    }
+    if pieces > 0 && !done.result.is_empty() {
+        return Err("it left a result beside what it wrote for a shuffle".to_owned());
     }
     if done.result.len() > TASK_RESULT_LEN_BYTES {
         return Err(format!(

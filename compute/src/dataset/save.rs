@@ -103,21 +103,26 @@ impl<T: TextLine + 'static> Dataset<T> {
             let message = "the output must be a new directory, and / is there always".to_owned();
             return Err(ProgramError::Argument { operation: name, message });
         }
-        let saved = match find_target(&self.context, &name, &output)? {
-            Target::Free { publication } => self.write_and_publish(name, &output, publication),
+        let publication = match find_target(&self.context, &name, &output)? {
+            Target::Free { publication } => publication,
             // As many actions as when it is written, so that what follows has the same numbers.
-            Target::Published => self.context.skip_action(&name),
+            Target::Published => return self.context.skip_action(&name),
             Target::Taken => return Err(ProgramError::OutputExists { path: output.to_string() }),
         };
+        let saved = self.write_and_publish(name, &output, publication);
         let backend = self.context.backend();
-        let Some(files) = backend.driver_files() else { return saved };
+        let Some(files) = backend.driver_files() else { return saved.map(drop) };
         let taken_away = match &saved {
             // Publishing has done it, unless a driver that was started anew after that has made it again.
-            Ok(()) => output
+            Ok(true) => output
                 .join(TEMPORARY)
                 .map_err(StorageError::from)
                 .and_then(|temporary| take_away(files, &temporary, true).map(drop)),
-            Err(_) if backend.writes_aside(&output).is_ok() => clean_up(files, &output, &backend.job_name()),
+            // An earlier attempt at the driver has. What is there now belongs to others.
+            Ok(false) => Ok(()),
+            Err(_) if matches!(backend.publishing(publication, &output), Ok(false)) => {
+                clean_up(files, &output, &backend.job_name())
+            }
             // The job has ended, and the scheduler has it taken away; or another driver has taken this one's place, and the
             // attempts for that one write where its own did.
             Err(_) => Ok(()),
@@ -125,21 +130,25 @@ impl<T: TextLine + 'static> Dataset<T> {
         if let Err(error) = taken_away {
             tracing::warn!(%output, error = error.message, "what was written aside stays for now");
         }
-        saved
+        saved.map(drop)
     }
 
-    /// Lets tasks write aside, and publishes what those that count have written.
-    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<(), ProgramError> {
+    /// Lets tasks write aside, and publishes what those that count have written; whether it was this process that did.
+    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<bool, ProgramError> {
         let backend = self.context.backend();
         let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
-        if let Some(files) = backend.driver_files() {
+        let publishes = match backend.driver_files() {
             // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
-            backend.writes_aside(output)?;
-            // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
-            files
-                .make_directory(&attempts)
-                .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
-        }
+            Some(files) if !backend.publishing(publication, output)? => {
+                // Here and not by the tasks: what comes late, when the output is published or given up, finds no place.
+                files
+                    .make_directory(&attempts)
+                    .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })?;
+                Some(files)
+            }
+            // A worker only follows; publishing is the driver's, and it may have done so in an earlier attempt.
+            Some(_) | None => None,
+        };
         let compute = Arc::clone(&self.compute);
         let written = self.context.run_action(
             name.clone(),
@@ -147,18 +156,17 @@ impl<T: TextLine + 'static> Dataset<T> {
             Arc::new(move |task, partition| {
                 let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
                 let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
-                    abort(TaskFailure::Storage { message: format!("the output's path: {error}") })
+                    abort(TaskFailure::Storage { message: format!("the output's path: {error}"), transient: false })
                 });
                 write_lines(task, &path, compute(task, partition));
                 codec::encode(&path).expect("a path is short")
             }),
             true,
         )?;
-        // A worker only follows; publishing is the driver's.
-        match backend.driver_files() {
-            Some(files) => publish(files, &name, output, operation(backend, publication, output), &written),
-            None => Ok(()),
-        }
+        let Some(files) = publishes else { return Ok(false) };
+        publish(files, &name, output, operation(backend, publication, output), &written)?;
+        backend.published(publication)?;
+        Ok(true)
     }
 }
 
@@ -295,5 +303,136 @@ fn take_away(files: &dyn Files, path: &DfsPath, recursive: bool) -> Result<bool,
             Ok(false)
         }
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::dataset::Graph;
+    use crate::program::world::{Entry, Input, InputBlock, Output, Released};
+
+    /// A driver whose actions are done already, and a namenode that notes what it is asked to change.
+    struct StartedAnew {
+        published: bool,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl StartedAnew {
+        fn note(&self, what: String) {
+            self.asked.lock().unwrap().push(what);
+        }
+    }
+
+    impl Backend for StartedAnew {
+        fn run_action(&self, _: ActionId, _: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+            let path = DfsPath::parse("/out/_temporary/job-1/dataset-0/0-0").unwrap();
+            Ok(vec![codec::encode(&path).unwrap()])
+        }
+
+        fn record(&self, action: ActionId, _: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+            let recorded: Result<Target, String> = Ok(Target::Free { publication: action });
+            Ok(codec::encode(&recorded).unwrap())
+        }
+
+        fn release(&self, _: Released) {}
+
+        fn files(&self) -> &dyn Files {
+            self
+        }
+
+        fn attempt(&self) -> u32 {
+            1
+        }
+
+        fn driver_files(&self) -> Option<&dyn Files> {
+            Some(self)
+        }
+
+        fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+            unreachable!("nothing is kept for the job")
+        }
+
+        fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {
+            Ok(self.published)
+        }
+
+        fn published(&self, action: ActionId) -> Result<(), ProgramError> {
+            self.note(format!("published {action}"));
+            Ok(())
+        }
+
+        fn publication(&self, action: ActionId) -> OperationId {
+            OperationId { client: ClientId(1), sequence: action.0.into() }
+        }
+
+        fn job_name(&self) -> String {
+            "job-1".to_owned()
+        }
+    }
+
+    impl Files for StartedAnew {
+        fn stat(&self, _: &DfsPath) -> Result<Option<Entry>, StorageError> {
+            Ok(None)
+        }
+
+        fn list(&self, _: &DfsPath) -> Result<Vec<Entry>, StorageError> {
+            unreachable!("nothing is there")
+        }
+
+        fn blocks(&self, _: &DfsPath) -> Result<Vec<InputBlock>, StorageError> {
+            unreachable!("nothing is read")
+        }
+
+        fn open(&self, _: &DfsPath, _: Range<u64>) -> Result<Box<dyn Input>, StorageError> {
+            unreachable!("nothing is read")
+        }
+
+        fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+            self.note(format!("make {path}"));
+            Ok(())
+        }
+
+        fn create(&self, _: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
+            unreachable!("no task runs")
+        }
+
+        fn publish(
+            &self,
+            moves: Vec<(DfsPath, DfsPath)>,
+            _: DfsPath,
+            _: DfsPath,
+            _: OperationId,
+        ) -> Result<(), StorageError> {
+            self.note(format!("publish {}", moves[0].1));
+            Ok(())
+        }
+
+        fn delete(&self, path: &DfsPath, _: bool) -> Result<bool, StorageError> {
+            self.note(format!("delete {path}"));
+            Ok(false)
+        }
+    }
+
+    fn save(published: bool) -> Vec<String> {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let backend = StartedAnew { published, asked: Arc::clone(&asked) };
+        let context = Context::new(Arc::new(backend));
+        let records: Dataset<String> =
+            context.add("records".to_owned(), Vec::new(), 1, None, |_, _| unreachable!("no task runs"));
+        records.save_as_text_file("/out").unwrap();
+        let asked = asked.lock().unwrap();
+        asked.clone()
+    }
+
+    #[test]
+    fn what_an_earlier_driver_has_published_is_left_alone_wherever_it_is_now() {
+        assert_eq!(save(true), [""; 0]);
+        let all = save(false);
+        assert!(all[0].starts_with("make /out/_temporary/job-1/dataset-"), "{all:?}");
+        assert_eq!(all[1..], ["publish /out/part-00000", "published action-0", "delete /out/_temporary"]);
     }
 }

@@ -339,6 +339,12 @@ impl<R: Runtime> Owner<R> {
                 Action::StartDriver { launch, attempt } => self.start_driver(launch, attempt),
                 Action::StartWorker { launch, life } => self.start_worker(launch, life),
                 Action::EndJob { job } => self.end_job(job),
+                Action::Release { job, shuffles } => {
+                    for shuffle in shuffles {
+                        let output = self.directories.work(job).join(shuffle.to_string());
+                        self.removals.begin(&self.runtime, output, Vec::new(), Disk::remove_directory);
+                    }
+                }
                 Action::EndProcess { job, process } => {
                     let known = self.processes.get_mut(&job).and_then(|processes| processes.get_mut(&process));
                     drop(known.and_then(|process| process.stop.take()));

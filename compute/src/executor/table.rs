@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::{JobId, TaskAttemptId};
+use situ_wire::ids::{JobId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::{
     ExecutorCommand, ExecutorEvent, JobLaunch, Program, TaskFailure, TaskOutcome, TaskSpec,
@@ -46,6 +46,8 @@ pub(super) enum Action {
     StartWorker { launch: JobLaunch, life: WorkerLife },
     /// End all processes of a job and drop its shuffle output.
     EndJob { job: JobId },
+    /// Drop the output of these shuffles.
+    Release { job: JobId, shuffles: Vec<ShuffleId> },
     /// End one process of a job. A driver counts as gone already, a worker when its end is told.
     EndProcess { job: JobId, process: ProcessId },
     /// Answer a worker that asks for work.
@@ -147,6 +149,11 @@ impl JobTable {
             ExecutorCommand::RunTask { job: launch, task } => self.run_task(now, &launch, task),
             ExecutorCommand::CancelTask { attempt } => self.cancel(now, attempt),
             ExecutorCommand::EndJob { job } => self.end_job(job),
+            ExecutorCommand::Release { job, shuffles, .. } => {
+                if self.jobs.contains_key(&job) && !shuffles.is_empty() {
+                    self.actions.push_back(Action::Release { job, shuffles });
+                }
+            }
             ExecutorCommand::EndDriver { job, attempt } => {
                 if self.jobs.get_mut(&job).is_some_and(|job| job.drivers.remove(&attempt)) {
                     self.actions.push_back(Action::EndProcess { job, process: ProcessId::Driver(attempt) });
@@ -343,9 +350,10 @@ impl JobTable {
             lost.extend(known.queued.drain(..).map(|task| task.attempt));
         }
         let next = !known.queued.is_empty();
+        let company = u32::try_from(lost.len().saturating_sub(1)).unwrap_or(u32::MAX);
         for attempt in lost {
-            let failure =
-                if excused { TaskFailure::Cancelled } else { TaskFailure::WorkerLost { reason: reason.clone() } };
+            let lost = TaskFailure::WorkerLost { reason: reason.clone(), company };
+            let failure = if excused { TaskFailure::Cancelled } else { lost };
             let outcome = TaskOutcome::Failed(failure);
             self.actions.push_back(Action::Report(ExecutorEvent::TaskEnded { attempt, outcome }));
         }
@@ -399,6 +407,7 @@ mod tests {
             plan_digest: [0; 32],
             output: StageOutput::Result { action: ActionId(0) },
             locality: Locality::Node,
+            alone: false,
         })
     }
 
@@ -491,7 +500,7 @@ mod tests {
         actions(&mut table);
         table.worker_ended(NOW, JobId(1), WorkerLife(1), "signal 9");
         let lost = |partition| {
-            let outcome = TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "signal 9".to_owned() });
+            let outcome = TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "signal 9".to_owned(), company: 1 });
             Action::Report(ExecutorEvent::TaskEnded { attempt: task(partition).attempt, outcome })
         };
         let worker = ExecutorEvent::WorkerLost { job: JobId(1), reason: "signal 9".to_owned() };
@@ -605,6 +614,19 @@ mod tests {
         assert_eq!(actions(&mut table), [Action::EndProcess { job: JobId(1), process: ProcessId::Driver(3) }]);
         table.driver_ended(JobId(1), 3, Some("it was ended".to_owned()), false);
         assert_eq!(actions(&mut table), []);
+    }
+
+    #[test]
+    fn released_shuffles_of_a_job_that_is_here_are_dropped() {
+        let mut table = JobTable::default();
+        let release = |shuffles| ExecutorCommand::Release { job: JobId(1), shuffles, datasets: Vec::new() };
+        table.command(NOW, release(vec![ShuffleId(3)]));
+        assert_eq!(actions(&mut table), [], "nothing of it is here");
+        table.command(NOW, run(0));
+        actions(&mut table);
+        table.command(NOW, release(Vec::new()));
+        table.command(NOW, release(vec![ShuffleId(3)]));
+        assert_eq!(actions(&mut table), [Action::Release { job: JobId(1), shuffles: vec![ShuffleId(3)] }]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn compute(attempt: TaskAttemptId, world: &Arc<Watched>, found: &Found, cache: &
     let work = || run_task(attempt, &world, cache, |context| run_stage_task(&found.task, context));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_LEN_BYTES);
-        let failed = |message: String| TaskOutcome::Failed(TaskFailure::Storage { message });
+        let failed = |message: String| TaskOutcome::Failed(TaskFailure::Storage { message, transient: false });
         match thread.spawn_scoped(scope, work) {
             Ok(running) => running.join().unwrap_or_else(|_| failed("the thread of the task is gone".to_owned())),
             Err(error) => failed(format!("no thread for a task: {error}")),
@@ -143,10 +143,11 @@ impl World for Watched {
 
     fn fetch(
         &self,
+        by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        self.world.fetch(shuffle, reduce)
+        self.world.fetch(by, shuffle, reduce)
     }
 }
 

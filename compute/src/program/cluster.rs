@@ -11,7 +11,7 @@ use situ_client::{Client, ClientConfig, ClientError, CreateOptions, FileReader, 
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{Identity, RpcError};
 use situ_runtime::{Runtime, Task};
-use situ_wire::error::ErrorCode;
+use situ_wire::error::{ErrorCode, Retry};
 use situ_wire::hello::Role;
 use situ_wire::ids::{OperationId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::StreamOpen;
@@ -225,6 +225,7 @@ impl<R: Runtime> Fetching<R> {
     /// Asks the scheduler where the pieces are. While some are being computed again, the task gives its slot back.
     pub(super) fn begin(
         cluster: Arc<Cluster<R>>,
+        by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Self, TaskFailure> {
@@ -233,6 +234,7 @@ impl<R: Runtime> Fetching<R> {
             secret: cluster.environment.secret,
             shuffle,
             reduce: (reduce, PartitionId(reduce.0 + 1)),
+            by,
         };
         let answer = cluster.ask(&request).and_then(|answer| match answer {
             scheduler::Response::MapOutputs(outputs) if outputs.iter().all(|output| output.pieces.len() == 1) => {
@@ -242,7 +244,10 @@ impl<R: Runtime> Fetching<R> {
         });
         let outputs = answer.map_err(|error| match error.remote().map(|error| error.code) {
             Some(ErrorCode::OutputsLost) => TaskFailure::Cancelled,
-            _ => TaskFailure::Storage { message: format!("the scheduler does not say where {shuffle} is: {error}") },
+            _ => TaskFailure::Storage {
+                message: format!("the scheduler does not say where {shuffle} is: {error}"),
+                transient: error.retry() == Retry::Later,
+            },
         })?;
         Ok(Self {
             cluster,

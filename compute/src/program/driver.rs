@@ -114,10 +114,23 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         Some(&self.files)
     }
 
-    fn writes_aside(&self, output: &DfsPath) -> Result<(), ProgramError> {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let request = Request::WritesAside { job, secret, attempt: self.attempt, output: output.clone() };
-        self.done("WritesAside", &request)
+    fn writes_aside(&self, directory: &DfsPath) -> Result<(), ProgramError> {
+        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
+        self.done("WritesAside", &Request::WritesAside { job, secret, attempt, output: directory.clone() })
+    }
+
+    fn publishing(&self, action: ActionId, output: &DfsPath) -> Result<bool, ProgramError> {
+        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
+        match self.cluster.ask(&Request::Publishing { job, secret, attempt, action, output: output.clone() }) {
+            Ok(Response::Publication { published }) => Ok(published),
+            Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("Publishing", &other).to_string() }),
+            Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
+        }
+    }
+
+    fn published(&self, action: ActionId) -> Result<(), ProgramError> {
+        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
+        self.done("Published", &Request::Published { job, secret, attempt, action })
     }
 
     fn publication(&self, action: ActionId) -> OperationId {

@@ -73,7 +73,15 @@ impl Backend for Follower {
     }
 
     fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        unreachable!("only a driver writes to the job's own directory")
+    }
+
+    fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {
         unreachable!("only a driver makes room for output")
+    }
+
+    fn published(&self, _: ActionId) -> Result<(), ProgramError> {
+        unreachable!("only a driver publishes")
     }
 
     fn publication(&self, _: ActionId) -> OperationId {

@@ -176,6 +176,7 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
 
     fn fetch(
         &self,
+        _: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
@@ -213,10 +214,10 @@ struct LocalBackend<D, C> {
 pub(super) fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String {
     let reason = match failure {
         TaskFailure::Fetch { shuffle, map, reason } => format!("it could not fetch {shuffle} from {map}: {reason}"),
-        TaskFailure::Program { message } | TaskFailure::PlanMismatch { message } | TaskFailure::Storage { message } => {
-            message.clone()
-        }
-        TaskFailure::WorkerLost { reason } | TaskFailure::ExecutorLost { reason } => reason.clone(),
+        TaskFailure::Program { message }
+        | TaskFailure::PlanMismatch { message }
+        | TaskFailure::Storage { message, .. } => message.clone(),
+        TaskFailure::WorkerLost { reason, .. } | TaskFailure::ExecutorLost { reason } => reason.clone(),
         TaskFailure::Cancelled => "it was cancelled".to_owned(),
     };
     format!("{attempt}: {reason}")
@@ -257,6 +258,14 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
     }
 
     fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        Ok(())
+    }
+
+    fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {
+        Ok(false)
+    }
+
+    fn published(&self, _: ActionId) -> Result<(), ProgramError> {
         Ok(())
     }
 

@@ -180,7 +180,7 @@ impl Backend for RehearsedDriver {
         let run = |stage: &StagePlan, attempt: TaskAttemptId| {
             let worker = &self.workers[self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()];
             let locality = Locality::NoPreference;
-            let spec = TaskSpec { attempt, action, plan_digest, output: stage.output, locality };
+            let spec = TaskSpec { attempt, action, plan_digest, output: stage.output, locality, alone: false };
             let outcome = worker.run(&spec, &world);
             let mut known = self.side.known();
             known.seen.kept = known.seen.kept.max(kept(&worker.first));
@@ -224,6 +224,14 @@ impl Backend for RehearsedDriver {
     }
 
     fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        Ok(())
+    }
+
+    fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {
+        Ok(false)
+    }
+
+    fn published(&self, _: ActionId) -> Result<(), ProgramError> {
         Ok(())
     }
 

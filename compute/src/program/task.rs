@@ -8,6 +8,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
+use situ_wire::error::Retry;
 use situ_wire::ids::{DatasetId, PartitionId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOutcome};
@@ -92,12 +93,14 @@ pub(crate) fn abort(failure: TaskFailure) -> ! {
 
 /// Ends the task because the file system failed.
 pub(crate) fn abort_storage(error: &StorageError) -> ! {
-    abort(TaskFailure::Storage { message: error.message.clone() })
+    // Of what is damaged or full, waiting makes nothing better: only who gave no answer may be back soon.
+    let transient = error.code.retry() == Retry::Later;
+    abort(TaskFailure::Storage { message: error.message.clone(), transient })
 }
 
 /// Ends the task because the worker's own disk failed.
 pub(crate) fn abort_disk(error: &situ_runtime::disk::DiskError) -> ! {
-    abort(TaskFailure::Storage { message: format!("the worker's directory: {error}") })
+    abort(TaskFailure::Storage { message: format!("the worker's directory: {error}"), transient: false })
 }
 
 struct Abort(TaskFailure);
@@ -162,9 +165,9 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
     match &mut failure {
         TaskFailure::Fetch { reason: text, .. }
         | TaskFailure::Program { message: text }
-        | TaskFailure::WorkerLost { reason: text }
+        | TaskFailure::WorkerLost { reason: text, .. }
         | TaskFailure::PlanMismatch { message: text }
-        | TaskFailure::Storage { message: text }
+        | TaskFailure::Storage { message: text, .. }
         | TaskFailure::ExecutorLost { reason: text } => {
             if let Some((end, _)) = text.char_indices().nth(TOLD_CHARS) {
                 text.truncate(end);
@@ -180,7 +183,7 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
 pub(super) fn unwound(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<Abort>() {
         Ok(abort) => match abort.0 {
-            TaskFailure::Program { message } | TaskFailure::Storage { message } => message,
+            TaskFailure::Program { message } | TaskFailure::Storage { message, .. } => message,
             other => format!("{other:?}"),
         },
         Err(payload) => panic_message(payload.as_ref()).to_owned(),
@@ -257,6 +260,7 @@ mod tests {
 
         fn fetch(
             &self,
+            _: TaskAttemptId,
             _: ShuffleId,
             _: PartitionId,
         ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {

@@ -115,10 +115,11 @@ impl<R: Runtime> World for WorkerWorld<R> {
 
     fn fetch(
         &self,
+        by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), shuffle, reduce)?))
+        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), by, shuffle, reduce)?))
     }
 }
 

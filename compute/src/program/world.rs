@@ -36,9 +36,11 @@ pub(crate) trait World: Send + Sync + 'static {
     /// Whether somebody waits for what an attempt computes: it was not cancelled.
     fn is_wanted(&self, attempt: TaskAttemptId) -> bool;
 
-    /// What every map task of a shuffle wrote for one reduce partition, checked, in the order of the map partitions.
+    /// What every map task of a shuffle wrote for one reduce partition, checked, in the order of the map partitions. `by`
+    /// reads it.
     fn fetch(
         &self,
+        by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
     ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure>;
@@ -71,9 +73,17 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The file system, for what only the driver does; none in a worker.
     fn driver_files(&self) -> Option<&dyn Files>;
 
+    /// Notes that the job's own directory is about to be written to, so that it is taken away with the job, however that
+    /// ends. Only a driver does.
+    fn writes_aside(&self, directory: &DfsPath) -> Result<(), ProgramError>;
+
     /// Notes that tasks will write below `output`, so that it is taken away should the job not succeed, even when its
-    /// driver is killed. Only a driver does.
-    fn writes_aside(&self, output: &DfsPath) -> Result<(), ProgramError>;
+    /// driver is killed, and that the driver will publish there what belongs to `action`; whether it has done so already, in
+    /// an earlier attempt. Only a driver does.
+    fn publishing(&self, action: ActionId, output: &DfsPath) -> Result<bool, ProgramError>;
+
+    /// Notes that it has: no later attempt at the driver does it again.
+    fn published(&self, action: ActionId) -> Result<(), ProgramError>;
 
     /// Names the publication that belongs to an action: the same in every attempt at the driver, whatever became of the
     /// scheduler meanwhile.

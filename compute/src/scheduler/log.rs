@@ -22,7 +22,8 @@ use crate::core::{JobRecord, RecordId};
 const SEGMENT_LEN_BYTES: u64 = 16 << 20;
 /// How much is written ahead.
 const AHEAD_LEN_BYTES: u64 = 1 << 20;
-/// When so much has been appended since the last snapshot, there is another one.
+/// When so much has been appended since the last snapshot, there is another one; but not before as much as that one was, or
+/// the journal would hold more repetitions than news.
 const SNAPSHOT_EVERY_LEN_BYTES: u64 = 128 << 20;
 /// The most that is appended with one sync.
 const BATCH_LEN_BYTES: usize = 32 << 20;
@@ -41,6 +42,8 @@ pub(super) struct JobLog<D: Disk> {
     journal: Journal<D>,
     /// How much was appended since the last snapshot.
     appended_len_bytes: u64,
+    /// How long that was.
+    snapshot_len_bytes: u64,
     snapshot_every_len_bytes: u64,
 }
 
@@ -67,7 +70,8 @@ impl<D: Disk> JobLog<D> {
             records.push(decode(sequence, bytes)?);
             Ok::<_, SchedulerError>(())
         })?;
-        Ok((Self { journal, appended_len_bytes, snapshot_every_len_bytes: SNAPSHOT_EVERY_LEN_BYTES }, records))
+        let snapshot_every_len_bytes = SNAPSHOT_EVERY_LEN_BYTES;
+        Ok((Self { journal, appended_len_bytes, snapshot_len_bytes: 0, snapshot_every_len_bytes }, records))
     }
 
     /// Appends records and waits until they are on the disk.
@@ -90,14 +94,15 @@ impl<D: Disk> JobLog<D> {
 
     fn snapshot(&mut self, records: &[JobRecord]) -> Result<(), SchedulerError> {
         let first = self.journal.last() + 1;
+        self.appended_len_bytes = 0;
         self.append(records)?;
         self.journal.drop_before(first)?;
-        self.appended_len_bytes = 0;
+        self.snapshot_len_bytes = std::mem::take(&mut self.appended_len_bytes);
         Ok(())
     }
 
     fn wants_snapshot(&self) -> bool {
-        self.appended_len_bytes > self.snapshot_every_len_bytes
+        self.appended_len_bytes > self.snapshot_every_len_bytes.max(self.snapshot_len_bytes)
     }
 }
 
@@ -177,13 +182,14 @@ fn decode(sequence: u64, bytes: &[u8]) -> Result<JobRecord, SchedulerError> {
 #[cfg(test)]
 mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
-    use situ_wire::ids::{ClientId, JobId, NodeName, OperationId};
+    use situ_wire::ids::{ActionId, ClientId, JobId, NodeName, OperationId, ShuffleId};
     use situ_wire::messages::executor::LogName;
     use situ_wire::messages::scheduler::{JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics};
     use situ_wire::path::DfsPath;
     use situ_wire::time::TimeMs;
 
     use super::*;
+    use crate::core::SecretKey;
 
     fn submitted(job: u64) -> JobRecord {
         JobRecord::Submitted {
@@ -219,7 +225,7 @@ mod tests {
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
-        let golden: [(JobRecord, &[u8]); 7] = [
+        let golden: [(JobRecord, &[u8]); 12] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -239,13 +245,38 @@ mod tests {
                 b"\x04\x02\x03ada\x04/out",
             ),
             (JobRecord::Cleaned { job: JobId(2) }, b"\x05\x02"),
-            (JobRecord::Options { job: JobId(2), options }, b"\x06\x02\x01\xac\x02\x01"),
+            (
+                JobRecord::ActionDone {
+                    job: JobId(2),
+                    action: ActionId(1),
+                    name: "count".to_owned(),
+                    digest: [7; 32],
+                    results: vec![Bytes::from_static(b"ab")],
+                    given: vec![(ShuffleId(3), 300)],
+                },
+                b"\x06\x02\x01\x05count\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x01\x02ab\x01\x03\xac\x02",
+            ),
+            (
+                JobRecord::Recorded { job: JobId(2), action: ActionId(1), value: Bytes::from_static(b"ab") },
+                b"\x07\x02\x01\x02ab",
+            ),
+            (
+                JobRecord::Publishing {
+                    job: JobId(2),
+                    action: ActionId(1),
+                    output: DfsPath::parse("/out").unwrap(),
+                },
+                b"\x08\x02\x01\x04/out",
+            ),
+            (JobRecord::Published { job: JobId(2), action: ActionId(1) }, b"\x09\x02\x01"),
+            (JobRecord::Key(SecretKey([7; 32])), b"\x0a\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07"),
+            (JobRecord::Options { job: JobId(2), options }, b"\x0b\x02\x01\xac\x02\x01"),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");
             assert_eq!(decode(1, bytes).unwrap(), record);
         }
-        let error = decode(7, b"\x09").unwrap_err().to_string();
+        let error = decode(7, b"\x0b").unwrap_err().to_string();
         assert!(error.contains("record 7") && error.contains("a later one"), "{error}");
     }
 

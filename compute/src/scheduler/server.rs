@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::log::{JobLog, ToLog, write};
 use super::service::SchedulerService;
 use super::{SchedulerConfig, SchedulerError, directory};
-use crate::core::{CallId, Caller, Effect, Event, RecordId, Scheduler};
+use crate::core::{CallId, Caller, Effect, Event, RecordId, Scheduler, SecretKey};
 
 /// How many calls may wait for the owner.
 const QUEUE: usize = 65_536;
@@ -63,7 +63,7 @@ impl SchedulerHandle {
         (&mut self.stopped).await.ok()
     }
 
-    /// Ends it. Whoever waits for an answer is told to come again; jobs that run start again with its next life.
+    /// Ends it. Whoever waits for an answer is told to come again; jobs that run go on with its next life.
     pub async fn shutdown(mut self) {
         drop(self.shutdown.take());
         self.owner.join().await;
@@ -71,8 +71,8 @@ impl SchedulerHandle {
 }
 
 impl SchedulerServer {
-    /// Starts a scheduler of `cluster` that listens with `listener`. It remembers the jobs of its earlier lives; those
-    /// that had not ended start again from their beginning.
+    /// Starts a scheduler of `cluster` that listens with `listener`. It remembers the jobs of its earlier lives; the
+    /// drivers of those that had not ended start again, and go on from the actions that are done.
     ///
     /// # Errors
     /// When its configuration, directory or journal cannot be used.
@@ -95,9 +95,10 @@ impl SchedulerServer {
         });
         let (lock, log, records) = opening.await?;
         tracing::info!(directory = %config.directory.display(), records = records.len(), "the journal of jobs is read");
+        // For the first life of this scheduler; the others find it in the journal.
         let mut key = [0; 32];
         runtime.random(&mut key);
-        let core = Scheduler::new(config.scheduling, key, records);
+        let core = Scheduler::new(config.scheduling, SecretKey(key), records);
         let address = listener.address();
         let (owner_sender, inbox) = mpsc::channel(QUEUE);
         let (disconnected_sender, disconnected) = mpsc::unbounded_channel();
@@ -172,22 +173,44 @@ impl<R: Runtime> Owner<R> {
         loop {
             self.carry_out();
             let due = self.core.poll_timeout().unwrap_or(TimeMs::NEVER);
+            if due <= clock.now() {
+                // What has come by now counts before the time does: an executor whose poll waits here is not silent. What
+                // comes meanwhile waits: there may always be more.
+                for _ in 0..from.inbox.len() {
+                    let Ok(message) = from.inbox.try_recv() else { break };
+                    if let Some(error) = self.hear(message) {
+                        return Some(error);
+                    }
+                    self.carry_out();
+                }
+                self.core.handle_timeout(clock.now());
+                self.carry_out();
+            }
+            let due = self.core.poll_timeout().unwrap_or(TimeMs::NEVER);
             tokio::select! {
                 biased;
                 // The handle is gone, or says so.
                 _ = &mut from.shutting_down => return None,
                 Ok(error) = &mut from.deaf => return Some(error),
-                Some(message) = from.inbox.recv() => match message {
-                    ToOwner::Call { caller, request, reply } => self.call(&caller, request, reply),
-                    ToOwner::Synced(record) => self.synced(record),
-                    // The receiver ends only with a message that says why.
-                    ToOwner::Snapshot => drop(self.log.send(ToLog::Snapshot(self.core.snapshot()))),
-                    ToOwner::Failed(error) => return Some(error),
+                Some(message) = from.inbox.recv() => if let Some(error) = self.hear(message) {
+                    return Some(error);
                 },
                 Some(caller) = from.disconnected.recv() => self.disconnected(&caller),
                 () = clock.sleep_until(due) => self.core.handle_timeout(clock.now()),
             }
         }
+    }
+
+    /// Takes in a message; an error if it must end.
+    fn hear(&mut self, message: ToOwner) -> Option<SchedulerError> {
+        match message {
+            ToOwner::Call { caller, request, reply } => self.call(&caller, request, reply),
+            ToOwner::Synced(record) => self.synced(record),
+            // The receiver ends only with a message that says why.
+            ToOwner::Snapshot => drop(self.log.send(ToLog::Snapshot(self.core.snapshot()))),
+            ToOwner::Failed(error) => return Some(error),
+        }
+        None
     }
 
     fn call(&mut self, caller: &Arc<CallerIdentity>, request: Box<Request>, reply: Reply) {

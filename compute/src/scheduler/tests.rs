@@ -106,8 +106,8 @@ fn end_of(job: JobId) -> JobState {
 }
 
 async fn list(scheduler: &Scheduler) -> Vec<(JobId, JobState)> {
-    match scheduler.call(&Request::List, PATIENCE).await.unwrap() {
-        Response::Jobs(jobs) => jobs.into_iter().map(|job| (job.job, job.state)).collect(),
+    match scheduler.call(&Request::List { before: None }, PATIENCE).await.unwrap() {
+        Response::Jobs { jobs, .. } => jobs.into_iter().map(|job| (job.job, job.state)).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct ShuffleRecords<T> {
 impl<T: DeserializeOwned> ShuffleRecords<T> {
     /// Begins to fetch. Ends the task if it cannot.
     pub(crate) fn fetch(task: &TaskContext, shuffle: ShuffleId, reduce: PartitionId) -> Self {
-        match task.world().fetch(shuffle, reduce) {
+        match task.world().fetch(task.attempt(), shuffle, reduce) {
             Ok(pieces) => Self {
                 task: task.clone(),
                 shuffle,

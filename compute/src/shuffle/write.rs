@@ -333,6 +333,7 @@ mod tests {
 
         fn fetch(
             &self,
+            _: TaskAttemptId,
             _: ShuffleId,
             _: PartitionId,
         ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {

@@ -34,8 +34,11 @@ pub enum Request {
         /// How it shall run.
         options: JobOptions,
     },
-    /// All jobs that the scheduler remembers, newest first. Answer: [`Response::Jobs`].
-    List,
+    /// The jobs that the scheduler remembers, newest first, as many as fit into an answer. Answer: [`Response::Jobs`].
+    List {
+        /// Only those that were submitted before this one; none for the newest.
+        before: Option<JobId>,
+    },
     /// The state of a job. Waits until it differs from `seen`, or for the call's time. Answer: [`Response::Status`].
     Status {
         /// Which.
@@ -146,6 +149,8 @@ pub enum Request {
         shuffle: ShuffleId,
         /// For which reduce partitions, first and one past the last: only their pieces are listed.
         reduce: (PartitionId, PartitionId),
+        /// The attempt at a task that will read them: should a piece differ when it is computed again, it runs again.
+        by: TaskAttemptId,
     },
     /// A driver is done; the job has this end. Answer: [`Response::Done`].
     DriverEnd {
@@ -158,8 +163,34 @@ pub enum Request {
         /// Nothing, or the error that its program returned.
         error: Option<String>,
     },
-    /// A driver is about to let its tasks write below `output`, in the directory `_temporary/JOB` of it: should the job
-    /// fail or be ended, the scheduler sees to it that it is taken away, whatever becomes of the driver. Answer:
+    /// A driver is about to let its tasks write below `output`, in the directory `_temporary/JOB` of it, and to publish
+    /// there what counts of it. Should the job fail or be ended, the scheduler sees to it that what is left is taken away,
+    /// whatever becomes of the driver. Answer: [`Response::Publication`], once that is remembered.
+    Publishing {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+        /// The action that names the publication: each is carried out once.
+        action: ActionId,
+        /// The directory that shall be the output.
+        output: DfsPath,
+    },
+    /// A driver has published: no later attempt at it, in no life of the scheduler, does so again. Answer:
+    /// [`Response::Done`], once that is remembered.
+    Published {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+        /// The action that names the publication.
+        action: ActionId,
+    },
+    /// A driver is about to write into the job's own directory, which is taken away however the job ends. Answer:
     /// [`Response::Done`], once that is remembered.
     WritesAside {
         /// Its job.
@@ -168,11 +199,11 @@ pub enum Request {
         secret: JobSecret,
         /// Which attempt at the driver; an older one is refused.
         attempt: u32,
-        /// The directory that shall be the output; or the job's own directory, which is taken away however the job ends.
+        /// The job's own directory.
         output: DfsPath,
     },
-    /// A driver's program has let go of shuffles and persisted datasets: nobody will read these again. Answer:
-    /// [`Response::Done`].
+    /// A driver will run no action again that reads these: what only they need is deleted, and does not count any more for
+    /// what a job may have. Answer: [`Response::Done`].
     Release {
         /// Its job.
         job: JobId,
@@ -308,6 +339,15 @@ pub enum ExecutorCommand {
         /// Which attempt.
         attempt: u32,
     },
+    /// Nobody will read these any more: their shuffle output goes, and what is kept of them in memory.
+    Release {
+        /// Of which job.
+        job: JobId,
+        /// Which shuffles.
+        shuffles: Vec<ShuffleId>,
+        /// Which datasets.
+        datasets: Vec<DatasetId>,
+    },
 }
 
 /// What an executor must know to start a process of a job.
@@ -340,6 +380,9 @@ pub struct TaskSpec {
     pub output: StageOutput,
     /// How local the task is to its input, for its statistics.
     pub locality: Locality,
+    /// Whether its worker runs nothing else beside it: workers have ended with it and others, and it is not known which of
+    /// them is to blame.
+    pub alone: bool,
 }
 
 /// How a task ended.
@@ -400,20 +443,24 @@ pub enum TaskFailure {
         /// What it said.
         message: String,
     },
-    /// The worker process ended: a crash, or too much memory. Counts against the task.
+    /// The worker process ended: a crash, or too much memory. Counts against the task if the worker had no other.
     WorkerLost {
         /// What is known.
         reason: String,
+        /// How many other tasks the worker had: any of them may be to blame.
+        company: u32,
     },
     /// The worker's graph differs from the driver's, or what two runs of the program have computed differs. Ends the job.
     PlanMismatch {
         /// What differs.
         message: String,
     },
-    /// Input could not be read or output not be written. Counts against the task.
+    /// Input could not be read or output not be written. Counts against the task, unless the file system was away.
     Storage {
         /// Why.
         message: String,
+        /// Whether it is as with servers that are away: what failed may work later, and the task is not to blame.
+        transient: bool,
     },
     /// The executor itself is gone. Does not count against the task.
     ExecutorLost {
@@ -656,8 +703,13 @@ pub enum Response {
     Done,
     /// The job's id; it is remembered from here on.
     Submitted(JobId),
-    /// Jobs.
-    Jobs(Vec<JobSummary>),
+    /// Jobs, the newest first.
+    Jobs {
+        /// As many as fit.
+        jobs: Vec<JobSummary>,
+        /// Where the older ones go on: ask for those before it; none if there are no more.
+        next: Option<JobId>,
+    },
     /// The state of a job.
     Status(Box<JobStatus>),
     /// Where a job's logs are.
@@ -686,6 +738,11 @@ pub enum Response {
     Begun {
         /// Under which name the job publishes: the same for every attempt at its driver, in every life of the scheduler.
         publisher: ClientId,
+    },
+    /// A driver may publish.
+    Publication {
+        /// Whether it has been done already, by an earlier attempt at the driver: it must not be done again.
+        published: bool,
     },
 }
 
@@ -824,6 +881,10 @@ pub enum Lost {
     MapOutput,
     /// A partition that was kept in memory: it is computed again when it is needed.
     CachedPartition,
+    /// A task that ran while the file system was away: it is tried again now and then.
+    Storage,
+    /// The output of a done task, or what one that ran had read: its input was computed again and is not the same.
+    Superseded,
 }
 
 /// Where a log of a job is.

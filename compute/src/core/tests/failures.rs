@@ -8,7 +8,7 @@ use situ_wire::messages::scheduler::{
 };
 
 use super::world::{
-    JOB, World, failed, fetch_failed, flat, mapped, place, registration, result, told_to_register, word_count,
+    JOB, World, attempt, failed, fetch_failed, flat, mapped, place, registration, result, told_to_register, word_count,
 };
 use crate::core::Event;
 use crate::core::executor::Executor;
@@ -101,7 +101,8 @@ fn reducers_whose_input_is_lost_make_room_for_those_who_compute_it_again() {
     assert_eq!(kill(&mut world, 2, &[1]), [""; 0]);
     let secret = world.secret(JOB);
     let reduce = (PartitionId(0), PartitionId(1));
-    let asked = world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce });
+    let asked =
+        world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce, by: attempt("2/0/0") });
     assert_eq!(asked, ["driver <- OutputsLost: outputs are lost and being computed again"]);
     let given_back = TaskOutcome::Failed(TaskFailure::Cancelled);
     assert_eq!(world.ended(1, &["2/0/0"], &given_back), ["n1 <- run 1/1/1 Rack"]);
@@ -128,7 +129,10 @@ fn an_executor_that_dies_while_reducing_takes_outputs_and_reducers() {
     let shown = world.ended(3, &["1/0/1"], &mapped(2));
     assert!(shown.iter().any(|line| line.contains("run 2/1/1")), "{shown:?}");
     let number = shown.iter().find(|line| line.contains("2/1/1")).and_then(|line| line[1..2].parse().ok()).unwrap();
-    assert_eq!(world.ended(number, &["2/1/1"], &result("one")), [r#"driver <- results [b"zero", b"one"]"#]);
+    assert_eq!(
+        world.ended(number, &["2/1/1"], &result("one")).last().unwrap(),
+        r#"driver <- results [b"zero", b"one"], after record 4"#
+    );
     assert_eq!(
         world
             .status(JOB)
@@ -209,17 +213,18 @@ fn a_task_that_fails_four_times_fails_the_job_and_each_time_elsewhere() {
     world.poll(1, Vec::new());
     assert_eq!(world.run(job, 0, flat(0, vec![vec![place(2)]])), ["n2 <- run 0/0/0 Node"]);
     world.poll(2, Vec::new());
-    world.ended(2, &["0/0/0"], &failed("division by zero"));
+    world.ended(2, &["0/0/0"], &failed("division by zero: 0"));
     let mut places = Vec::new();
     for attempt in 1..=3 {
         let shown = world.live(&[1, 2, 3, 4], 500);
         let [line] = &shown[..] else { panic!("{shown:?}") };
         let number: u32 = line[1..2].parse().unwrap();
         places.push(number);
-        let shown = world.ended(number, &[&format!("0/0/{attempt}")], &failed("division by zero"));
+        // In other words each time.
+        let shown = world.ended(number, &[&format!("0/0/{attempt}")], &failed(&format!("division by zero: {attempt}")));
         if attempt == 3 {
             let reason = format!(
-                "job-1/stage-0/partition-0/attempt-3 (flat_map) failed, the 4th time, on n{number}: division by zero"
+                "job-1/stage-0/partition-0/attempt-3 (flat_map) failed, the 4th time, on n{number}: division by zero: 3"
             );
             assert_eq!(world.status(job).summary.state, JobState::Failed { reason: reason.clone() });
             let told = format!("driver <- failed: the job failed: {reason}, after record 4");
@@ -269,7 +274,7 @@ fn a_graph_that_differs_ends_the_job() {
 #[test]
 fn a_lost_worker_costs_its_tasks_and_what_it_held_in_memory() {
     let mut world = counting();
-    let lost = TaskFailure::WorkerLost { reason: "signal 9".to_owned() };
+    let lost = TaskFailure::WorkerLost { reason: "signal 9".to_owned(), company: 0 };
     let worker = ExecutorEvent::WorkerLost { job: JOB, reason: "signal 9".to_owned() };
     world.poll(2, vec![worker]);
     world.ended(2, &["1/0/0"], &TaskOutcome::Failed(lost));
@@ -332,4 +337,19 @@ fn a_scheduler_that_stood_still_blames_nobody() {
         assert!(!told_to_register(&world.poll(number, Vec::new())));
     }
     assert_eq!(world.recoveries(JOB), [""; 0]);
+}
+
+#[test]
+fn a_scheduler_that_has_much_to_do_does_not_excuse_who_is_silent() {
+    let mut world = counting();
+    // Events come without a pause, and it does not come to look at the time between them.
+    for _ in 0..600 {
+        for number in [1, 2, 4] {
+            world.now = world.now + std::time::Duration::from_millis(10);
+            world.poll(number, Vec::new());
+        }
+    }
+    world.scheduler.handle_timeout(world.now);
+    world.poll(1, Vec::new());
+    assert_eq!(world.recoveries(JOB), ["RunningTask 1/1/0 on n3 by nothing yet"]);
 }

@@ -10,17 +10,23 @@ use situ_wire::ids::{
 };
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus, Plan, PlanNode, Program,
-    Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation,
-    TaskOutcome,
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus, PartitionRange,
+    PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan,
+    TaskDone, TaskFailure, TaskLocation, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
-use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy};
+use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy, SecretKey};
 
 /// How long a call waits in these tests; the core answers after 7 s.
 const PATIENCE: Duration = Duration::from_secs(8);
 pub(super) const JOB: JobId = JobId(1);
+
+/// All partitions of a dataset, each read by the partition of the stage that has its number.
+pub(super) fn whole(dataset: u32, count: u32) -> PersistedInput {
+    let partitions = vec![PartitionRange { stage: 0, dataset: 0, count }];
+    PersistedInput { dataset: DatasetId(dataset), partitions }
+}
 
 /// A scheduler whose records are on the disk as soon as they are appended, and everyone who talks to it.
 pub(super) struct World {
@@ -41,10 +47,11 @@ impl World {
     }
 
     pub(super) fn with(policy: SchedulingPolicy) -> Self {
+        let records = vec![JobRecord::Key(SecretKey([0; 32]))];
         let mut world = Self {
             now: TimeMs(1_000),
-            scheduler: Scheduler::new(policy, [0; 32], Vec::new()),
-            records: Vec::new(),
+            scheduler: Scheduler::new(policy, SecretKey([1; 32]), records.clone()),
+            records,
             calls: BTreeMap::new(),
             seen: BTreeMap::new(),
             operations: 0,
@@ -67,7 +74,8 @@ impl World {
     /// The scheduler dies and starts again from what is on its disk.
     pub(super) fn restart(&mut self) {
         self.key += 1;
-        self.scheduler = Scheduler::new(SchedulingPolicy::default(), [self.key; 32], self.records.clone());
+        let key = SecretKey([self.key; 32]);
+        self.scheduler = Scheduler::new(SchedulingPolicy::default(), key, self.records.clone());
         self.seen.clear();
         self.effects();
     }
@@ -357,6 +365,11 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
         JobRecord::Options { job, .. } => format!("{job} has options"),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
+        JobRecord::ActionDone { job, action, .. } => format!("{job} has done {action}"),
+        JobRecord::Recorded { job, action, .. } => format!("{job} recorded {action}"),
+        JobRecord::Publishing { job, action, output } => format!("{job} publishes {action} at {output}"),
+        JobRecord::Published { job, action } => format!("{job} has published {action}"),
+        JobRecord::Key(_) => "a key".to_owned(),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
     }
 }
@@ -381,7 +394,7 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
             format!("outputs {}", outputs.iter().map(show).collect::<Vec<_>>().join(", "))
         }
         Ok(Response::Status(status)) => format!("status {} {:?}", status.revision, status.summary.state),
-        Ok(Response::Jobs(jobs)) => {
+        Ok(Response::Jobs { jobs, .. }) => {
             jobs.iter().map(|job| format!("{} {:?}", job.job, job.state)).collect::<Vec<_>>().join(", ")
         }
         Ok(other) => format!("{other:?}"),
@@ -396,9 +409,13 @@ fn show_command(command: &ExecutorCommand) -> String {
         }
         ExecutorCommand::EndDriver { job, attempt } => format!("end driver {job} {attempt}"),
         ExecutorCommand::StartDriver { job, attempt } => format!("drive {} {attempt}", job.job),
-        ExecutorCommand::RunTask { task, .. } => format!("run {} {:?}", show_attempt(task.attempt), task.locality),
+        ExecutorCommand::RunTask { task, .. } => {
+            let alone = if task.alone { " alone" } else { "" };
+            format!("run {} {:?}{alone}", show_attempt(task.attempt), task.locality)
+        }
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
+        ExecutorCommand::Release { shuffles, datasets, .. } => format!("release {shuffles:?} {datasets:?}"),
     }
 }
 

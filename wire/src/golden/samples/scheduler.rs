@@ -50,6 +50,7 @@ pub(super) fn task() -> TaskSpec {
         plan_digest: [0x9d; 32],
         output: StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
         locality: Locality::Node,
+        alone: true,
     }
 }
 
@@ -111,7 +112,7 @@ fn requests(book: &mut Book) {
             operation: OPERATION,
             options: options(),
         },
-        List => Request::List,
+        List => Request::List { before: Some(JOB) },
         Status => Request::Status { job: JOB, seen: 300 },
         Kill => Request::Kill { job: JOB, reason: text("by hand") },
         Logs => Request::Logs { job: JOB },
@@ -138,8 +139,17 @@ fn requests(book: &mut Book) {
             secret: SECRET,
             shuffle: SHUFFLE,
             reduce: (PartitionId(1), PartitionId(4)),
+            by: ATTEMPT,
         },
         DriverEnd => Request::DriverEnd { job: JOB, secret: SECRET, attempt: 1, error: Some(text("no input")) },
+        Publishing => Request::Publishing {
+            job: JOB,
+            secret: SECRET,
+            attempt: 1,
+            action: ACTION,
+            output: path("/out"),
+        },
+        Published => Request::Published { job: JOB, secret: SECRET, attempt: 1, action: ACTION },
         WritesAside => Request::WritesAside { job: JOB, secret: SECRET, attempt: 1, output: path("/out") },
         Release => Request::Release {
             job: JOB,
@@ -169,6 +179,7 @@ fn executors(book: &mut Book) {
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
         EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
+        Release => ExecutorCommand::Release { job: JOB, shuffles: vec![SHUFFLE], datasets: vec![DatasetId(1)] },
     });
     sample!(book, "scheduler", JobLaunch, launch());
     sample!(book, "scheduler", JobOptions, options());
@@ -185,9 +196,9 @@ fn tasks(book: &mut Book) {
     variants!(book, "scheduler", TaskFailure {
         Fetch => TaskFailure::Fetch { shuffle: SHUFFLE, map: ATTEMPT, reason: text("refused") },
         Program => TaskFailure::Program { message: text("division by zero") },
-        WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9") },
+        WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9"), company: 3 },
         PlanMismatch => TaskFailure::PlanMismatch { message: text("dataset-1 differs") },
-        Storage => TaskFailure::Storage { message: text("/in: not found") },
+        Storage => TaskFailure::Storage { message: text("/in: not found"), transient: true },
         ExecutorLost => TaskFailure::ExecutorLost { reason: text("silent") },
         Cancelled => TaskFailure::Cancelled,
     });
@@ -290,6 +301,8 @@ pub(super) fn add_answers(book: &mut Book) {
         RunningTask => Lost::RunningTask,
         MapOutput => Lost::MapOutput,
         CachedPartition => Lost::CachedPartition,
+        Storage => Lost::Storage,
+        Superseded => Lost::Superseded,
     });
     variants!(book, "scheduler", RecoveryOutcome {
         Open => RecoveryOutcome::Open,
@@ -306,7 +319,7 @@ pub(super) fn add_answers(book: &mut Book) {
     variants!(book, "scheduler", Response {
         Done => Response::Done,
         Submitted => Response::Submitted(JOB),
-        Jobs => Response::Jobs(vec![summary()]),
+        Jobs => Response::Jobs { jobs: vec![summary()], next: Some(JOB) },
         Status => Response::Status(Box::new(status())),
         Logs => Response::Logs(vec![log()]),
         Executors => Response::Executors(vec![executor()]),
@@ -316,5 +329,6 @@ pub(super) fn add_answers(book: &mut Book) {
         Plan => Response::Plan(Some(Box::new(plan()))),
         MapOutputs => Response::MapOutputs(vec![output()]),
         Begun => Response::Begun { publisher: ClientId(7) },
+        Publication => Response::Publication { published: true },
     });
 }

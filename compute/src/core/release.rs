@@ -1,0 +1,74 @@
+use std::collections::BTreeSet;
+
+use situ_wire::ids::{DatasetId, JobId, ShuffleId, TaskAttemptId};
+use situ_wire::messages::scheduler::{ExecutorCommand, Response, StageOutput};
+
+use super::calls::{Outcome, now};
+use super::job::{Action, Job};
+use super::scheduler::Scheduler;
+use super::stage::StageKey;
+
+impl Scheduler {
+    /// A driver will run no action again that reads these: what a long job has computed does not stay until its end.
+    pub(super) fn release(&mut self, job: JobId, shuffles: Vec<ShuffleId>, datasets: Vec<DatasetId>) -> Outcome {
+        let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
+        found.cached.release(&datasets);
+        found.recoveries.forget_datasets(&datasets);
+        // What it never planned is nowhere.
+        let known = |shuffle: &ShuffleId| found.stages.contains_key(&StageKey::Shuffle(*shuffle));
+        let known: Vec<ShuffleId> = shuffles.into_iter().filter(known).collect();
+        found.released.extend(known);
+        if !datasets.is_empty() {
+            for executor in found.touched.clone() {
+                let (shuffles, datasets) = (Vec::new(), datasets.clone());
+                self.executors.command(executor, ExecutorCommand::Release { job, shuffles, datasets });
+            }
+        }
+        self.release_unneeded(job);
+        now(Response::Done)
+    }
+
+    /// Shuffles that were released go as soon as no action under way may need them: should one of their readers be lost, it
+    /// would be computed from them.
+    pub(super) fn release_unneeded(&mut self, job: JobId) {
+        let Some(found) = self.jobs.get_mut(&job).filter(|found| !found.released.is_empty()) else { return };
+        let needed = found.shuffles_under_way();
+        let gone: Vec<ShuffleId> = found.released.iter().filter(|shuffle| !needed.contains(shuffle)).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let mut cancelled: Vec<TaskAttemptId> = Vec::new();
+        for shuffle in &gone {
+            found.released.remove(shuffle);
+            found.given.remove(shuffle);
+            let Some(stage) = found.forget_stage(StageKey::Shuffle(*shuffle)) else { continue };
+            cancelled.extend(stage.tasks.iter().flat_map(|task| task.running.iter().copied()));
+        }
+        let touched = found.touched.clone();
+        for attempt in cancelled {
+            self.cancel(attempt);
+        }
+        for executor in touched {
+            let (shuffles, datasets) = (gone.clone(), Vec::new());
+            self.executors.command(executor, ExecutorCommand::Release { job, shuffles, datasets });
+        }
+        self.changed.insert(job);
+    }
+}
+
+impl Job {
+    /// The shuffles in the plans of actions under way.
+    fn shuffles_under_way(&self) -> BTreeSet<ShuffleId> {
+        let running = self.under_way.iter().filter_map(|action| match self.actions.get(action)? {
+            Action::Running { plan, .. } => Some(plan),
+            Action::Done(_) | Action::Recorded { .. } => None,
+        });
+        running
+            .flat_map(|plan| &plan.stages)
+            .filter_map(|stage| match stage.output {
+                StageOutput::Shuffle { shuffle, .. } => Some(shuffle),
+                StageOutput::Result { .. } => None,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! Who is to blame for a failure.
+
+use situ_wire::ids::{ExecutorId, JobId};
+use situ_wire::messages::scheduler::{ExecutorEvent, JobState, TaskFailure, TaskOutcome};
+
+use super::world::{JOB, World, failed, flat, place, result};
+
+fn crashed(company: u32) -> TaskOutcome {
+    TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "signal 9".to_owned(), company })
+}
+
+fn away() -> TaskOutcome {
+    let message = "the namenode gave no answer in 120 s".to_owned();
+    TaskOutcome::Failed(TaskFailure::Storage { message, transient: true })
+}
+
+/// Three tasks run on n2.
+fn three_on_one() -> World {
+    let mut world = World::new();
+    for number in 1..=3 {
+        world.join(number, 3);
+        world.poll(number, Vec::new());
+    }
+    world.start(1);
+    world.poll(1, Vec::new());
+    world.run(JOB, 0, flat(0, vec![vec![place(2)]; 3]));
+    world.poll(2, Vec::new());
+    world
+}
+
+fn blamed(world: &World, executor: u32) -> u32 {
+    world.scheduler.jobs[&JOB].failures.get(&ExecutorId(executor.into())).map_or(0, |failures| failures.tasks)
+}
+
+fn failures(world: &World) -> Vec<u32> {
+    let stages = world.scheduler.jobs[&JOB].stages.values();
+    stages.flat_map(|stage| &stage.tasks).map(|task| task.failures).collect()
+}
+
+#[test]
+fn a_crash_of_a_worker_with_many_tasks_blames_none_of_them_and_the_executor_once() {
+    let mut world = three_on_one();
+    let worker = ExecutorEvent::WorkerLost { job: JOB, reason: "signal 9".to_owned() };
+    world.poll(2, vec![worker]);
+    let shown = world.ended(2, &["0/0/0", "0/1/0", "0/2/0"], &crashed(2));
+    assert_eq!((failures(&world), blamed(&world, 2)), (vec![0; 3], 1));
+    // Each gets a worker for itself.
+    assert_eq!(shown, ["n2 <- run 0/0/1 Node alone, run 0/1/1 Node alone, run 0/2/1 Node alone"]);
+    world.poll(2, vec![ExecutorEvent::WorkerLost { job: JOB, reason: "signal 9".to_owned() }]);
+    let shown = world.ended(2, &["0/1/1"], &crashed(0));
+    assert_eq!((failures(&world), blamed(&world, 2)), (vec![0, 1, 0], 2));
+    // It is tried elsewhere; the others go on as if nothing had been.
+    assert_eq!(shown, [""; 0]);
+    let shown = world.live(&[1, 2, 3], 500);
+    assert!(shown.len() == 1 && shown[0].contains("run 0/1/2") && !shown[0].starts_with("n2"), "{shown:?}");
+}
+
+#[test]
+fn a_task_that_was_to_be_alone_and_was_not_is_blamed_after_all() {
+    let mut world = three_on_one();
+    world.ended(2, &["0/0/0", "0/1/0", "0/2/0"], &crashed(2));
+    world.ended(2, &["0/0/1"], &crashed(2));
+    assert_eq!(failures(&world), [1, 0, 0], "or it would be tried for ever");
+}
+
+#[test]
+fn the_same_words_from_two_executors_end_the_job() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    world.poll(1, Vec::new());
+    world.run(JOB, 0, flat(0, vec![vec![place(2)]]));
+    world.poll(2, Vec::new());
+    world.ended(2, &["0/0/0"], &failed("/in/a.txt at 17: not a number"));
+    let shown = world.live(&[1, 2, 3, 4], 500);
+    let number: u32 = shown[0][1..2].parse().unwrap();
+    world.ended(number, &["0/0/1"], &failed("/in/a.txt at 17: not a number"));
+    let reason = format!(
+        "job-1/stage-0/partition-0/attempt-1 (flat_map) failed with the same words on n2 and on n{number}, so that it is not \
+         tried again: /in/a.txt at 17: not a number"
+    );
+    assert_eq!(world.status(JOB).summary.state, JobState::Failed { reason });
+}
+
+#[test]
+fn an_executor_that_was_avoided_is_tried_again_after_a_while() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    world.poll(1, Vec::new());
+    for partition in 0..3 {
+        if partition == 0 {
+            world.run(JOB, 0, flat(0, vec![vec![place(2)]; 9]));
+        }
+        world.poll(2, Vec::new());
+        world.ended(2, &[&format!("0/{partition}/0")], &failed("no such library"));
+    }
+    let avoided = world.live(&[1, 2, 3, 4], 59_000);
+    assert!(avoided.iter().all(|line| !line.starts_with("n2")), "{avoided:?}");
+    let tried = world.live(&[1, 2, 3, 4], 2_000);
+    assert!(tried.iter().any(|line| line.starts_with("n2 <- run")), "{tried:?}");
+    assert_eq!(blamed(&world, 2), 0, "it begins anew");
+}
+
+#[test]
+fn a_file_system_that_is_away_is_nobodys_fault_and_is_waited_for() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    world.poll(1, Vec::new());
+    world.run(JOB, 0, flat(0, vec![vec![place(2)]]));
+    world.poll(2, Vec::new());
+    assert_eq!(world.ended(2, &["0/0/0"], &away()), [""; 0]);
+    assert_eq!(world.recoveries(JOB), ["Storage 0/0/0 on n2 by nothing yet"]);
+    for (attempt, rest_s) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30)] {
+        let mut early = world.live(&[1, 2, 3, 4], rest_s * 1_000 - 100);
+        early.retain(|line| line.contains("run"));
+        assert_eq!(early, [""; 0]);
+        let rested = world.live(&[1, 2, 3, 4], 200);
+        assert!(rested.contains(&format!("n2 <- run 0/0/{attempt} Node")), "{rested:?}");
+        if attempt < 7 {
+            world.ended(2, &[&format!("0/0/{attempt}")], &away());
+        }
+    }
+    assert_eq!((failures(&world), blamed(&world, 2)), (vec![0], 0));
+    world.ended(2, &["0/0/7"], &result("a"));
+    assert_eq!(world.recoveries(JOB), ["Storage 0/0/0 on n2 by 0/0/7 on n2"]);
+}
+
+#[test]
+fn a_file_system_that_stays_away_fails_the_job() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    world.poll(1, Vec::new());
+    world.run(JOB, 0, flat(0, vec![vec![place(2)]]));
+    world.poll(2, Vec::new());
+    let mut attempt = 0;
+    while !world.status(JOB).summary.state.is_final() {
+        world.ended(2, &[&format!("0/0/{attempt}")], &away());
+        if world.live(&[1, 2, 3, 4], 31_000).iter().any(|line| line.contains("run 0/0/")) {
+            attempt += 1;
+        }
+        assert!(attempt < 50, "it gives up");
+    }
+    let JobState::Failed { reason } = world.status(JOB).summary.state else { panic!("it failed") };
+    assert!(
+        reason.contains("the file system was away for 6")
+            && reason.contains("no task waits for it longer than 600 s; last, on n2: the namenode gave no answer"),
+        "{reason}"
+    );
+    assert!(world.scheduler.resting.is_empty() && world.scheduler.pardons.is_empty());
+}
+
+#[test]
+fn input_that_is_damaged_counts_against_the_task() {
+    let mut world = three_on_one();
+    let storage = TaskFailure::Storage { message: "/in: all replicas are damaged".to_owned(), transient: false };
+    world.ended(2, &["0/0/0"], &TaskOutcome::Failed(storage));
+    assert_eq!((failures(&world), blamed(&world, 2)), (vec![1, 0, 0], 1));
+    let _ = JobId(1);
+}
