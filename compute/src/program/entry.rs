@@ -36,17 +36,32 @@ const NETWORK_THREADS: usize = 2;
 ///
 /// Started by hand it says how to submit it, and returns 2.
 pub fn run(program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCode {
-    let arguments: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
-    match arguments {
-        Ok(arguments) => run_with(&arguments, program),
-        Err(argument) => complain(&format!("the argument {argument:?} is not UTF-8")),
-    }
+    run_boxed(None, Box::new(program))
 }
 
 /// As [`run`], with the arguments that the program gets.
 pub fn run_with(arguments: &[String], program: impl FnOnce(&Context, &[String]) -> ProgramResult) -> ExitCode {
-    on_cluster(|cluster| play(cluster, |context| program(context, arguments)))
+    run_boxed(Some(arguments), Box::new(program))
 }
+
+/// A program behind a pointer: nothing below here knows its type, so that all of it, the network stack too, is compiled
+/// once, with this crate, and not again in every program.
+type BoxedProgram<'a> = Box<dyn FnOnce(&Context, &[String]) -> ProgramResult + 'a>;
+
+/// Runs a program with `arguments`, or with those of the process.
+fn run_boxed(arguments: Option<&[String]>, program: BoxedProgram<'_>) -> ExitCode {
+    let own: Result<Vec<String>, _> = match arguments {
+        Some(arguments) => Ok(arguments.to_vec()),
+        None => std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect(),
+    };
+    match own {
+        Ok(arguments) => on_cluster(|cluster| play(cluster, Box::new(move |context| program(context, &arguments)))),
+        Err(argument) => complain(&format!("the argument {argument:?} is not UTF-8")),
+    }
+}
+
+/// A program that has its arguments.
+type Ready<'a> = Box<dyn FnOnce(&Context) -> ProgramResult + 'a>;
 
 /// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
 /// What may not be deleted is told, and is no failure: the scheduler would have it tried for ever.
@@ -140,7 +155,7 @@ fn end_with_executor<R: Runtime>(runtime: &R) {
 }
 
 /// Plays the process's part to its end.
-fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: impl FnOnce(&Context) -> ProgramResult) -> ExitCode {
+fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: Ready<'_>) -> ExitCode {
     let graph = Arc::new(RwLock::new(Graph::default()));
     match cluster.environment.role.clone() {
         ProcessRole::Driver { attempt } => drive(cluster, graph, attempt, program),
@@ -158,7 +173,7 @@ fn drive<R: Runtime>(
     cluster: &Arc<Cluster<R>>,
     graph: Arc<RwLock<Graph>>,
     attempt: u32,
-    program: impl FnOnce(&Context) -> ProgramResult,
+    program: Ready<'_>,
 ) -> ExitCode {
     let backend = match DriverBackend::begin(Arc::clone(cluster), attempt) {
         Ok(backend) => backend,
@@ -177,7 +192,7 @@ fn drive<R: Runtime>(
 }
 
 /// Runs the program; a panic in it is an error like another.
-fn run_program(context: &Context, program: impl FnOnce(&Context) -> ProgramResult) -> Result<(), String> {
+fn run_program(context: &Context, program: Ready<'_>) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(|| program(context))) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(payload) => Err(format!("the program panicked: {}", panic_message(payload.as_ref()))),
@@ -188,7 +203,7 @@ fn run_program(context: &Context, program: impl FnOnce(&Context) -> ProgramResul
 fn work<R: Runtime>(
     worker: &Arc<Worker<R>>,
     slots: u32,
-    program: impl FnOnce(&Context) -> ProgramResult,
+    program: Ready<'_>,
 ) -> Result<(), RpcError> {
     let cluster = Arc::clone(&worker.cluster);
     let (job, secret): (JobId, _) = (cluster.environment.job, cluster.environment.secret);
