@@ -10,12 +10,14 @@
 
 mod action;
 mod cache;
+mod compression;
 mod context;
 mod core;
 mod graph;
 mod keyed;
 mod parallelize;
 mod pieces;
+mod record;
 mod records;
 mod save;
 mod sort;
@@ -24,8 +26,10 @@ mod transform;
 
 pub use context::Context;
 pub use core::Dataset;
+pub use record::{Key, Record};
 pub use records::Records;
 pub use save::TextLine;
+pub use text_file::TextOptions;
 pub(crate) use save::clean_up;
 
 pub(crate) use cache::Cache;
