@@ -75,7 +75,7 @@ fn loaded(executable: &[u8]) -> Result<(u64, Vec<Segment<'_>>), String> {
         let skipped = usize::try_from(skipped).map_err(|error| error.to_string())?;
         segments.push(Segment { header: pod::bytes_of(segment), content: &content[skipped..] });
     }
-    Ok((file.elf_header().e_entry(endian).into(), segments))
+    Ok((file.elf_header().e_entry(endian), segments))
 }
 
 /// A part of an executable: where it is and goes, and what it holds.

@@ -30,9 +30,8 @@ impl<T: 'static> Dataset<T> {
     {
         let name = Context::name("collect", Location::caller());
         let written = name.clone();
-        let parts = self.compute_each(&name, 0..self.partitions, move |task, records| {
-            encode_all(task, &written, records)
-        })?;
+        let parts =
+            self.compute_each(&name, 0..self.partitions, move |task, records| encode_all(task, &written, records))?;
         let mut all = Vec::new();
         for part in parts {
             decode_all(&name, &part, &mut all)?;

@@ -284,7 +284,8 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_cut_or_damaged_or_something_else_is_refused() {
-        let text: Vec<u8> = (0..2_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes()).collect();
+        let text: Vec<u8> =
+            (0..2_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes()).collect();
         for codec in ALL {
             let whole = encode(codec, &text);
             for len in (0..whole.len()).step_by(97).chain([0, 1, 4, 7, whole.len() - 1]) {

@@ -35,7 +35,8 @@ impl<K: 'static, V: 'static> Dataset<(K, V)> {
     {
         let operation = Operation::here("reduce_by_key", Location::caller(), partitions);
         let aggregation = Arc::new(Reduce { function, values: PhantomData });
-        self.aggregate(&operation, type_name::<(K, V)>(), aggregation).strip(|reduced| reduced.0.expect("a state holds its value"))
+        self.aggregate(&operation, type_name::<(K, V)>(), aggregation)
+            .strip(|reduced| reduced.0.expect("a state holds its value"))
     }
 
     /// Each key once, with a state that `start` makes of the first value, `add` takes each further value into, and `merge`

@@ -29,8 +29,8 @@ pub use core::Dataset;
 pub use record::{Key, Record};
 pub use records::Records;
 pub use save::TextLine;
-pub use text_file::TextOptions;
 pub(crate) use save::clean_up;
+pub use text_file::TextOptions;
 
 pub(crate) use cache::Cache;
 pub(crate) use graph::{Graph, StageTask};

@@ -92,7 +92,9 @@ impl<'a> FirstRecord<'a> {
         }
         if let Err(reason) = come_back(record) {
             let Self { operation, record_type, .. } = self;
-            abort(TaskFailure::Program { message: format!("{operation}: a record of the type {record_type} {reason}") });
+            abort(TaskFailure::Program {
+                message: format!("{operation}: a record of the type {record_type} {reason}"),
+            });
         }
     }
 }

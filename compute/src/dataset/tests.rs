@@ -376,7 +376,9 @@ fn a_failure_names_the_file_that_was_read_and_where() {
     put(&disk, "in/a", b"1\n");
     put(&disk, "in/b", text.as_bytes());
     put(&disk, "zipped.gz", &encode(Codec::Gzip, text.as_bytes()));
-    for (path, place) in [("/in", "while reading /in/b near byte 6: it"), ("/zipped.gz", "reading /zipped.gz, decoded, near byte 6: it")] {
+    for (path, place) in
+        [("/in", "while reading /in/b near byte 6: it"), ("/zipped.gz", "reading /zipped.gz, decoded, near byte 6: it")]
+    {
         let numbers = context.text_file(path).unwrap().map(|line| line.to_str_lossy().parse::<u64>().unwrap());
         let error = numbers.take(9).unwrap_err().to_string();
         assert!(error.contains(place) && error.contains("it panicked at "), "{error}");

@@ -200,11 +200,7 @@ fn run_program(context: &Context, program: Ready<'_>) -> Result<(), String> {
 }
 
 /// Runs tasks until the executor has no more, and the program beside them on this thread.
-fn work<R: Runtime>(
-    worker: &Arc<Worker<R>>,
-    slots: u32,
-    program: Ready<'_>,
-) -> Result<(), RpcError> {
+fn work<R: Runtime>(worker: &Arc<Worker<R>>, slots: u32, program: Ready<'_>) -> Result<(), RpcError> {
     let cluster = Arc::clone(&worker.cluster);
     let (job, secret): (JobId, _) = (cluster.environment.job, cluster.environment.secret);
     match cluster.handle.block_on(cluster.executor.ask(&Request::WorkerReady { job, secret }))? {

@@ -44,7 +44,9 @@ enum Name {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GlobError {
     /// Something that opens is not closed.
-    #[error("the pattern {pattern:?} is not valid: the {opened:?} is not closed; write \\{opened} if it is part of a name")]
+    #[error(
+        "the pattern {pattern:?} is not valid: the {opened:?} is not closed; write \\{opened} if it is part of a name"
+    )]
     Open {
         /// The pattern.
         pattern: String,

@@ -106,7 +106,10 @@ fn what_is_no_pattern_is_refused_with_the_reason() {
         ("/a//b*", "component \"\""),
         ("/../a*", "component \"..\""),
         ("/[z-a]", "from 'z' to 'a'"),
-        ("/{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}{0,1}", "stands for more"),
+        (
+            "/{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}{0,1}",
+            "stands for more",
+        ),
     ] {
         let error = Glob::parse(pattern).unwrap_err().to_string();
         assert!(error.contains(message) && error.contains(pattern), "{pattern}: {error}");
@@ -144,7 +147,8 @@ fn matches(pattern: &str, path: &str) -> bool {
                 }
             }
             let end = cuts[cuts.len() - 1];
-            cuts.windows(2).any(|cut| matches(&format!("{}{}", &pattern[cut[0] + 1..cut[1]], &pattern[end + 1..]), path))
+            cuts.windows(2)
+                .any(|cut| matches(&format!("{}{}", &pattern[cut[0] + 1..cut[1]], &pattern[end + 1..]), path))
         }
         '*' => matches(rest, path) || next.is_some_and(|next| next != '/' && matches(pattern, behind)),
         '?' => next.is_some_and(|next| next != '/') && matches(rest, behind),
@@ -177,7 +181,9 @@ fn pattern() -> impl Strategy<Value = String> {
     proptest::collection::vec(prop_oneof![4 => part, 1 => Just("/".to_owned())], 1..6)
         .prop_map(|parts| format!("/{}", parts.concat()))
         // The slash at an end does not count, which would have to be said twice.
-        .prop_filter("a slash at an end", |pattern| !["/,", "/}"].iter().any(|end| pattern.contains(end)) && !pattern.ends_with('/'))
+        .prop_filter("a slash at an end", |pattern| {
+            !["/,", "/}"].iter().any(|end| pattern.contains(end)) && !pattern.ends_with('/')
+        })
 }
 
 proptest! {
