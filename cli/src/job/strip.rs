@@ -32,6 +32,7 @@ pub(super) fn without_debug_sections(executable: &[u8]) -> Result<Option<Vec<u8>
     for section in table.iter() {
         let mut header = *section;
         if is_debug(section) {
+            header.sh_name.set(endian, 0);
             header.sh_type.set(endian, SHT_NULL);
             header.sh_size.set(endian, 0);
         } else if !is_loaded(section) && !matches!(section.sh_type(endian), SHT_NULL | SHT_NOBITS) {
