@@ -339,6 +339,9 @@ pub enum RunCommand {
         /// How many parts the result has [default: 4]
         #[arg(long, value_name = "N")]
         reducers: Option<String>,
+        /// Read the files of directories within the input directory too
+        #[arg(long)]
+        recursive: bool,
     },
     /// Keep the lines that match a regular expression
     #[command(after_help = "Example:\n  situ job run grep 'error|panic' /logs /out")]
@@ -349,6 +352,9 @@ pub enum RunCommand {
         input: String,
         /// The directory that is made for the result
         output: String,
+        /// Read the files of directories within the input directory too
+        #[arg(long)]
+        recursive: bool,
     },
     /// Estimate pi by points in a square: needs no input, shows that tasks run
     #[command(after_help = "Example:\n  situ job run pi 8 1000000")]

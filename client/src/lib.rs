@@ -9,6 +9,7 @@
 //! | [`error`] | [`ClientError`]: what could not be done, why, and whether trying again can help |
 //! | `core` | what decides, without doing: when to try again, how a pipeline goes on, which replica to read |
 //! | `io` | what does it: calls, leases, [`FileWriter`], [`FileReader`] |
+//! | [`glob`] | patterns on paths |
 //! | [`scheduler`] | calls to the scheduler, and logs of jobs |
 
 pub mod config;
@@ -17,6 +18,7 @@ pub mod error;
 mod io;
 
 pub use config::ClientConfig;
+pub use core::glob;
 pub use error::ClientError;
 pub use io::{
     Client, CreateOptions, FileReader, FileStream, FileWriter, FsckPages, Listing, ReadStatistics, WaitObserver,

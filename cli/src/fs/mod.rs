@@ -2,7 +2,6 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `glob` | patterns on paths |
 //! | `paths` | from what a person wrote to what is in the cluster |
 //! | `put`, `get` | to the cluster and back, with progress |
 //! | `show` | ls, stat, du, df |
@@ -10,7 +9,6 @@
 
 mod change;
 mod get;
-mod glob;
 mod paths;
 mod put;
 mod show;

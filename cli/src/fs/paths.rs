@@ -1,9 +1,9 @@
 //! From what a person wrote to what is in the cluster.
 
+use situ_client::glob::{self, Glob, Look};
 use situ_wire::messages::namenode::FileStatus;
 use situ_wire::path::DfsPath;
 
-use super::glob::{self, Piece};
 use crate::error::{CliError, CliResult, Failures};
 use crate::session::Session;
 
@@ -26,8 +26,8 @@ pub(super) struct Pattern<'a> {
 enum Named {
     /// This path.
     Path(DfsPath),
-    /// Whatever matches, name by name.
-    Glob(Vec<Piece>),
+    /// Whatever matches.
+    Glob(Glob),
 }
 
 impl<'a> Pattern<'a> {
@@ -42,10 +42,8 @@ impl<'a> Pattern<'a> {
     fn parse(text: &'a str) -> CliResult<Self> {
         let named = if !glob::is_pattern(text) {
             Named::Path(parse(text)?)
-        } else if text.starts_with('/') {
-            Named::Glob(glob::pieces(text)?)
         } else {
-            return Err(CliError::usage(format!("path {text:?}: expected an absolute path that starts with '/'")));
+            Named::Glob(Glob::parse(text).map_err(CliError::usage)?)
         };
         Ok(Self { text, named })
     }
@@ -80,8 +78,8 @@ impl<'a> Pattern<'a> {
                 }
                 Ok(found.into_iter().collect())
             }
-            Named::Glob(pieces) => {
-                let mut found = matching_pieces(session, pieces).await?;
+            Named::Glob(glob) => {
+                let mut found = matching_glob(session, glob.clone()).await?;
                 // As in a shell, a slash at the end matches only directories.
                 found.retain(|status| !directory || status.is_directory());
                 Ok(found)
@@ -90,29 +88,16 @@ impl<'a> Pattern<'a> {
     }
 }
 
-async fn matching_pieces(session: &Session, pieces: &[Piece]) -> CliResult<Vec<FileStatus>> {
-    let mut found: Vec<FileStatus> = session.client.stat(&DfsPath::root()).await?.into_iter().collect();
-    for piece in pieces {
-        let mut next = Vec::new();
-        for directory in found.iter().filter(|status| status.is_directory()) {
-            match piece {
-                Piece::Name(name) => {
-                    next.extend(session.client.stat(&directory.path.join(name).map_err(CliError::usage)?).await?);
-                }
-                Piece::Pattern(glob) => {
-                    let entries = session.client.list_all(&directory.path).await?;
-                    // As in a shell, a leading dot is matched only by a dot.
-                    let dotted = glob.glob().glob().starts_with('.');
-                    next.extend(entries.into_iter().filter(|entry| {
-                        let name = entry.path.name();
-                        glob.is_match(name) && (dotted || !name.starts_with('.'))
-                    }));
-                }
-            }
+async fn matching_glob(session: &Session, glob: Glob) -> CliResult<Vec<FileStatus>> {
+    // As in a shell, a leading dot is matched only by a dot.
+    let mut search = glob.search(&['.']);
+    while let Some(look) = search.next_look() {
+        match look {
+            Look::Stat(path) => search.stated(session.client.stat(&path).await?),
+            Look::List(path) => search.listed(session.client.list_all(&path).await?),
         }
-        found = next;
     }
-    Ok(found)
+    Ok(search.finish())
 }
 
 /// All that several paths or patterns name.

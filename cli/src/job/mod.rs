@@ -2,7 +2,9 @@
 
 mod follow;
 mod logs;
+mod programs;
 mod show;
+mod strip;
 mod waiting;
 
 use std::ffi::OsString;
@@ -11,18 +13,14 @@ use std::path::Path;
 use situ_compute::builtin;
 use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::{JobOptions, JobState, Program};
-use situ_wire::path::DfsPath;
 
 use crate::args::{JobArgs, JobCommand, RunCommand, SubmitArgs};
-use crate::error::{CliError, CliResult, LocalContext};
-use crate::session::{DIRECTORY_MODE, Session};
+use crate::error::{CliError, CliResult};
+use crate::session::Session;
 use crate::show as screen;
 
 pub use follow::follow;
 pub use show::{recovery_text, status_json};
-
-/// Where submitted executables are kept, by their hash.
-const PROGRAMS: &str = "/.situ/programs";
 
 /// Runs one command.
 pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResult {
@@ -34,9 +32,12 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
         }
         JobCommand::Submit(args) => {
             let (path, arguments) = program_of(args)?;
-            let program = store(session, path).await?;
+            let program = programs::store(session, path, json).await?;
             let options = JobOptions { check_replay: args.check_replay, ..JobOptions::default() };
             let job = session.client.scheduler().submit_with(program, arguments, options).await?;
+            if let Err(error) = programs::collect(session).await {
+                screen::note(format!("programs that no job needs stay: {error}"));
+            }
             finish(session, job, json).await
         }
         JobCommand::List => show::list(session, json).await,
@@ -89,15 +90,20 @@ fn parse(args: &JobArgs) -> CliResult<JobId> {
 
 fn built_in(command: &RunCommand) -> (&'static str, Vec<String>) {
     match command {
-        RunCommand::Wordcount { input, output, reducers } => {
+        RunCommand::Wordcount { input, output, reducers, recursive } => {
             let mut arguments = vec![input.clone(), output.clone()];
             if let Some(reducers) = reducers {
                 arguments.extend(["--reducers".to_owned(), reducers.clone()]);
             }
+            arguments.extend(recursive.then(|| "--recursive".to_owned()));
             ("wordcount", arguments)
         }
         RunCommand::Pi { partitions, points } => ("pi", vec![partitions.clone(), points.clone()]),
-        RunCommand::Grep { pattern, input, output } => ("grep", vec![pattern.clone(), input.clone(), output.clone()]),
+        RunCommand::Grep { pattern, input, output, recursive } => {
+            let mut arguments = vec![pattern.clone(), input.clone(), output.clone()];
+            arguments.extend(recursive.then(|| "--recursive".to_owned()));
+            ("grep", arguments)
+        }
     }
 }
 
@@ -111,32 +117,6 @@ fn program_of(args: &SubmitArgs) -> CliResult<(&Path, Vec<String>)> {
         None => Err(CliError::usage(format!("the argument {argument:?} is not UTF-8"))),
     };
     Ok((Path::new(program), arguments.iter().map(text).collect::<CliResult<_>>()?))
-}
-
-/// Stores an executable under the hash of its bytes, once.
-async fn store(session: &Session, path: &Path) -> CliResult<Program> {
-    let bytes = std::fs::read(path).local("cannot read the program", path)?;
-    if !bytes.starts_with(b"\x7fELF") {
-        return Err(CliError::failed(format!(
-            "{}: not an executable of this platform: expected an ELF file, as `cargo build --release` makes it",
-            path.display()
-        )));
-    }
-    let hash = blake3::hash(&bytes);
-    let directory = DfsPath::parse(PROGRAMS).map_err(CliError::failed)?;
-    let stored = directory.join(&hash.to_hex()).map_err(CliError::failed)?;
-    if session.client.stat(&stored).await?.is_none() {
-        session.client.mkdir(&directory, true, DIRECTORY_MODE).await?;
-        // Another client may store the same bytes at the same time: then either copy will do.
-        let options = crate::fs::PutOptions { force: true, ..Default::default() };
-        let len = bytes.len() as u64;
-        let progress = screen::Progress::bytes("program", Some(len), true);
-        let reader = Box::new(std::io::Cursor::new(bytes));
-        crate::fs::put_reader(session, reader, &path.to_string_lossy(), &stored, &options, |more| progress.add(more))
-            .await?;
-    }
-    let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into_owned();
-    Ok(Program::Stored { name, path: stored, hash: *hash.as_bytes() })
 }
 
 /// Submits a job.

@@ -1,5 +1,6 @@
 //! What decides: pure state machines, without clocks, sockets or tasks.
 
+pub mod glob;
 mod replicas;
 mod retry;
 mod verify;

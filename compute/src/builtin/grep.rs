@@ -1,28 +1,40 @@
 use regex::bytes::Regex;
 
-use super::{BuiltIn, check_paths};
-use crate::{Context, ProgramResult};
+use super::{BuiltIn, RECURSIVE, check_paths};
+use crate::{Context, ProgramResult, TextOptions};
 
 pub(super) const GREP: BuiltIn = BuiltIn {
     name: "grep",
-    usage: "PATTERN IN OUT",
+    usage: "PATTERN IN OUT [--recursive]",
     about: "keep the lines of text files that match a regular expression",
     check: |arguments| parse(arguments).map(|_| ()),
     run,
 };
 
-fn parse(arguments: &[String]) -> Result<(Regex, &str, &str), String> {
+struct Arguments<'a> {
+    pattern: Regex,
+    input: &'a str,
+    output: &'a str,
+    options: TextOptions,
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
+    // Only behind the others: a pattern may look like an option.
+    let (arguments, recursive) = match arguments {
+        [arguments @ .., last] if arguments.len() == 3 && last == RECURSIVE => (arguments, true),
+        arguments => (arguments, false),
+    };
     let [pattern, input, output] = arguments else {
         return Err(format!("expected PATTERN, IN and OUT, found {} arguments", arguments.len()));
     };
     check_paths(input, output)?;
     let pattern = Regex::new(pattern).map_err(|error| format!("the pattern is not a regular expression: {error}"))?;
-    Ok((pattern, input, output))
+    Ok(Arguments { pattern, input, output, options: TextOptions::default().recursive(recursive) })
 }
 
 /// Matching lines, in the order of the input.
 fn run(context: &Context, arguments: &[String]) -> ProgramResult {
-    let (pattern, input, output) = parse(arguments)?;
-    context.text_file(input)?.filter(move |line| pattern.is_match(line)).save_as_text_file(output)?;
+    let Arguments { pattern, input, output, options } = parse(arguments)?;
+    context.text_file_with(input, options)?.filter(move |line| pattern.is_match(line)).save_as_text_file(output)?;
     Ok(())
 }

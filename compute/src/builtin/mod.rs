@@ -6,6 +6,7 @@ mod wordcount;
 
 use std::process::ExitCode;
 
+use situ_client::glob::{Glob, is_pattern};
 use situ_wire::path::DfsPath;
 
 use crate::core::CLEAN_UP;
@@ -24,6 +25,9 @@ pub struct BuiltIn {
     check: fn(&[String]) -> Result<(), String>,
     run: fn(&Context, &[String]) -> ProgramResult,
 }
+
+/// The option of those that read files to read those of nested directories too.
+const RECURSIVE: &str = "--recursive";
 
 /// All of them, by name.
 pub const ALL: [BuiltIn; 3] = [grep::GREP, pi::PI, wordcount::WORDCOUNT];
@@ -72,7 +76,11 @@ pub fn run(name: &str, arguments: &[String]) -> ExitCode {
 
 /// Checks the paths of what is read and of the directory that is made.
 fn check_paths(input: &str, output: &str) -> Result<(), String> {
-    DfsPath::parse(input).map_err(|error| error.to_string())?;
+    if is_pattern(input) {
+        Glob::parse(input).map_err(|error| error.to_string())?;
+    } else {
+        DfsPath::parse(input).map_err(|error| error.to_string())?;
+    }
     match DfsPath::parse(output) {
         Ok(output) if output.is_root() => Err("OUT must be a new directory, and / is there always".to_owned()),
         Ok(_) => Ok(()),

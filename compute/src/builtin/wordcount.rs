@@ -1,14 +1,14 @@
 use situ_wire::limits::PARTITIONS;
 
-use super::{BuiltIn, check_paths};
-use crate::{Context, ProgramResult};
+use super::{BuiltIn, RECURSIVE, check_paths};
+use crate::{Context, ProgramResult, TextOptions};
 
 /// How many partitions the counts get when nobody says.
 const REDUCERS: u32 = 4;
 
 pub(super) const WORDCOUNT: BuiltIn = BuiltIn {
     name: "wordcount",
-    usage: "IN OUT [--reducers N]",
+    usage: "IN OUT [--reducers N] [--recursive]",
     about: "count how often each word stands in text files",
     check: |arguments| parse(arguments).map(|_| ()),
     run,
@@ -18,12 +18,17 @@ struct Arguments<'a> {
     input: &'a str,
     output: &'a str,
     reducers: u32,
+    options: TextOptions,
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
-    let (mut paths, mut reducers) = (Vec::new(), REDUCERS);
+    let (mut paths, mut reducers, mut options) = (Vec::new(), REDUCERS, TextOptions::default());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
+        if argument == RECURSIVE {
+            options = options.recursive(true);
+            continue;
+        }
         let value = match argument.strip_prefix("--reducers") {
             Some("") => arguments.next().map(String::as_str),
             Some(value) => value.strip_prefix('='),
@@ -41,14 +46,14 @@ fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
         return Err(format!("expected IN and OUT, found {} paths", paths.len()));
     };
     check_paths(input, output)?;
-    Ok(Arguments { input, output, reducers })
+    Ok(Arguments { input, output, reducers, options })
 }
 
 /// Words are what ASCII white space separates, as bytes. Each part is sorted by word.
 fn run(context: &Context, arguments: &[String]) -> ProgramResult {
-    let Arguments { input, output, reducers } = parse(arguments)?;
+    let Arguments { input, output, reducers, options } = parse(arguments)?;
     context
-        .words(input)?
+        .words_with(input, options)?
         .map(|word| (word, 1_u64))
         .reduce_by_key(|one, other| one + other, reducers)
         .sort_within_partitions()

@@ -1,5 +1,6 @@
 //! Actions: what makes datasets be computed.
 
+use std::any::type_name;
 use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 use situ_wire::messages::scheduler::TaskFailure;
 
 use super::graph::{Parent, ResultTask};
+use super::record::{FirstRecord, Record};
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::{TaskContext, abort};
@@ -24,10 +26,12 @@ impl<T: 'static> Dataset<T> {
     #[track_caller]
     pub fn collect(&self) -> Result<Vec<T>, ProgramError>
     where
-        T: Serialize + DeserializeOwned,
+        T: Record,
     {
         let name = Context::name("collect", Location::caller());
-        let parts = self.compute_each(&name, 0..self.partitions, encode_all)?;
+        let written = name.clone();
+        let parts =
+            self.compute_each(&name, 0..self.partitions, move |task, records| encode_all(task, &written, records))?;
         let mut all = Vec::new();
         for part in parts {
             decode_all(&name, &part, &mut all)?;
@@ -53,16 +57,17 @@ impl<T: 'static> Dataset<T> {
     #[track_caller]
     pub fn take(&self, limit: usize) -> Result<Vec<T>, ProgramError>
     where
-        T: Serialize + DeserializeOwned,
+        T: Record,
     {
         let name = Context::name("take", Location::caller());
         let mut found = Vec::new();
         let (mut next, mut width) = (0, 1_u32);
         while found.len() < limit && next < self.partitions {
             let end = next.saturating_add(width).min(self.partitions);
-            let missing = limit - found.len();
-            let parts =
-                self.compute_each(&name, next..end, move |task, records| encode_all(task, records.take(missing)))?;
+            let (missing, written) = (limit - found.len(), name.clone());
+            let parts = self.compute_each(&name, next..end, move |task, records| {
+                encode_all(task, &written, records.take(missing))
+            })?;
             for part in parts {
                 decode_all(&name, &part, &mut found)?;
             }
@@ -79,7 +84,7 @@ impl<T: 'static> Dataset<T> {
     #[track_caller]
     pub fn first(&self) -> Result<Option<T>, ProgramError>
     where
-        T: Serialize + DeserializeOwned,
+        T: Record,
     {
         Ok(self.take(1)?.pop())
     }
@@ -91,7 +96,7 @@ impl<T: 'static> Dataset<T> {
     #[track_caller]
     pub fn reduce(&self, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<Option<T>, ProgramError>
     where
-        T: Serialize + DeserializeOwned,
+        T: Record,
     {
         let name = Context::name("reduce", Location::caller());
         let function = Arc::new(function);
@@ -121,8 +126,9 @@ impl<T: 'static> Dataset<T> {
         name: &str,
         function: impl Fn(u32, Records<T>) -> Option<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>, ProgramError> {
+        let written = name.to_owned();
         let parts = self.compute_each(name, 0..self.partitions, move |task, records| {
-            encode_all(task, function(task.attempt().partition.0, records).into_iter())
+            encode_all(task, &written, function(task.attempt().partition.0, records).into_iter())
         })?;
         let mut values = Vec::with_capacity(parts.len());
         for part in parts {
@@ -156,11 +162,17 @@ impl<T: 'static> Dataset<T> {
     }
 }
 
-/// Encodes records behind their number.
-fn encode_all<T: Serialize>(task: &TaskContext, records: impl Iterator<Item = T>) -> Bytes {
+/// Encodes records behind their number, for the action of that name.
+fn encode_all<T: Serialize + DeserializeOwned>(
+    task: &TaskContext,
+    action: &str,
+    records: impl Iterator<Item = T>,
+) -> Bytes {
     let mut out = vec![0; 8];
     let mut count = 0_u64;
+    let mut first = FirstRecord::of(action, type_name::<T>());
     for record in records {
+        first.check(&record);
         if let Err(error) = records::append(&record, &mut out) {
             abort(TaskFailure::Program { message: format!("a record cannot be serialized: {error}") });
         }

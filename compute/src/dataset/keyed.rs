@@ -1,6 +1,6 @@
 //! Operations that bring the records of a key together.
 
-use std::hash::Hash;
+use std::any::type_name;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use situ_wire::limits::PARTITIONS;
 use situ_wire::messages::executor::ShufflePiece;
 
 use super::graph::{Kept, MapTask, NodeKind, Parent, shuffle_of};
+use super::record::{FirstRecord, Key, Record};
 use super::{Context, Dataset, Records};
 use crate::program::task::TaskContext;
 use crate::shuffle::records::encoded_len;
@@ -19,12 +20,7 @@ use crate::shuffle::{
     Aggregation, Gatherer, Partitioner, PieceWriter, ShuffleRecords, Table, by_hash, hash_key, partition_of,
 };
 
-/// What a key of a shuffle must be.
-pub trait Key: Hash + Eq + Serialize + DeserializeOwned + 'static {}
-
-impl<K: Hash + Eq + Serialize + DeserializeOwned + 'static> Key for K {}
-
-impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
+impl<K: 'static, V: 'static> Dataset<(K, V)> {
     /// Each key once, with its values combined by `function`, which must not depend on their order. Combines in the map
     /// tasks already. The keys go to `partitions` partitions by their hash; their order within one is not specified.
     #[track_caller]
@@ -32,31 +28,44 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
         &self,
         function: impl Fn(V, V) -> V + Send + Sync + 'static,
         partitions: u32,
-    ) -> Dataset<(K, V)> {
+    ) -> Dataset<(K, V)>
+    where
+        K: Key,
+        V: Record,
+    {
         let operation = Operation::here("reduce_by_key", Location::caller(), partitions);
         let aggregation = Arc::new(Reduce { function, values: PhantomData });
-        self.aggregate(&operation, aggregation).strip(|reduced| reduced.0.expect("a state holds its value"))
+        self.aggregate(&operation, type_name::<(K, V)>(), aggregation)
+            .strip(|reduced| reduced.0.expect("a state holds its value"))
     }
 
     /// Each key once, with a state that `start` makes of the first value, `add` takes each further value into, and `merge`
     /// combines. Combines in the map tasks already.
     #[track_caller]
-    pub fn combine_by_key<S: Serialize + DeserializeOwned + 'static>(
+    pub fn combine_by_key<S: Record>(
         &self,
         start: impl Fn(V) -> S + Send + Sync + 'static,
         add: impl Fn(&mut S, V) + Send + Sync + 'static,
         merge: impl Fn(&mut S, S) + Send + Sync + 'static,
         partitions: u32,
-    ) -> Dataset<(K, S)> {
+    ) -> Dataset<(K, S)>
+    where
+        K: Key,
+        V: Record,
+    {
         let operation = Operation::here("combine_by_key", Location::caller(), partitions);
         let aggregation = Arc::new(Combine { start, add, merge, types: PhantomData });
-        self.aggregate(&operation, aggregation).strip(|state| state)
+        self.aggregate(&operation, type_name::<(K, S)>(), aggregation).strip(|state| state)
     }
 
     /// Each key once, with all its values, in no particular order. The values of one key must fit into the memory of a
     /// worker; where they are only to be combined, [`Dataset::reduce_by_key`] moves far less.
     #[track_caller]
-    pub fn group_by_key(&self, partitions: u32) -> Dataset<(K, Vec<V>)> {
+    pub fn group_by_key(&self, partitions: u32) -> Dataset<(K, Vec<V>)>
+    where
+        K: Key,
+        V: Record,
+    {
         let operation = Operation::here("group_by_key", Location::caller(), partitions);
         self.shuffle(&operation, by_hash(operation.partitions), move |task, records| {
             let mut gatherer = Gatherer::new(task, Arc::new(Group(PhantomData)));
@@ -69,9 +78,9 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
     #[track_caller]
     pub fn join<W>(&self, other: &Dataset<(K, W)>, partitions: u32) -> Dataset<(K, (V, W))>
     where
-        K: Clone,
-        V: Clone,
-        W: Clone + Serialize + DeserializeOwned + 'static,
+        K: Key + Clone,
+        V: Record + Clone,
+        W: Record + Clone,
     {
         let here = self.narrow(Context::name("join (left)", Location::caller()), |_, records| {
             Records::new(records.map(|(key, value)| (key, Side::Left(value))))
@@ -108,14 +117,22 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Dataset<(K, V)> {
     fn aggregate<A: Aggregation<Value = V>>(
         &self,
         operation: &Operation,
+        entry_type: &'static str,
         aggregation: Arc<A>,
-    ) -> Dataset<(K, A::State)> {
+    ) -> Dataset<(K, A::State)>
+    where
+        K: Key,
+        V: Record,
+    {
         let compute = Arc::clone(&self.compute);
         let (reducers, combining) = (operation.partitions, Arc::clone(&aggregation));
+        let name = operation.name.clone();
         let map = move |task: &TaskContext, partition: u32, shuffle: ShuffleId| {
             let budget = usize::try_from(task.world().task_memory_bytes()).unwrap_or(usize::MAX);
             let mut writer = PieceWriter::new(task, reducers as usize, budget / 3);
+            let mut first = FirstRecord::of(&name, entry_type);
             let mut write = |entry: (K, A::State)| {
+                first.check(&entry);
                 writer.write(partition_of(hash_key(&entry.0), 0, reducers) as usize, &entry);
             };
             let mut table = Table::reuse(Arc::clone(&combining));
@@ -145,10 +162,15 @@ impl<R: Serialize + DeserializeOwned + 'static> Dataset<R> {
         reduce: impl Fn(&TaskContext, ShuffleRecords<R>) -> Records<U> + Send + Sync + 'static,
     ) -> Dataset<U> {
         let (compute, reducers) = (Arc::clone(&self.compute), operation.partitions as usize);
+        let name = operation.name.clone();
         let map = move |task: &TaskContext, partition: u32, shuffle: ShuffleId| {
             let budget = usize::try_from(task.world().task_memory_bytes()).unwrap_or(usize::MAX);
             let mut writer = PieceWriter::new(task, reducers, budget);
-            compute(task, partition).for_each(|record| writer.write(partitioner(&record) as usize, &record));
+            let mut first = FirstRecord::of(&name, type_name::<R>());
+            compute(task, partition).for_each(|record| {
+                first.check(&record);
+                writer.write(partitioner(&record) as usize, &record);
+            });
             writer.finish(shuffle, task.attempt())
         };
         self.shuffled(operation, map, reduce)
@@ -354,16 +376,19 @@ enum Side<V, W> {
     Right(W),
 }
 
-impl<T: Key> Dataset<T> {
+impl<T: 'static> Dataset<T> {
     /// Each record once. They go to `partitions` partitions by their hash, in no particular order.
     #[track_caller]
-    pub fn distinct(&self, partitions: u32) -> Dataset<T> {
+    pub fn distinct(&self, partitions: u32) -> Dataset<T>
+    where
+        T: Key,
+    {
         let operation = Operation::here("distinct", Location::caller(), partitions);
         let keyed = self.narrow(format!("{} (keys)", operation.name), |_, records| {
             Records::new(records.map(|record| (record, ())))
         });
         let aggregation = Arc::new(Reduce { function: |(), ()| (), values: PhantomData });
-        let distinct = keyed.aggregate(&operation, aggregation);
+        let distinct = keyed.aggregate(&operation, type_name::<T>(), aggregation);
         distinct.narrow(format!("{} (records)", operation.name), |_, records| {
             Records::new(records.map(|(record, _)| record))
         })

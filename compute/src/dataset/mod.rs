@@ -16,12 +16,14 @@
 
 mod action;
 mod cache;
+mod compression;
 mod context;
 mod core;
 mod graph;
 mod keyed;
 mod parallelize;
 mod pieces;
+mod record;
 mod records;
 mod save;
 mod sort;
@@ -31,9 +33,11 @@ mod values;
 
 pub use context::Context;
 pub use core::Dataset;
+pub use record::{Key, Record};
 pub use records::Records;
 pub use save::TextLine;
 pub(crate) use save::clean_up;
+pub use text_file::TextOptions;
 pub use values::Broadcast;
 
 pub(crate) use cache::Cache;

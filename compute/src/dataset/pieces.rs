@@ -64,6 +64,9 @@ pub(super) trait ReadAt {
     /// Up to `len_bytes` bytes from `offset` on; none at the end of the file.
     fn read_at(&mut self, offset: u64, len_bytes: usize) -> Bytes;
 
+    /// The next piece stands at `offset`.
+    fn note(&self, offset: u64);
+
     /// Accepts that a piece without a separator, `what` of the file, starts at `start` and is at least `len_bytes` long.
     fn check_len(&self, what: &str, start: u64, len_bytes: usize);
 }
@@ -140,6 +143,7 @@ impl<R: ReadAt, S: Separator> Pieces<R, S> {
         if self.carried.is_empty() {
             let len = S::end(&self.chunk[start..])?;
             self.at = start + len + 1;
+            self.reader.note(self.offset - (self.chunk.len() - start) as u64);
             return Some(Text::slice_of(&self.chunk, start..start + len));
         }
         let len = S::first(&self.chunk[start..])?;
@@ -153,6 +157,7 @@ impl<R: ReadAt, S: Separator> Pieces<R, S> {
     #[inline(never)]
     fn carry(&mut self, offset: u64, bytes: &[u8]) {
         let start = offset - self.carried.len() as u64;
+        self.reader.note(start);
         self.reader.check_len(S::WHAT, start, self.carried.len() + bytes.len());
         self.carried.extend_from_slice(bytes);
     }
@@ -236,6 +241,10 @@ mod tests {
         fn read_at(&mut self, offset: u64, len_bytes: usize) -> Bytes {
             let start = usize::try_from(offset).unwrap().min(self.bytes.len());
             self.bytes.slice(start..self.bytes.len().min(start + len_bytes.min(self.limit)))
+        }
+
+        fn note(&self, offset: u64) {
+            assert!(offset <= self.bytes.len() as u64);
         }
 
         fn check_len(&self, what: &str, start: u64, len_bytes: usize) {

@@ -4,6 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ordered_float::OrderedFloat;
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
 use situ_wire::error::{ErrorCode, Retry};
@@ -27,6 +28,12 @@ const TEMPORARY: &str = "_temporary";
 const SUCCESS: &str = "_SUCCESS";
 
 /// What can be a line of a text file.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a line of a text file",
+    label = "does not say how it is written as a line",
+    note = "lines are texts, numbers, and pairs and triples of these: make one of each record with `map`, as in `.map(|record| \
+            format!(\"{{}} {{}}\", record.name, record.count))`, or implement `situ_compute::TextLine`"
+)]
 pub trait TextLine {
     /// Appends it to `line`, without a line break.
     fn append_to(&self, line: &mut Vec<u8>);
@@ -63,6 +70,12 @@ macro_rules! text_line_by_display {
 
 text_line_by_display!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char);
 
+impl<F: TextLine> TextLine for OrderedFloat<F> {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        self.0.append_to(line);
+    }
+}
+
 /// With a tab between.
 impl<A: TextLine, B: TextLine> TextLine for (A, B) {
     fn append_to(&self, line: &mut Vec<u8>) {
@@ -83,7 +96,7 @@ impl<A: TextLine, B: TextLine, C: TextLine> TextLine for (A, B, C) {
     }
 }
 
-impl<T: TextLine + 'static> Dataset<T> {
+impl<T: 'static> Dataset<T> {
     /// Writes each partition as a text file of the directory `path`, a record a line: `part-00000`, `part-00001` and so
     /// on, and at the end the empty file `_SUCCESS`. A tuple's parts stand with tabs between.
     ///
@@ -96,7 +109,10 @@ impl<T: TextLine + 'static> Dataset<T> {
     /// [`ProgramError::OutputExists`] when there is something at `path`, [`ProgramError::Argument`] when that is `/`; or
     /// when the job fails.
     #[track_caller]
-    pub fn save_as_text_file(&self, path: &str) -> Result<(), ProgramError> {
+    pub fn save_as_text_file(&self, path: &str) -> Result<(), ProgramError>
+    where
+        T: TextLine,
+    {
         let name = Context::name("save_as_text_file", Location::caller());
         let output = DfsPath::parse(path)?;
         if output.is_root() {
@@ -134,7 +150,10 @@ impl<T: TextLine + 'static> Dataset<T> {
     }
 
     /// Lets tasks write aside, and publishes what those that count have written; whether it was this process that did.
-    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<bool, ProgramError> {
+    fn write_and_publish(&self, name: String, output: &DfsPath, publication: ActionId) -> Result<bool, ProgramError>
+    where
+        T: TextLine,
+    {
         let backend = self.context.backend();
         let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
         let publishes = match backend.driver_files() {

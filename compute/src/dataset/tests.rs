@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use ordered_float::OrderedFloat;
 use situ_runtime::disk::memory::MemoryDisk;
 use situ_runtime::disk::{Disk, File, OpenMode};
 
-use super::Context;
+use super::compression::Codec;
+use super::compression::tests::encode;
+use super::{Context, TextOptions};
 use crate::program::error::ProgramError;
 use crate::program::local::{LocalOptions, StillClock, attempts, context};
 use crate::shuffle::hash_key;
@@ -291,6 +294,111 @@ fn text_files_are_read_by_path_directory_and_pattern() {
 }
 
 #[test]
+fn compressed_files_are_decoded_by_their_endings() {
+    let (disk, context) = roomy();
+    let (first, second) = ("one two\n".repeat(3_000), "three\nfour");
+    for (codec, ending) in [(Codec::Gzip, "gz"), (Codec::Zstd, "zst"), (Codec::Bzip2, "bz2"), (Codec::Lz4, "lz4")] {
+        let parts = [encode(codec, first.as_bytes()), encode(codec, second.as_bytes())];
+        put(&disk, &format!("in/{ending}.txt.{ending}"), &parts.concat());
+        let lines = context.text_file(&format!("/in/*.{ending}")).unwrap();
+        assert_eq!(lines.partitions(), 1, "it is not cut");
+        let expected: Vec<Text> = first.lines().chain(second.lines()).map(Text::from).collect();
+        assert_eq!(lines.collect().unwrap(), expected, "{ending}");
+        assert_eq!(context.words(&format!("/in/*.{ending}")).unwrap().count().unwrap(), 6_002, "{ending}");
+    }
+    put(&disk, "in/text", b"plain\n");
+    assert_eq!(context.text_file("/in").unwrap().count().unwrap(), 4 * 3_002 + 1);
+}
+
+#[test]
+fn what_cannot_be_decoded_is_no_text() {
+    let (disk, context) = roomy();
+    let whole = encode(Codec::Gzip, &pairs().iter().flat_map(|(key, _)| key.bytes()).collect::<Vec<u8>>());
+    put(&disk, "cut.gz", &whole[..whole.len() - 9]);
+    put(&disk, "plain.gz", b"plain text\n");
+    put(&disk, "empty.gz", b"");
+    put(&disk, "gzip.txt", &whole);
+    put(&disk, "in/part.snappy", b"whatever");
+    put(&disk, "in/part.txt", b"text");
+    for (path, message) in [
+        ("/cut.gz", "/cut.gz: it cannot be decoded as gzip, as its name asks for, behind "),
+        ("/cut.gz", "it ends too early; store it again"),
+        ("/plain.gz", "behind 0 bytes of its content: it begins with \"plai\""),
+        ("/empty.gz", "it is empty"),
+        ("/gzip.txt", "its content is gzip; it should end in .gz"),
+        ("/in", "/in/part.snappy is compressed with Snappy"),
+    ] {
+        let error = context.text_file(path).and_then(|lines| lines.count()).unwrap_err().to_string();
+        assert!(error.contains(message) && !error.contains("while reading"), "{path}: {error}");
+    }
+}
+
+#[test]
+fn a_compressed_line_longer_than_the_memory_of_a_task_is_named() {
+    const LIMIT: usize = 2 << 20;
+    let (disk, context) = with(LocalOptions { task_memory_bytes: LIMIT as u64, ..ROOMY });
+    put(&disk, "bomb.gz", &encode(Codec::Gzip, &[&b"one\n"[..], &vec![b'x'; 64 << 20]].concat()));
+    let error = context.text_file("/bomb.gz").unwrap().count().unwrap_err().to_string();
+    assert!(error.contains("/bomb.gz: the line that starts at byte 4 is over 2097152 bytes"), "{error}");
+}
+
+#[test]
+fn directories_within_directories_are_read_only_if_that_is_said() {
+    let (disk, context) = roomy();
+    for (path, text) in [
+        ("in/a", "a\n"),
+        ("in/deep/deeper/b", "b\n"),
+        ("in/deep/c", "c\n"),
+        ("in/_temporary/d", "d\n"),
+        ("in/deep/.hidden/e", "e\n"),
+    ] {
+        put(&disk, path, text.as_bytes());
+    }
+    let recursive = TextOptions::default().recursive(true);
+    let lines = |path: &str| context.text_file_with(path, recursive).unwrap().collect().unwrap();
+    assert_eq!(lines("/in"), ["a", "c", "b"].map(Text::from));
+    assert_eq!(lines("/in/*"), ["a", "c", "b"].map(Text::from));
+    assert_eq!(lines("/{in/deep/deeper,in/a}"), ["a", "b"].map(Text::from));
+    assert_eq!(context.words_with("/in/deep", recursive).unwrap().count().unwrap(), 2);
+    for path in ["/in", "/i*", "/in/*"] {
+        let error = context.text_file(path).unwrap_err().to_string();
+        assert!(error.contains("is a directory within a directory") && error.contains("--recursive"), "{error}");
+    }
+    let error = context.text_file("/in/**").unwrap_err().to_string();
+    assert!(error.contains("any depth"), "{error}");
+    assert_eq!(context.text_file("/in/deep/deeper").unwrap().count().unwrap(), 1);
+}
+
+#[test]
+fn a_failure_names_the_file_that_was_read_and_where() {
+    let (disk, context) = with(LocalOptions { block_len_bytes: 1 << 20, ..ROOMY });
+    let text = "12\n34\nfive\n6\n";
+    put(&disk, "in/a", b"1\n");
+    put(&disk, "in/b", text.as_bytes());
+    put(&disk, "zipped.gz", &encode(Codec::Gzip, text.as_bytes()));
+    for (path, place) in
+        [("/in", "while reading /in/b near byte 6: it"), ("/zipped.gz", "reading /zipped.gz, decoded, near byte 6: it")]
+    {
+        let numbers = context.text_file(path).unwrap().map(|line| line.to_str_lossy().parse::<u64>().unwrap());
+        let error = numbers.take(9).unwrap_err().to_string();
+        assert!(error.contains(place) && error.contains("it panicked at "), "{error}");
+    }
+    // What fails behind the end of a file does not blame it.
+    let counted = context.text_file("/in/b").unwrap().map(|line| (line, 1)).reduce_by_key(|one, other| one + other, 1);
+    let error = counted.map(|_| panic!("behind")).for_each(|()| ()).unwrap_err().to_string();
+    assert!(error.contains("behind") && !error.contains("while reading"), "{error}");
+}
+
+#[test]
+fn numbers_with_a_point_are_keys_and_sorted_once_they_have_an_order() {
+    let (_, context) = roomy();
+    let numbers = [0.5, -1.0, 0.5, f64::INFINITY, -0.0, 0.0].map(|n| (OrderedFloat(n), 1_u32));
+    let counts = context.parallelize(numbers.to_vec(), 2).reduce_by_key(|one, other| one + other, 3);
+    let sorted = counts.sort_by_key(2).unwrap().collect().unwrap();
+    assert_eq!(sorted, [(-1.0, 1), (0.0, 2), (0.5, 2), (f64::INFINITY, 1)].map(|(n, count)| (OrderedFloat(n), count)));
+}
+
+#[test]
 fn a_line_longer_than_the_memory_of_a_task_is_named() {
     const LIMIT: usize = 2 << 20;
     for block_len_bytes in [1 << 20, 8 << 20] {
@@ -395,10 +503,15 @@ fn records_that_do_not_read_back_are_no_fetch_failure() {
     }
 
     let (_, context) = roomy();
-    let grouped = context.parallelize(vec![1_u64, 2], 1).map(|n| (n, Untagged::Number(n))).group_by_key(1);
-    let error = grouped.count().unwrap_err().to_string();
-    assert!(error.contains("does its type serialize as it deserializes?"), "{error}");
-    assert!(!error.contains("could not fetch"), "{error}");
+    let pairs = context.parallelize(vec![1_u64, 2], 1).map(|n| (n, Untagged::Number(n)));
+    for (operation, error) in [
+        ("group_by_key", pairs.group_by_key(1).count().unwrap_err().to_string()),
+        ("reduce_by_key", pairs.reduce_by_key(|one, _| one, 1).count().unwrap_err().to_string()),
+        ("collect", pairs.collect().err().unwrap().to_string()),
+    ] {
+        assert!(error.contains(operation) && error.contains("Untagged) does not read back"), "{error}");
+        assert!(!error.contains("could not fetch"), "{error}");
+    }
 }
 
 #[test]

@@ -43,25 +43,32 @@ const NETWORK_THREADS: usize = 2;
 ///
 /// Started by hand it says how to submit it, and returns 2.
 pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
-    let arguments: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
-    match arguments {
-        Ok(arguments) => run_with(&arguments, program),
-        Err(argument) => complain(&format!("the argument {argument:?} is not UTF-8")),
-    }
+    run_erased(None, &program)
 }
 
 /// As [`run`], with the arguments that the program gets.
 pub fn run_with(arguments: &[String], program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
-    start(&|context| program(context, arguments))
+    run_erased(Some(arguments), &program)
 }
 
-/// A program with its arguments.
+/// A program behind a pointer: nothing below here knows its type, so that all of it, the network stack too, is compiled
+/// once, with this crate, and not again in every program.
+type ErasedProgram<'a> = &'a (dyn Fn(&Context, &[String]) -> ProgramResult + Sync);
+
+/// Runs a program with `arguments`, or with those of the process.
+fn run_erased(arguments: Option<&[String]>, program: ErasedProgram<'_>) -> ExitCode {
+    let own: Result<Vec<String>, _> = match arguments {
+        Some(arguments) => Ok(arguments.to_vec()),
+        None => std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect(),
+    };
+    match own {
+        Ok(arguments) => on_cluster(|cluster| play(cluster, &|context| program(context, &arguments))),
+        Err(argument) => complain(&format!("the argument {argument:?} is not UTF-8")),
+    }
+}
+
+/// A program that has its arguments.
 type Program<'a> = &'a (dyn Fn(&Context) -> ProgramResult + Sync);
-
-/// From here on nothing is compiled anew for each program.
-fn start(program: Program<'_>) -> ExitCode {
-    on_cluster(|cluster| play(cluster, program))
-}
 
 /// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
 /// What may not be deleted is told, and is no failure: the scheduler would have it tried for ever.

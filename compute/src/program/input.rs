@@ -1,60 +1,54 @@
 //! From what a user writes to the files that are meant.
 
-use globset::GlobBuilder;
+use situ_client::glob::{Found, Glob, Look, is_pattern, unescape};
 use situ_wire::path::DfsPath;
 
 use super::world::{Entry, Files};
 
+/// What the names of files and directories start with that are not read unless they are named: copies that are under way,
+/// marks, what tasks write aside.
+const HIDDEN: &[char] = &['.', '_'];
+
+impl Found for Entry {
+    fn path(&self) -> &DfsPath {
+        &self.path
+    }
+
+    fn is_directory(&self) -> bool {
+        self.is_directory
+    }
+}
+
 /// The files that `pattern` names: a file itself, the files of a directory, or what matches a pattern, by path. Hidden is
-/// what starts with `.` or `_`: copies that are under way, marks, what tasks write aside. It must be named; a component of
-/// a pattern names it if it starts with the same character.
+/// what starts with `.` or `_`. It must be named; a component of a pattern names it if it starts with the same character.
 ///
 /// # Errors
-/// Says what is not there, or is still being written, for people.
-pub(crate) fn resolve(files: &dyn Files, pattern: &str) -> Result<Vec<DfsPath>, String> {
-    let path = DfsPath::parse(pattern);
-    if let Ok(path) = &path {
-        // A name may hold `*`: a file that is there goes before a pattern.
-        if let Some(entry) = files.stat(path).map_err(|error| error.message)? {
-            return within(files, entry);
-        }
+/// Says what is not there, is still being written, or is a directory within a directory though only `recursive` reads
+/// these; for people.
+pub(crate) fn resolve(files: &dyn Files, pattern: &str, recursive: bool) -> Result<Vec<DfsPath>, String> {
+    // A name may hold `*`: a file that is there goes before a pattern.
+    if let Ok(path) = DfsPath::parse(pattern)
+        && let Some(entry) = files.stat(&path).map_err(|error| error.message)?
+    {
+        return within(files, entry, recursive);
     }
-    let path = path.map_err(|error| error.to_string())?;
     if !is_pattern(pattern) {
-        return Err("there is no such file or directory".to_owned());
+        let path = DfsPath::parse(&unescape(pattern)).map_err(|error| error.to_string())?;
+        return match files.stat(&path).map_err(|error| error.message)? {
+            Some(entry) => within(files, entry, recursive),
+            None => Err("there is no such file or directory".to_owned()),
+        };
     }
-    let mut found = vec![DfsPath::root()];
-    for component in path.components() {
-        let mut next = Vec::new();
-        for directory in found {
-            if !is_pattern(component) {
-                next.push(directory.join(component).map_err(|error| error.to_string())?);
-                continue;
-            }
-            let matcher = GlobBuilder::new(component)
-                .literal_separator(true)
-                .build()
-                .map_err(|error| format!("the pattern {component:?} is not valid: {}", error.kind()))?
-                .compile_matcher();
-            let is_meant = |path: &DfsPath| {
-                let name = path.name();
-                matcher.is_match(name) && (!is_hidden(name) || name.chars().next() == component.chars().next())
-            };
-            match files.stat(&directory).map_err(|error| error.message)? {
-                Some(entry) if entry.is_directory => {
-                    let entries = files.list(&directory).map_err(|error| error.message)?;
-                    next.extend(entries.into_iter().map(|entry| entry.path).filter(is_meant));
-                }
-                _ => {}
-            }
+    let mut search = Glob::parse(pattern).map_err(|error| error.to_string())?.search(HIDDEN);
+    while let Some(look) = search.next_look() {
+        match look {
+            Look::Stat(path) => search.stated(files.stat(&path).map_err(|error| error.message)?),
+            Look::List(path) => search.listed(files.list(&path).map_err(|error| error.message)?),
         }
-        found = next;
     }
     let mut paths = Vec::new();
-    for path in found {
-        if let Some(entry) = files.stat(&path).map_err(|error| error.message)? {
-            paths.extend(within(files, entry)?);
-        }
+    for entry in search.finish() {
+        paths.extend(within(files, entry, recursive)?);
     }
     if paths.is_empty() {
         return Err("no file matches this pattern".to_owned());
@@ -64,31 +58,36 @@ pub(crate) fn resolve(files: &dyn Files, pattern: &str) -> Result<Vec<DfsPath>, 
     Ok(paths)
 }
 
-/// A file itself, or the files of a directory that are not hidden.
-fn within(files: &dyn Files, entry: Entry) -> Result<Vec<DfsPath>, String> {
-    let entries = if entry.is_directory {
+/// A file itself, or the files of a directory that are not hidden, by path.
+fn within(files: &dyn Files, entry: Entry, recursive: bool) -> Result<Vec<DfsPath>, String> {
+    let (mut open, mut found) = (vec![entry], Vec::new());
+    let mut is_nested = false;
+    while let Some(entry) = open.pop() {
+        if !entry.is_directory {
+            // What is there of it now is a part that nobody has chosen.
+            if entry.is_open {
+                return Err(format!(
+                    "{} is still being written; try again when its writer has closed it, or name only other files",
+                    entry.path
+                ));
+            }
+            found.push(entry.path);
+            continue;
+        }
+        if is_nested && !recursive {
+            return Err(format!(
+                "{} is a directory within a directory, whose files are read only if that is said: use --recursive (in a \
+                 program, TextOptions::recursive), or name the files that are meant",
+                entry.path
+            ));
+        }
+        is_nested = true;
         let mut entries = files.list(&entry.path).map_err(|error| error.message)?;
-        entries.retain(|entry| !entry.is_directory && !is_hidden(entry.path.name()));
-        entries
-    } else {
-        vec![entry]
-    };
-    // What is there of it now is a part that nobody has chosen.
-    if let Some(open) = entries.iter().find(|entry| entry.is_open) {
-        return Err(format!(
-            "{} is still being written; try again when its writer has closed it, or name only other files",
-            open.path
-        ));
+        entries.retain(|entry| !entry.path.name().starts_with(HIDDEN));
+        open.append(&mut entries);
     }
-    Ok(entries.into_iter().map(|entry| entry.path).collect())
-}
-
-fn is_hidden(name: &str) -> bool {
-    name.starts_with(['.', '_'])
-}
-
-fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '[', '{'])
+    found.sort();
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -158,13 +157,13 @@ mod tests {
     fn a_file_that_is_being_written_is_refused_wherever_it_is_meant() {
         let files = OneDirectory(&["a", "b-open", ".7._COPYING_open"]);
         for pattern in ["/in", "/in/*", "/in/b-open", "/i*"] {
-            let error = resolve(&files, pattern).unwrap_err();
+            let error = resolve(&files, pattern, false).unwrap_err();
             assert!(error.starts_with("/in/b-open is still being written; try again"), "{pattern}: {error}");
         }
-        assert_eq!(resolve(&files, "/in/a*").unwrap(), [DfsPath::parse("/in/a").unwrap()]);
+        assert_eq!(resolve(&files, "/in/a*", false).unwrap(), [DfsPath::parse("/in/a").unwrap()]);
         let files = OneDirectory(&["a", ".7._COPYING_open"]);
         for pattern in ["/in", "/in/*"] {
-            assert_eq!(resolve(&files, pattern).unwrap(), [DfsPath::parse("/in/a").unwrap()]);
+            assert_eq!(resolve(&files, pattern, false).unwrap(), [DfsPath::parse("/in/a").unwrap()]);
         }
     }
 }

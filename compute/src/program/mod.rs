@@ -12,6 +12,7 @@
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
+//! | `reading` | which input a task reads, for its failure |
 //! | `task` | one task from its start to its end |
 
 mod calls;
@@ -24,6 +25,7 @@ pub(crate) mod error;
 pub(crate) mod follow;
 pub(crate) mod input;
 pub mod local;
+pub(crate) mod reading;
 #[cfg(test)]
 pub(crate) mod rehearsal;
 mod replay;

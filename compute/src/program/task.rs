@@ -15,6 +15,7 @@ use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOut
 use situ_wire::time::TimeMs;
 
 use super::error::StorageError;
+use super::reading::located;
 use super::world::World;
 use crate::dataset::Cache;
 
@@ -151,13 +152,14 @@ pub(crate) fn run_task(
 
 /// What a caught panic says.
 fn failure_of(payload: Box<dyn Any + Send>) -> TaskFailure {
-    cut(match payload.downcast::<Abort>() {
+    let failure = match payload.downcast::<Abort>() {
         Ok(abort) => abort.0,
         Err(payload) => {
             let place = LAST_PANIC.take();
             TaskFailure::Program { message: format!("it panicked{place}: {}", panic_message(payload.as_ref())) }
         }
-    })
+    };
+    cut(located(failure))
 }
 
 /// A failure with what it says cut to what is told.

@@ -7,6 +7,7 @@ const SITU: &str = env!("CARGO_BIN_EXE_situ-under-test");
 mod compute;
 mod durable;
 mod fencing;
+mod input;
 mod integrity;
 mod liveness;
 mod metadata;
