@@ -10,4 +10,5 @@ mod fencing;
 mod integrity;
 mod liveness;
 mod metadata;
+mod programs;
 mod robustness;
