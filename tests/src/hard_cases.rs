@@ -12,9 +12,11 @@ use situ_compute::{Context, ProgramResult, Text};
 const LIMIT: Duration = Duration::from_secs(90);
 /// How many times a driver and its workers wait for each other.
 const ROUNDS: u32 = 5;
-/// How long a large record is, and of how many records one is large.
-const LARGE_LEN_BYTES: usize = 1 << 20;
-const LARGE_ONE_IN: u64 = 100;
+/// How long a large record is, of how many records one is large, and which: whoever looks at the first of each 64, and at
+/// the first of each 64 behind a multiple of eight, sees none of them.
+const LARGE_LEN_BYTES: usize = 700 << 10;
+const LARGE_ONE_IN: u64 = 64;
+const LARGE_PLACE: u64 = 31;
 
 fn main() -> ExitCode {
     situ_compute::run(program)
@@ -71,7 +73,10 @@ fn numbered(context: &Context, input: &str, names: &str, lens: &str, go: &str) -
 /// Moves so many MiB in one piece.
 fn large_piece(context: &Context, len_mib: u32) -> ProgramResult {
     let values = context.parallelize((0..len_mib).collect(), 1).flat_map(|mib| {
-        (0..1024_u32).map(move |place| (u64::from(mib * 1024 + place).wrapping_mul(0x9e37_79b9), vec![7_u8; 1016]))
+        (0..1024_u32).map(move |place| {
+            let number = u64::from(mib * 1024 + place);
+            (number.wrapping_mul(0x9e37_79b9_7f4a_7c15), bytes(number, 1016))
+        })
     });
     let count = values.sort_by_key(1)?.count()?;
     if count != u64::from(len_mib) * 1024 {
@@ -84,10 +89,10 @@ fn large_piece(context: &Context, len_mib: u32) -> ProgramResult {
 fn uneven_sort(context: &Context, records: u64) -> ProgramResult {
     let pages = context.parallelize((0..records).collect(), 4).map(|number| {
         let key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let len_bytes = if number % LARGE_ONE_IN == 99 { LARGE_LEN_BYTES } else { 100 };
-        (key, vec![1_u8; len_bytes])
+        let len_bytes = if number % LARGE_ONE_IN == LARGE_PLACE { LARGE_LEN_BYTES } else { 100 };
+        (key, bytes(number, len_bytes))
     });
-    let ordered = pages.sort_by_key(2)?.map_partitions_with_index(|partition, pages| {
+    let ordered = pages.sort_by_key(1)?.map_partitions_with_index(|partition, pages| {
         let (mut count, mut is_sorted, mut first, mut last) = (0_u64, true, None, 0);
         for (key, _) in pages {
             is_sorted &= last <= key;
@@ -131,6 +136,13 @@ fn idle_worker(context: &Context, idle: &Path, go: &Path) -> ProgramResult {
     }
     numbers.map(|number| number + 1).count()?;
     Ok(())
+}
+
+/// Bytes that do not become fewer by compression.
+fn bytes(seed: u64, len_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len_bytes];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
 }
 
 fn is_driver() -> bool {

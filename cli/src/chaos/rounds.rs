@@ -72,7 +72,7 @@ async fn run(options: ClusterOptions, rounds: u32, json: bool) -> CliResult {
     let scheduler = session.client.scheduler();
     let program = Program::BuiltIn { name: programs::ROUNDS.to_owned() };
     let job = scheduler.submit(program, vec![POINTS.to_owned(), rounds.to_string()]).await?;
-    let mut samples = vec![sample(&cluster, job, 0)];
+    let mut samples = vec![sample(&cluster, job, 0, None)];
     if !json {
         show::line(format!(
             "{:>7}  {:>12}  {:>10}  {:>10}  {:>10}",
@@ -89,7 +89,7 @@ async fn run(options: ClusterOptions, rounds: u32, json: bool) -> CliResult {
         let last = samples[samples.len() - 1];
         let ended = status.summary.state.is_final();
         if done >= last.rounds + LINE_EVERY || (ended && done > last.rounds) {
-            let next = sample(&cluster, job, done);
+            let next = sample(&cluster, job, done, Some(&last));
             say(&last, &next, json)?;
             samples.push(next);
         }
@@ -116,16 +116,18 @@ fn rounds_done(status: &JobStatus) -> u64 {
     (status.stages_dropped + done) / STAGES_PER_ROUND
 }
 
-fn sample(cluster: &Cluster, job: JobId, rounds: u64) -> Sample {
+/// How things stand now; those who have ended already are as they were.
+fn sample(cluster: &Cluster, job: JobId, rounds: u64, before: Option<&Sample>) -> Sample {
     let address = cluster.scheduler.address();
     let largest = |part| of_jobs(address, part, Some(job)).iter().filter_map(|held| resident_bytes(held.pid())).max();
     let scheduler = cluster.scheduler.pid().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+    let or_before = |now: Option<u64>, of: fn(&Sample) -> u64| now.or(before.map(of)).unwrap_or(0);
     Sample {
         rounds,
         at: Instant::now(),
-        scheduler_bytes: scheduler.and_then(resident_bytes).unwrap_or(0),
-        driver_bytes: largest(Part::Driver).unwrap_or(0),
-        worker_bytes: largest(Part::Worker).unwrap_or(0),
+        scheduler_bytes: or_before(scheduler.and_then(resident_bytes), |before| before.scheduler_bytes),
+        driver_bytes: or_before(largest(Part::Driver), |before| before.driver_bytes),
+        worker_bytes: or_before(largest(Part::Worker), |before| before.worker_bytes),
     }
 }
 

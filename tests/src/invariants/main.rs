@@ -7,6 +7,8 @@ const SITU: &str = env!("CARGO_BIN_EXE_situ-under-test");
 mod compute;
 mod durable;
 mod fencing;
+mod following;
+mod hangs;
 mod integrity;
 mod liveness;
 mod metadata;
