@@ -19,8 +19,8 @@ use crate::world::Interrupt;
 const NODES: u16 = 2;
 /// How many points there are to find the centers of.
 const POINTS: &str = "3000";
-/// After how many rounds a line is due.
-const LINE_EVERY: u64 = 500;
+/// How many lines there are, each after as many rounds.
+const LINES: u64 = 10;
 /// How long one look waits for news.
 const LOOK: Duration = Duration::from_secs(5);
 /// Without a round for so long the job hangs.
@@ -88,7 +88,7 @@ async fn run(options: ClusterOptions, rounds: u32, json: bool) -> CliResult {
         let done = rounds_done(&status);
         let last = samples[samples.len() - 1];
         let ended = status.summary.state.is_final();
-        if done >= last.rounds + LINE_EVERY || (ended && done > last.rounds) {
+        if done >= last.rounds + u64::from(rounds) / LINES || (ended && done > last.rounds) {
             let next = sample(&cluster, job, done, Some(&last));
             say(&last, &next, json)?;
             samples.push(next);
