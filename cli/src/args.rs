@@ -39,7 +39,7 @@ pub enum Command {
     /// Show the blocks of files and where their replicas are; ends with 1 if any file is damaged
     #[command(after_help = FSCK_HELP)]
     Fsck(FsckArgs),
-    /// Kill parts of a cluster at random moments and check that nothing acknowledged is lost
+    /// Kill and stop parts of a cluster at random moments and check that nothing promised is broken
     #[command(subcommand)]
     Chaos(ChaosCommand),
     /// Make the certificates of a cluster that is built by hand
@@ -407,18 +407,40 @@ pub struct FsckArgs {
 /// `situ chaos`.
 #[derive(Debug, Subcommand)]
 pub enum ChaosCommand {
-    /// Kill namenode, datanodes, scheduler and executors with `kill -9`, over and over, while files and jobs go on
-    #[command(after_help = "Example:\n  situ chaos kills --kills 200 --seed 7")]
+    /// Kill and stop processes, over and over, while files and jobs go on
+    #[command(after_help = KILLS_HELP)]
     Kills(KillsArgs),
+    /// Run one job of thousands of actions and show whether they become slower and processes larger
+    #[command(hide = true, after_help = "Example:\n  situ chaos rounds --rounds 5000")]
+    Rounds(RoundsArgs),
+}
+
+const KILLS_HELP: &str = "\
+A kill is `kill -9`, and the role is started again a moment later. A pause stops a process as a machine that swaps or a \
+frozen container does, for 50 ms to 3 s, and one in eight for so long that it counts as lost meanwhile. Both befall the \
+namenode, the scheduler, datanodes, executors, and the drivers and workers of jobs.
+
+Example:
+  situ chaos kills --kills 100 --pauses 100 --seed 7";
+
+/// `situ chaos rounds`.
+#[derive(Debug, Args)]
+pub struct RoundsArgs {
+    /// How many rounds of k-means, an action each
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub rounds: u32,
 }
 
 /// `situ chaos kills`.
 #[derive(Debug, Args)]
 pub struct KillsArgs {
     /// How many kills
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub kills: u32,
-    /// Decides who is killed and when [default: drawn, and printed]
+    /// How many pauses
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub pauses: u32,
+    /// Decides who is killed or stopped, and when [default: drawn, and printed]
     #[arg(long)]
     pub seed: Option<u64>,
     /// Keep the cluster's directory here

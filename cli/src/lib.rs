@@ -7,7 +7,7 @@
 //! | [`up`] | a whole cluster on one machine |
 //! | [`roles`] | each role as a process of its own |
 //! | [`fs`], [`job`], [`admin`] | files, jobs, and a look at the cluster |
-//! | [`chaos`] | kills parts of a cluster and checks what was promised |
+//! | [`chaos`] | kills and stops parts of a cluster and checks what was promised |
 //! | [`ca`] | certificates |
 //! | [`session`] | which cluster a command talks to |
 //! | [`show`], [`error`], [`world`] | the screen, what fails, and this process's place in the world |
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     if let Command::Program(args) = &situ.command
         && let Some((name, arguments)) = args.command.split_first()
     {
-        return situ_compute::builtin::run(name, arguments);
+        return chaos::run_program(name, arguments).unwrap_or_else(|| situ_compute::builtin::run(name, arguments));
     }
     // Nor has what holds one, which waits for ends on threads of its own.
     if matches!(situ.command, Command::Shim) {
@@ -86,6 +86,7 @@ async fn run(situ: &Situ) -> CliResult {
         Command::Quickstart(args) => quickstart::run(args, json).await,
         Command::Up(args) => up::watch::up(args, json).await,
         Command::Chaos(ChaosCommand::Kills(args)) => chaos::kills(args, json).await,
+        Command::Chaos(ChaosCommand::Rounds(args)) => chaos::rounds(args, json).await,
         Command::Ca(command) => ca::run(command, json),
         command => {
             if let Command::Job(command) = command {

@@ -2,7 +2,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `src/invariants/` | one file a promise, on real processes that are killed with `kill -9` |
+//! | `src/invariants/` | one file a promise, on real processes that are killed with `kill -9` and stopped with SIGSTOP |
 //! | `src/tidy.rs` | the rules of the code itself |
 //! | `src/rung1/` | the cores of all roles in a loop, thousands of seeds of faults in seconds |
 //! | [`promises`] | what is promised, as checks over plain values |

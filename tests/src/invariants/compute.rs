@@ -2,16 +2,16 @@
 //! outlives it.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
+use situ::chaos::{Part, of_jobs};
 use situ::quickstart::count::WordCount;
 use situ::quickstart::text::TextMaker;
 use situ_tests::harness::TestCluster;
-use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::{JobState, JobStatus, Program};
+use situ_wire::messages::scheduler::JobState;
 use situ_wire::path::DfsPath;
 
 use crate::SITU;
+use crate::following::{follow, stored, until};
 
 fn text(seed: u64, len: u64) -> Vec<u8> {
     let mut text = Vec::new();
@@ -116,65 +116,6 @@ async fn finished_jobs_are_remembered_through_the_death_of_everything() {
     situ.stop().await;
 }
 
-/// How long anything that must come about may take on a loaded machine. Reaching it is a failure, never a pass.
-const LIMIT: Duration = Duration::from_secs(90);
-
-/// Looks again and again until `look` finds something.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Follows a job until its status is as wanted.
-async fn follow(situ: &TestCluster, job: JobId, wanted: impl Fn(&JobStatus) -> bool) -> JobStatus {
-    let scheduler = situ.session.client.scheduler();
-    let mut revision = 0;
-    loop {
-        let status = scheduler.changed_status(job, revision, Duration::from_secs(10)).await.unwrap();
-        if wanted(&status) {
-            return status;
-        }
-        assert!(!status.summary.state.is_final(), "{status:?}");
-        revision = status.revision;
-    }
-}
-
-/// Stores a program by running it once, with arguments with which it fails.
-async fn stored(situ: &TestCluster, program: &str, arguments: &[&str]) -> Program {
-    let said = situ.situ(&[&["job", "submit", program], arguments].concat(), b"");
-    assert_eq!(said.code, Some(1), "{said:?}");
-    situ.session.client.scheduler().list().await.unwrap()[0].program.clone()
-}
-
-/// The processes that play a part of a job of this cluster.
-fn processes(situ: &TestCluster, job: JobId, role: &str) -> Vec<rustix::process::Pid> {
-    let marks = [
-        format!("SITU_JOB={job}"),
-        format!("SITU_ROLE={role}"),
-        format!("SITU_SCHEDULER={}", situ.cluster.scheduler.address()),
-    ];
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        // Processes come and go, and those of others cannot be read.
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
-        let Ok(arguments) = std::fs::read(entry.path().join("cmdline")) else { continue };
-        let is = |mark: &String| environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
-        let holds_another = arguments.split(|byte| *byte == 0).nth(1) == Some(b"shim");
-        if marks.iter().all(is) && !holds_another {
-            found.extend(
-                entry.file_name().to_str().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw),
-            );
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_killed_leaves_nothing_of_what_it_wrote_aside() {
     let situ = TestCluster::start(SITU, 2, 1).await;
@@ -188,8 +129,8 @@ async fn a_job_that_is_killed_leaves_nothing_of_what_it_wrote_aside() {
     let written = output.join("_temporary").unwrap().join(&job.to_string()).unwrap();
     assert!(client.exists(&written).await.unwrap(), "it writes aside");
     // Its driver cannot take it away any more.
-    for driver in processes(&situ, job, "driver") {
-        rustix::process::kill_process(driver, rustix::process::Signal::KILL).unwrap();
+    for driver in of_jobs(situ.cluster.scheduler.address(), Part::Driver, Some(job)) {
+        driver.kill().unwrap();
     }
     let _ = situ.situ(&["job", "kill", &job.to_string()], b"").ok();
     until("what it wrote aside is taken away", async || (!client.exists(&output).await.unwrap()).then_some(())).await;

@@ -1,0 +1,51 @@
+//! No job hangs, whoever stands still: what a worker that is stopped was to do is done elsewhere.
+
+use std::time::Duration;
+
+use situ::chaos::{Held, Part, Paused, of_jobs};
+use situ_tests::harness::TestCluster;
+use situ_wire::ids::JobId;
+use situ_wire::messages::scheduler::JobState;
+
+use crate::SITU;
+use crate::following::{LIMIT, follow, stored, until};
+
+/// Shorter than what a cluster of quick timings takes as the end of a worker, and longer than any call stays open.
+const SHORT: Duration = Duration::from_secs(3);
+
+/// The only worker of a job, and with it, stopped.
+async fn stop_worker(situ: &TestCluster, job: JobId) -> Paused {
+    let worker =
+        until("a worker runs", async || of_jobs(situ.cluster.scheduler.address(), Part::Worker, Some(job)).pop()).await;
+    Held::pause(worker).unwrap().expect("a worker that has not ended")
+}
+
+/// Waits for a job's end, which must be its success.
+async fn succeeds(situ: &TestCluster, job: JobId) {
+    let ended = follow(situ, job, |status| status.summary.state.is_final());
+    let status = tokio::time::timeout(LIMIT, ended).await.expect("the job ends");
+    assert_eq!(status.summary.state, JobState::Succeeded);
+}
+
+/// A worker that is idle is stopped, is given a task, and goes on so much later.
+async fn idle_worker_stands_still(lasts: Duration) {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    let program = stored(&situ, env!("CARGO_BIN_EXE_hard-cases"), &["no case"]).await;
+    let (idle, go) = (situ.directory().join("idle"), situ.directory().join("go"));
+    let arguments = ["idle-worker", idle.to_str().unwrap(), go.to_str().unwrap()].map(str::to_owned).to_vec();
+    let job = situ.session.client.scheduler().submit(program, arguments).await.unwrap();
+    until("the first action is done", async || idle.exists().then_some(())).await;
+    let paused = stop_worker(&situ, job).await;
+    std::fs::write(&go, "").unwrap();
+    follow(&situ, job, |status| status.stages.len() == 2 && status.stages[1].running == 1).await;
+    // Nothing tells that its call has expired: it is the one who would notice.
+    tokio::time::sleep(lasts).await;
+    drop(paused);
+    succeeds(&situ, job).await;
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stands_still_for_a_moment_loses_no_task() {
+    idle_worker_stands_still(SHORT).await;
+}
