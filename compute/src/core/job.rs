@@ -51,7 +51,7 @@ pub(super) struct Job {
     pub(super) metrics: TaskMetrics,
     /// How many of its tasks failed, and how many pieces could not be fetched, by executor.
     pub(super) failures: BTreeMap<ExecutorId, Failures>,
-    /// Executors that may have processes or shuffle output of it.
+    /// Executors that were told how to start its processes: they may have some, or shuffle output of it.
     pub(super) touched: BTreeSet<ExecutorId>,
     pub(super) logs: BTreeSet<(LogName, NodeName)>,
     /// The directories below which it writes aside, and the records that say so; none if an earlier life wrote one.
@@ -276,7 +276,7 @@ impl Job {
     pub(super) fn task_spec(&self, attempt: TaskAttemptId, stage: &Stage, locality: Locality) -> Option<TaskSpec> {
         let action = stage.needed_by?;
         let Some(Action::Running { digest, .. }) = self.actions.get(&action) else { return None };
-        Some(TaskSpec { attempt, action, plan_digest: *digest, output: stage.plan.output, locality })
+        Some(TaskSpec { attempt, action, plan_digest: *digest, output: stage.plan.output, locality, alone: false })
     }
 
     /// Adds what a done task took.

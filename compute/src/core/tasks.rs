@@ -137,7 +137,7 @@ impl Scheduler {
                 }
                 self.lose_fetched(now, id.job, shuffle, map);
             }
-            TaskFailure::WorkerLost { reason } => {
+            TaskFailure::WorkerLost { reason, company: _ } => {
                 job.recoveries.lose(Lost::RunningTask, id, node.clone(), now, by);
                 self.count_failure(now, id, attempt, &node, &format!("its worker process ended: {reason}"));
             }

@@ -124,10 +124,6 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
         self.options.task_memory_bytes
     }
 
-    fn is_wanted(&self, _: TaskAttemptId) -> bool {
-        true
-    }
-
     fn fetch(
         &self,
         shuffle: ShuffleId,
@@ -187,7 +183,7 @@ impl<D: Disk, C: Clock> LocalBackend<D, C> {
         let task = graph.stage_task(attempt.stage).ok_or_else(|| format!("there is no {}", attempt.stage))?;
         drop(graph);
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
-        match run_task(attempt, &world, &self.cache, |context| run_stage_task(&task, context)) {
+        match run_task(attempt, Arc::default(), &world, &self.cache, |context| run_stage_task(&task, context)) {
             TaskOutcome::Done(done) => Ok(*done),
             TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
         }
@@ -200,7 +196,7 @@ fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String {
         TaskFailure::Program { message } | TaskFailure::PlanMismatch { message } | TaskFailure::Storage { message } => {
             message.clone()
         }
-        TaskFailure::WorkerLost { reason } | TaskFailure::ExecutorLost { reason } => reason.clone(),
+        TaskFailure::WorkerLost { reason, .. } | TaskFailure::ExecutorLost { reason } => reason.clone(),
         TaskFailure::Cancelled => "it was cancelled".to_owned(),
     };
     format!("{attempt}: {reason}")

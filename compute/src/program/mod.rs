@@ -7,6 +7,7 @@
 //! | `replay` | how a worker's run of the program follows its driver's |
 //! | `driver` | the part that runs actions |
 //! | `worker` | the part that follows the driver and runs tasks |
+//! | `heartbeat` | the worker's one call to its executor |
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
@@ -18,6 +19,7 @@ mod driver;
 mod entry;
 pub mod environment;
 pub(crate) mod error;
+pub(crate) mod heartbeat;
 pub(crate) mod input;
 pub mod local;
 mod replay;

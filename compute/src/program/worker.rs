@@ -6,9 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
-use situ_runtime::rpc::RpcError;
-use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
-use situ_wire::messages::executor::{Request as ExecutorRequest, Response as ExecutorResponse};
+use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId};
 use situ_wire::messages::scheduler::{Plan, Request, Response, StageOutput, TaskFailure, TaskOutcome, TaskSpec};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -18,7 +16,7 @@ use super::cluster::{Cluster, ClusterFiles, Fetching};
 use super::driver::{one_result, results};
 use super::error::ProgramError;
 use super::replay::{NotReached, Reached, Replay};
-use super::task::{TaskContext, TaskOutput, cut, run_task};
+use super::task::{TaskContext, TaskControl, TaskOutput, cut, run_task};
 use super::world::{Backend, DiskScratch, Files, Piece, Scratch, World};
 use crate::dataset::{Cache, Graph, StageTask};
 
@@ -53,33 +51,12 @@ impl<R: Runtime> Worker<R> {
         Arc::new(Self { cluster, graph, replay: Replay::new(), world, cache })
     }
 
-    /// Takes tasks and runs them, one after the other, until the executor has no more for this worker.
-    ///
-    /// # Errors
-    /// When the executor cannot be reached or does not know the job any more.
-    pub(super) async fn serve(self: Arc<Self>) -> Result<(), RpcError> {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        loop {
-            let spec = match self.cluster.executor.ask(&ExecutorRequest::NextTask { job, secret }).await? {
-                ExecutorResponse::Task(Some(spec)) => spec,
-                ExecutorResponse::Task(None) => return Ok(()),
-                other => return Err(wrong_answer("NextTask", &other)),
-            };
-            let attempt = spec.attempt;
-            let worker = Arc::clone(&self);
-            let outcome = self.cluster.runtime.blocking(move || worker.run(&spec)).await;
-            let request = ExecutorRequest::TaskEnded { job, secret, attempt, outcome };
-            match self.cluster.executor.ask(&request).await? {
-                ExecutorResponse::Done => {}
-                other => return Err(wrong_answer("TaskEnded", &other)),
-            }
-        }
-    }
-
     /// Runs one task. Blocks.
-    fn run(&self, spec: &TaskSpec) -> TaskOutcome {
+    pub(super) fn run(&self, spec: &TaskSpec, control: Arc<TaskControl>) -> TaskOutcome {
         match self.find(spec) {
-            Ok(task) => run_task(spec.attempt, &self.world, &self.cache, |context| run_stage_task(&task, context)),
+            Ok(task) => {
+                run_task(spec.attempt, control, &self.world, &self.cache, |context| run_stage_task(&task, context))
+            }
             Err(failure) => TaskOutcome::Failed(cut(failure)),
         }
     }
@@ -160,22 +137,6 @@ impl<R: Runtime> World for WorkerWorld<R> {
 
     fn task_memory_bytes(&self) -> u64 {
         self.task_memory_bytes
-    }
-
-    fn is_wanted(&self, attempt: TaskAttemptId) -> bool {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let request = ExecutorRequest::IsWanted { job, secret, attempt };
-        match self.cluster.handle.block_on(self.cluster.executor.ask(&request)) {
-            Ok(ExecutorResponse::Wanted(wanted)) => wanted,
-            Ok(other) => {
-                tracing::warn!(error = %wrong_answer("IsWanted", &other), "the task goes on");
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%attempt, %error, "it is not known whether the task is wanted; it goes on");
-                true
-            }
-        }
     }
 
     fn fetch(

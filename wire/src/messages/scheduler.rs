@@ -70,6 +70,8 @@ pub enum Request {
         seen: u64,
         /// What has happened there since the last poll that was answered.
         events: Vec<ExecutorEvent>,
+        /// How far the tasks that run there have come; only now and then, and only if it has changed.
+        progress: Vec<TaskProgress>,
     },
 
     /// A driver begins. Answer: [`Response::Begun`].
@@ -259,10 +261,13 @@ pub enum ExecutorCommand {
         /// Which attempt, from 0.
         attempt: u32,
     },
+    /// How to start processes of a job: comes before the first task of the job, unless its driver was started there.
+    BeginJob {
+        /// What and how.
+        job: JobLaunch,
+    },
     /// Run a task in the job's worker process, which is started if it is not there.
     RunTask {
-        /// How to start the worker.
-        job: JobLaunch,
         /// The task.
         task: Box<TaskSpec>,
     },
@@ -313,6 +318,17 @@ pub struct TaskSpec {
     pub output: StageOutput,
     /// How local the task is to its input, for its statistics.
     pub locality: Locality,
+    /// Whether its worker runs nothing else beside it: so that nobody else is blamed if it ends the worker.
+    pub alone: bool,
+}
+
+/// How far a task has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskProgress {
+    /// Which attempt.
+    pub attempt: TaskAttemptId,
+    /// Rises whenever it has read, written or computed something. Nothing else is in the number.
+    pub steps: u64,
 }
 
 /// How a task ended.
@@ -377,6 +393,8 @@ pub enum TaskFailure {
     WorkerLost {
         /// What is known.
         reason: String,
+        /// How many other tasks the worker held: with none, it was this one.
+        company: u32,
     },
     /// The worker's graph differs from the driver's. Ends the job.
     PlanMismatch {
@@ -388,7 +406,7 @@ pub enum TaskFailure {
         /// Why.
         message: String,
     },
-    /// The executor itself is gone. Does not count against the task.
+    /// The executor itself is gone, or its worker was silent for too long. Does not count against the task.
     ExecutorLost {
         /// Why it is thought to be.
         reason: String,

@@ -269,7 +269,7 @@ fn a_graph_that_differs_ends_the_job() {
 #[test]
 fn a_lost_worker_costs_its_tasks_and_what_it_held_in_memory() {
     let mut world = counting();
-    let lost = TaskFailure::WorkerLost { reason: "signal 9".to_owned() };
+    let lost = TaskFailure::WorkerLost { reason: "signal 9".to_owned(), company: 0 };
     let worker = ExecutorEvent::WorkerLost { job: JOB, reason: "signal 9".to_owned() };
     world.poll(2, vec![worker]);
     world.ended(2, &["1/0/0"], &TaskOutcome::Failed(lost));
@@ -286,13 +286,13 @@ fn commands_are_given_until_they_are_acknowledged() {
     // The answer was lost: it polls as if it had seen nothing.
     let id = ExecutorId(2);
     let role = situ_wire::hello::Role::Executor;
-    let again = |seen| Request::ExecutorPoll { id, seen, events: Vec::new() };
+    let again = |seen| Request::ExecutorPoll { id, seen, events: Vec::new(), progress: Vec::new() };
     assert_eq!(world.call("n2", role, "n2", again(0)), ["n2 <- run 0/0/0 Node"]);
-    assert_eq!(world.call("n2", role, "n2", again(1)), [""; 0]);
+    assert_eq!(world.call("n2", role, "n2", again(2)), [""; 0]);
     // A newer poll takes the place of the one that is kept.
-    assert_eq!(world.call("n2", role, "n2", again(1)), ["n2 <- nothing to do"]);
+    assert_eq!(world.call("n2", role, "n2", again(2)), ["n2 <- nothing to do"]);
     // Nobody else polls for it, and one that knows more than it was told is of another life.
-    let shown = world.call("n3", role, "n3", again(1));
+    let shown = world.call("n3", role, "n3", again(2));
     assert!(shown[0].starts_with("n3 <- WrongIdentity"), "{shown:?}");
     let shown = world.call("n2", role, "n2", again(7));
     assert!(told_to_register(&shown), "{shown:?}");

@@ -139,6 +139,8 @@ struct Executor {
     next_event: u64,
     /// The number of the last poll: an older one is not followed up.
     last_poll: u64,
+    /// The jobs that it was told how to start.
+    begun: BTreeSet<JobId>,
     running: BTreeSet<TaskAttemptId>,
     cancelled: BTreeSet<TaskAttemptId>,
     outputs: BTreeSet<TaskAttemptId>,
@@ -535,7 +537,7 @@ impl Simulation {
             return self.at(executor.hangs_until, Happens::PollAgain { executor: number, life });
         }
         let events = executor.events.iter().map(|(_, event)| event.clone()).collect();
-        let request = Request::ExecutorPoll { id: executor.id, seen: executor.seen, events };
+        let request = Request::ExecutorPoll { id: executor.id, seen: executor.seen, events, progress: Vec::new() };
         let told = executor.next_event;
         let last_poll = self.next_call;
         self.executors.get_mut(&number).unwrap().last_poll = last_poll;
@@ -551,6 +553,7 @@ impl Simulation {
             executor.seen = at;
             match command {
                 ExecutorCommand::StartDriver { job, attempt } => {
+                    executor.begun.insert(job.job);
                     executor.drivers.insert((job.job, attempt));
                     let process = Driver { executor: number, life, job: job.job, attempt, secret: job.secret };
                     if job.program.name() == CLEAN_UP {
@@ -563,9 +566,11 @@ impl Simulation {
                 ExecutorCommand::EndDriver { job, attempt } => {
                     executor.drivers.remove(&(job, attempt));
                 }
-                ExecutorCommand::RunTask { job, task } => {
+                ExecutorCommand::BeginJob { job } => _ = executor.begun.insert(job.job),
+                ExecutorCommand::RunTask { task } => {
+                    assert!(executor.begun.contains(&task.attempt.job), "a job begins before its tasks");
                     executor.running.insert(task.attempt);
-                    tasks.push((job.secret, task));
+                    tasks.push(task);
                 }
                 ExecutorCommand::CancelTask { attempt } => {
                     executor.cancelled.insert(attempt);
@@ -575,6 +580,7 @@ impl Simulation {
                     }
                 }
                 ExecutorCommand::EndJob { job } => {
+                    executor.begun.remove(&job);
                     executor.running.retain(|attempt| attempt.job != job);
                     executor.outputs.retain(|attempt| attempt.job != job);
                     executor.drivers.retain(|(other, _)| *other != job);
@@ -588,7 +594,7 @@ impl Simulation {
         for process in cleaning {
             self.later(1_000, Happens::Cleans(process));
         }
-        for (_, task) in tasks {
+        for task in tasks {
             match task.output {
                 StageOutput::Shuffle { reducers, .. } => self.map(number, life, &task, reducers),
                 StageOutput::Result { .. } => self.fetch(number, life, task),
@@ -602,7 +608,9 @@ impl Simulation {
         let slow = if self.random.percent(4) { 8_000 } else { 400 };
         let outcome = match self.random.below(100) {
             0..=1 if self.now < FAULTS_END => TaskOutcome::Failed(TaskFailure::Program { message: "no".to_owned() }),
-            2 if self.now < FAULTS_END => TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "no".to_owned() }),
+            2 if self.now < FAULTS_END => {
+                TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "no".to_owned(), company: 0 })
+            }
             _ => TaskOutcome::Done(Box::new(done)),
         };
         self.later(slow, Happens::TaskEnds { executor, life, attempt, outcome });

@@ -9,7 +9,7 @@ use crate::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobState, JobStatus,
     JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request,
     Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
-    TaskSpec,
+    TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -46,7 +46,12 @@ pub(super) fn task() -> TaskSpec {
         plan_digest: [0x9d; 32],
         output: StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
         locality: Locality::Node,
+        alone: true,
     }
+}
+
+pub(super) fn progress() -> TaskProgress {
+    TaskProgress { attempt: ATTEMPT, steps: 300 }
 }
 
 fn registration() -> ExecutorRegistration {
@@ -102,6 +107,7 @@ fn requests(book: &mut Book) {
             id: EXECUTOR,
             seen: 12,
             events: vec![ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") }],
+            progress: vec![progress()],
         },
         DriverBegin => Request::DriverBegin { job: JOB, secret: SECRET, attempt: 1 },
         RunAction => Request::RunAction {
@@ -139,7 +145,8 @@ fn executors(book: &mut Book) {
     });
     variants!(book, "scheduler", ExecutorCommand {
         StartDriver => ExecutorCommand::StartDriver { job: launch(), attempt: 1 },
-        RunTask => ExecutorCommand::RunTask { job: launch(), task: Box::new(task()) },
+        BeginJob => ExecutorCommand::BeginJob { job: launch() },
+        RunTask => ExecutorCommand::RunTask { task: Box::new(task()) },
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
         EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
@@ -149,6 +156,7 @@ fn executors(book: &mut Book) {
 
 fn tasks(book: &mut Book) {
     sample!(book, "scheduler", TaskSpec, task());
+    sample!(book, "scheduler", TaskProgress, progress());
     sample!(book, "scheduler", TaskDone, done());
     sample!(book, "scheduler", TaskMetrics, METRICS);
     variants!(book, "scheduler", TaskOutcome {
@@ -158,7 +166,7 @@ fn tasks(book: &mut Book) {
     variants!(book, "scheduler", TaskFailure {
         Fetch => TaskFailure::Fetch { shuffle: SHUFFLE, map: ATTEMPT, reason: text("refused") },
         Program => TaskFailure::Program { message: text("division by zero") },
-        WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9") },
+        WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9"), company: 2 },
         PlanMismatch => TaskFailure::PlanMismatch { message: text("dataset-1 differs") },
         Storage => TaskFailure::Storage { message: text("/in: not found") },
         ExecutorLost => TaskFailure::ExecutorLost { reason: text("silent") },
