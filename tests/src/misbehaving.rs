@@ -39,6 +39,25 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
                 })
                 .count()?;
         }
+        "stop" => {
+            // Only the first task stops its process, as whoever takes its processor away for long would.
+            let mark = arguments.get(1).cloned().unwrap_or_default();
+            let this = rustix::process::getpid();
+            let stop = move |number| {
+                let is_first = number == 0 && std::fs::File::create_new(&mark).is_ok();
+                if is_first && rustix::process::kill_process(this, rustix::process::Signal::STOP).is_ok() {
+                    // It takes a moment.
+                    return never_ends(number);
+                }
+                number
+            };
+            context.parallelize(vec![0_u64], 1).map(stop).count()?;
+        }
+        "read" => {
+            let mut read = String::new();
+            std::io::Read::read_to_string(&mut std::io::stdin(), &mut read)?;
+            numbers.count()?;
+        }
         "differ" => {
             // A graph that depends on which process builds it.
             let partitions = if std::env::var_os("SITU_ATTEMPT").is_some() { 2 } else { 3 };

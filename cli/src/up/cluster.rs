@@ -368,6 +368,9 @@ impl NodeStart<'_> {
         config.rack = RackName(self.rack.to_owned());
         config.slots = self.options.slots;
         config.worker_credentials = Some(self.layout.credentials("client"));
+        if self.options.timings == Timings::Quick {
+            config.worker_silence_ms = 5_000;
+        }
         start_role(self.layout, self.options, "executor", &format!("executor@{}", self.name), &config).await
     }
 }

@@ -113,15 +113,16 @@ impl Scheduler {
         let Some(task) = found.task_spec(attempt, stage, level) else { return };
         let alone = task.alone;
         free.remove(&(there.load(), executor));
-        let launch = found.launch.clone();
-        there.push(ExecutorCommand::RunTask { job: launch, task: Box::new(task) });
+        if found.touched.insert(executor) {
+            there.push(ExecutorCommand::BeginJob { job: found.launch.clone() });
+        }
+        there.push(ExecutorCommand::RunTask { task: Box::new(task) });
         there.running.insert(attempt);
         if there.free() > 0 {
             free.insert((there.load(), executor));
         }
         self.served += 1;
         found.served = self.served;
-        found.touched.insert(executor);
         found.logs.insert((LogName::Worker, there.registration.node.clone()));
         found.attempts.insert(attempt, Attempt { stage: key, executor, started: now, cancelled: false, alone });
         if let Some(stage) = found.stages.get_mut(&key) {

@@ -66,7 +66,7 @@ impl Scheduler {
                 now(Response::Executors(self.executors.iter().map(|(_, executor)| executor.status()).collect()))
             }
             Request::ExecutorRegister(registration) => self.register(asked, registration),
-            Request::ExecutorPoll { id, seen, events } => self.executor_poll(asked, id, seen, events),
+            Request::ExecutorPoll { id, seen, events, progress: _ } => self.executor_poll(asked, id, seen, events),
             Request::DriverBegin { job, secret, attempt } => self.driver_begin(job, secret, attempt),
             Request::RunAction { job, secret, attempt, action, plan } => {
                 self.driver_of(job, secret, attempt)?;

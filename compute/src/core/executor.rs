@@ -62,13 +62,14 @@ const _: () = assert!(
 /// How long a command is when it is encoded, or a little more.
 fn about_len_bytes(command: &ExecutorCommand) -> usize {
     match command {
-        ExecutorCommand::StartDriver { job, .. } | ExecutorCommand::RunTask { job, .. } => {
+        ExecutorCommand::StartDriver { job, .. } | ExecutorCommand::BeginJob { job } => {
             // Each with its own length.
             COMMAND_LEN_BYTES + job.arguments.iter().map(|argument| argument.len() + 8).sum::<usize>()
         }
-        ExecutorCommand::CancelTask { .. } | ExecutorCommand::EndJob { .. } | ExecutorCommand::EndDriver { .. } => {
-            COMMAND_LEN_BYTES
-        }
+        ExecutorCommand::RunTask { .. }
+        | ExecutorCommand::CancelTask { .. }
+        | ExecutorCommand::EndJob { .. }
+        | ExecutorCommand::EndDriver { .. } => COMMAND_LEN_BYTES,
         ExecutorCommand::Release { shuffles, datasets, .. } => {
             COMMAND_LEN_BYTES + (shuffles.len() + datasets.len()) * ID_LEN_BYTES
         }

@@ -58,7 +58,8 @@ pub(super) struct Job {
     pub(super) metrics: TaskMetrics,
     /// How many of its tasks failed, and how many pieces could not be fetched, by executor.
     pub(super) failures: BTreeMap<ExecutorId, Failures>,
-    /// Executors that may have processes or shuffle output of it: there are no more than executors.
+    /// Executors that were told how to start its processes: they may have some, or shuffle output of it. There are no more
+    /// than executors.
     pub(super) touched: BTreeSet<ExecutorId>,
     /// One for each node, and two for each attempt at the driver.
     pub(super) logs: BTreeSet<(LogName, NodeName)>,

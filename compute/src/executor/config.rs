@@ -33,6 +33,10 @@ pub struct ExecutorConfig {
     /// How much memory one process of a job may use, in bytes. Default: 2147483648 (2 GiB).
     #[serde(default = "defaults::worker_memory_bytes")]
     pub worker_memory_bytes: u64,
+    /// How long a worker process may be silent before it is taken as stopped or dead: then it is ended, and its tasks run
+    /// elsewhere. Default: 30000 (30 s).
+    #[serde(default = "defaults::worker_silence_ms")]
+    pub worker_silence_ms: u32,
     /// The directory of the certificate that processes of jobs connect with: one of role `user`. Without one they reach
     /// only what runs on this host. No default.
     #[serde(default)]
@@ -63,6 +67,7 @@ impl ExecutorConfig {
             advertise: None,
             slots: defaults::slots(),
             worker_memory_bytes: defaults::worker_memory_bytes(),
+            worker_silence_ms: defaults::worker_silence_ms(),
             worker_credentials: None,
             log_len_bytes: defaults::log_len_bytes(),
             logs_kept: defaults::logs_kept(),
@@ -84,6 +89,9 @@ impl ExecutorConfig {
         }
         if self.worker_memory_bytes < 16 << 20 {
             return invalid("worker_memory_bytes", self.worker_memory_bytes.to_string(), "at least 16777216 (16 MiB)");
+        }
+        if self.worker_silence_ms < 1_000 {
+            return invalid("worker_silence_ms", self.worker_silence_ms.to_string(), "at least 1000 (1 s)");
         }
         if self.log_len_bytes < 4 << 10 {
             return invalid("log_len_bytes", self.log_len_bytes.to_string(), "at least 4096 (4 KiB)");
@@ -111,6 +119,10 @@ mod defaults {
 
     pub(super) fn worker_memory_bytes() -> u64 {
         2 << 30
+    }
+
+    pub(super) fn worker_silence_ms() -> u32 {
+        30_000
     }
 
     pub(super) fn log_len_bytes() -> u64 {

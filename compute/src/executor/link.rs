@@ -2,7 +2,8 @@
 //!
 //! A poll waits at the scheduler until there is a command. When something happens here meanwhile, the poll is given up
 //! and made again with the event; events are repeated until a poll that carried them is answered, and commands until
-//! their number has been seen, so that each takes effect once.
+//! their number has been seen, so that each takes effect once. How far tasks have come goes with the next poll, whenever
+//! that is.
 
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use situ_runtime::rpc::{Caller, Connector, RpcError};
 use situ_wire::codec;
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
-use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorEvent, ExecutorRegistration, Request, Response};
-use tokio::sync::mpsc;
+use situ_wire::messages::scheduler::{
+    ExecutorCommand, ExecutorEvent, ExecutorRegistration, Request, Response, TaskProgress,
+};
+use tokio::sync::{mpsc, watch};
 
 /// How long a call may take: longer than the scheduler lets a poll wait.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,6 +43,7 @@ pub(super) struct Link<R: Runtime> {
     pub(super) scheduler: std::net::SocketAddr,
     pub(super) commands: mpsc::Sender<FromScheduler>,
     pub(super) events: mpsc::UnboundedReceiver<ExecutorEvent>,
+    pub(super) progress: watch::Receiver<Vec<TaskProgress>>,
 }
 
 /// Why a conversation ended.
@@ -92,15 +96,20 @@ impl<R: Runtime> Link<R> {
             (*registered, *seen) = (true, 0);
             unheard.clear();
         }
+        let mut progress = Vec::new();
         loop {
+            if self.progress.has_changed().unwrap_or_default() {
+                progress.clone_from(&self.progress.borrow_and_update());
+            }
             let told = told_at_once(unheard);
-            let poll =
-                Request::ExecutorPoll { id: self.registration.id, seen: *seen, events: unheard[..told].to_vec() };
+            let (id, events) = (self.registration.id, unheard[..told].to_vec());
+            let poll = Request::ExecutorPoll { id, seen: *seen, events, progress: progress.clone() };
             tokio::select! {
                 answer = caller.call(&poll, CALL_TIMEOUT) => match answer {
                     Ok(Response::Commands { last, commands }) => {
                         *wait = BACKOFF.0;
                         unheard.drain(..told);
+                        progress.clear();
                         for (number, command) in commands {
                             if number > *seen && self.commands.send(FromScheduler::Command(command)).await.is_err() {
                                 return End::Owner;

@@ -1,20 +1,22 @@
 //! The executor: runs the processes of jobs beside a datanode.
 //!
-//! User code never runs in the executor itself: each job has one worker process here, which pulls its tasks, and perhaps
-//! its driver. Between the executor and each of them stands a *shim*, with which they and all that they start end when the
-//! executor does. The executor serves their shuffle output and logs.
+//! User code never runs in the executor itself: each job has one worker process here, which says with one call what it
+//! holds and what has ended and is told what to do, and perhaps its driver. Between the executor and each of them stands
+//! a *shim*, with which they and all that they start end when the executor does. The executor serves their shuffle output
+//! and logs.
 //!
 //! ```text
-//!  scheduler <-- poll: events up, commands down --> link --+
-//!  worker    <-- next task, task ended ------> service ----+--> owner: JobTable decides, server does
-//!  process exits, memory watch ----------------------------+
+//!  scheduler <-- poll: events and progress up, commands down ---> link ----+
+//!  worker    --> poll: held and ended up, orders down ----------> service -+--> owner: JobTable decides, server does
+//!  process exits, memory watch --------------------------------------------+
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `table` | which job has which processes and tasks here; pure |
+//! | `table` | which job has which processes and tasks here, and what each worker holds; pure |
 //! | `server` | the owner task |
 //! | `link` | the conversation with the scheduler |
+//! | `starting` | what comes before a process: its directories, its executable |
 //! | `process` | starting and ending processes, each by its shim |
 //! | `shim` | the process that holds one process of a job and all that it starts |
 //! | `descendants` | what a process has started, as the operating system shows it |
@@ -34,6 +36,7 @@ mod removals;
 mod server;
 mod service;
 mod shim;
+mod starting;
 mod table;
 
 pub use config::ExecutorConfig;

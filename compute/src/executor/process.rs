@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_wire::codec;
@@ -176,6 +177,10 @@ fn report_in(heard: &[u8]) -> io::Result<ShimReport> {
 
 /// Waits until a shim is gone.
 async fn wait<R: Runtime>(runtime: &R, mut shim: Child) -> Result<ExitStatus, String> {
+    if let Some(pid) = shim.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        // If it was stopped it goes on, or it would not hear that it shall end. It may have ended meanwhile.
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
     match runtime.clock().timeout(SHIM_LIMIT, shim.wait()).await {
         Some(Ok(status)) => Ok(status),
         Some(Err(error)) => Err(error.to_string()),
@@ -287,9 +292,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn standard_input_stays_open_until_the_process_ends() {
-        let ending = ending_of("timeout 0.2 cat; test $? = 124").await;
+    async fn standard_input_is_empty_and_the_shim_holds_a_pipe_open_until_the_process_ends() {
+        let ending = ending_of("cat && timeout 0.2 cat $SITU_SHIM; test $? = 124").await;
         assert_eq!(ending.error, None);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_stopped_ends_with_its_shim_which_is_stopped_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let script = "echo $$ > pid.new; mv pid.new pid; kill -STOP $PPID; kill -STOP $$; sleep 1000";
+        let spec = spec(directory.path(), script);
+        let running = tokio::spawn(async move { run(runtime(), &shim(), spec, stopped).await });
+        let read = || std::fs::read_to_string(directory.path().join("pid")).ok();
+        let pid = until(read).await.trim().to_owned();
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        until(|| state().contains(") T").then_some(())).await;
+        stop.send(()).unwrap();
+        let ended = tokio::time::timeout(SHIM_LIMIT / 2, running).await.expect("the shim is not waited for in vain");
+        assert_eq!(ended.unwrap().error.as_deref(), Some("it was ended"));
+        assert!(is_gone(&pid));
     }
 
     #[tokio::test]

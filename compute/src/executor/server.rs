@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use situ_client::{Client, ClientConfig};
 use situ_runtime::clock::Clock;
@@ -14,16 +15,17 @@ use situ_runtime::{AbortOnDrop, Runtime, Task};
 use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, ExecutorId, JobId};
-use situ_wire::messages::executor::{JobSecret, LogName, Request, Response};
-use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobLaunch, Program};
+use situ_wire::messages::executor::{JobSecret, LogName, ProcessLife, Request, Response};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobLaunch, Program, TaskProgress};
 use situ_wire::time::TimeMs;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::link::{FromScheduler, Link};
-use super::process::{self, Ending, ProcessSpec, ShimCommand};
-use super::programs::{Executable, Programs, make_ready};
+use super::process::Ending;
+use super::programs::{Executable, Programs};
 use super::removals::Removals;
-use super::table::{Action, JobTable, ProcessId, WaiterId, WorkerLife};
+use super::starting::Starting;
+use super::table::{Action, Event, JobTable, WaiterId};
 use super::{ExecutorConfig, StartError};
 use crate::core::CLEAN_UP;
 use crate::program::environment::{Environment, ProcessRole};
@@ -40,14 +42,14 @@ const QUEUE: usize = 4096;
 /// programs/HASH       fetched executables; those that were used last are kept
 /// ```
 #[derive(Debug)]
-pub(super) struct Directories(PathBuf);
+pub(super) struct Directories(pub(super) PathBuf);
 
 impl Directories {
-    fn jobs(&self) -> PathBuf {
+    pub(super) fn jobs(&self) -> PathBuf {
         self.0.join("jobs")
     }
 
-    fn job(&self, job: JobId) -> PathBuf {
+    pub(super) fn job(&self, job: JobId) -> PathBuf {
         self.jobs().join(job.to_string())
     }
 
@@ -55,7 +57,7 @@ impl Directories {
         self.job(job).join("work")
     }
 
-    fn cwd(&self, job: JobId) -> PathBuf {
+    pub(super) fn cwd(&self, job: JobId) -> PathBuf {
         self.job(job).join("cwd")
     }
 
@@ -63,11 +65,11 @@ impl Directories {
         self.0.join("programs")
     }
 
-    fn all_logs(&self) -> PathBuf {
+    pub(super) fn all_logs(&self) -> PathBuf {
         self.0.join("logs")
     }
 
-    fn logs(&self, job: JobId) -> PathBuf {
+    pub(super) fn logs(&self, job: JobId) -> PathBuf {
         self.all_logs().join(job.to_string())
     }
 
@@ -92,9 +94,9 @@ pub(super) enum ToOwner {
     /// Does this job belong here?
     Check { job: JobId, secret: JobSecret, answer: oneshot::Sender<Result<(), RemoteError>> },
     /// A driver process has ended.
-    DriverEnded { job: JobId, attempt: u32, ending: Ending },
+    DriverEnded { job: JobId, attempt: u32, life: ProcessLife, ending: Ending },
     /// A worker process has ended.
-    WorkerEnded { job: JobId, life: WorkerLife, ending: Ending },
+    WorkerEnded { job: JobId, life: ProcessLife, ending: Ending },
 }
 
 /// Starts executors.
@@ -162,6 +164,7 @@ impl Executor {
         let (owner_sender, inbox) = mpsc::channel(QUEUE);
         let (commands_sender, commands) = mpsc::channel(QUEUE);
         let (events_sender, events) = mpsc::unbounded_channel();
+        let (progress_sender, progress) = watch::channel(Vec::new());
         let (shutdown, shutting_down) = oneshot::channel();
         let (failed, stopped) = oneshot::channel();
         let service = super::service::ExecutorService {
@@ -188,8 +191,10 @@ impl Executor {
             scheduler: config.scheduler,
             commands: commands_sender,
             events,
+            progress,
         };
         let linking = runtime.spawn("executor-link", link.run());
+        let silence = Duration::from_millis(config.worker_silence_ms.into());
         let owner = Owner {
             runtime: runtime.clone(),
             config,
@@ -198,7 +203,7 @@ impl Executor {
             advertised,
             directories,
             client,
-            table: JobTable::default(),
+            table: JobTable::new(silence),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
@@ -206,6 +211,7 @@ impl Executor {
             removals: Removals::default(),
             inbox_sender: owner_sender,
             events: events_sender,
+            progress: progress_sender,
             _lock: lock,
         };
         let owner = runtime.spawn("executor-owner", owner.run(inbox, commands, shutting_down));
@@ -241,11 +247,12 @@ struct Owner<R: Runtime> {
     table: JobTable,
     waiters: HashMap<WaiterId, Reply>,
     next_waiter: u64,
-    processes: BTreeMap<JobId, BTreeMap<ProcessId, Process>>,
+    processes: BTreeMap<JobId, BTreeMap<ProcessLife, Process>>,
     programs: Programs,
     removals: Removals,
     inbox_sender: mpsc::Sender<ToOwner>,
     events: mpsc::UnboundedSender<ExecutorEvent>,
+    progress: watch::Sender<Vec<TaskProgress>>,
     _lock: <R::Disk as Disk>::Lock,
 }
 
@@ -271,8 +278,8 @@ impl<R: Runtime> Owner<R> {
                 _ = &mut shutting_down => break,
                 Some(message) = inbox.recv() => self.hear(message),
                 Some(message) = commands.recv() => match message {
-                    FromScheduler::Registered => self.table.end_all(),
-                    FromScheduler::Command(command) => self.table.command(clock.now(), command),
+                    FromScheduler::Registered => self.table.handle(clock.now(), Event::Registered),
+                    FromScheduler::Command(command) => self.table.handle(clock.now(), Event::Command(command)),
                 },
                 () = clock.sleep_until(deadline) => self.table.handle_timeout(clock.now()),
             }
@@ -292,35 +299,24 @@ impl<R: Runtime> Owner<R> {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.table.check(job, secret).map(|_| ()));
             }
-            ToOwner::DriverEnded { job, attempt, ending } => {
-                self.table.driver_ended(job, attempt, ending.error, ending.retry);
+            ToOwner::DriverEnded { job, attempt, life, ending: Ending { error, retry } } => {
+                let now = self.runtime.clock().now();
+                self.table.handle(now, Event::DriverEnded { job, attempt, life, error, retry });
             }
             ToOwner::WorkerEnded { job, life, ending } => {
                 let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
-                self.table.worker_ended(self.runtime.clock().now(), job, life, &reason);
+                self.table.handle(self.runtime.clock().now(), Event::WorkerEnded { job, life, reason });
             }
         }
     }
 
     fn call(&mut self, request: Request, reply: Reply) {
         match request {
-            Request::NextTask { job, secret } => {
+            Request::Poll(poll) => {
                 let waiter = WaiterId(self.next_waiter);
                 self.next_waiter += 1;
-                self.table.next_task(self.runtime.clock().now(), job, secret, waiter, reply.deadline());
                 self.waiters.insert(waiter, reply);
-            }
-            Request::TaskEnded { job, secret, attempt, outcome } => {
-                let noted = self.table.task_ended(job, secret, attempt, outcome);
-                reply.send(noted.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
-            }
-            Request::WorkerReady { job, secret } => {
-                let known = self.table.worker_ready(job, secret);
-                reply.send(known.as_ref().map(|()| &Response::Done).map_err(Clone::clone));
-            }
-            Request::IsWanted { job, secret, attempt } => {
-                let wanted = self.table.is_wanted(job, secret, attempt).map(Response::Wanted);
-                reply.send(wanted.as_ref().map_err(Clone::clone));
+                self.table.handle(self.runtime.clock().now(), Event::Poll { waiter, poll });
             }
             // The service answers it without the owner.
             Request::ReadLog { .. } => drop(reply),
@@ -330,13 +326,14 @@ impl<R: Runtime> Owner<R> {
     fn act(&mut self) {
         while let Some(action) = self.table.poll_action() {
             match action {
-                Action::Answer { waiter, task } => {
+                Action::Answer { waiter, result } => {
                     if let Some(reply) = self.waiters.remove(&waiter) {
-                        reply.send(task.map(Response::Task).as_ref().map_err(Clone::clone));
+                        reply.send(result.map(Response::Orders).as_ref().map_err(Clone::clone));
                     }
                 }
                 Action::Report(event) => self.tell(event),
-                Action::StartDriver { launch, attempt } => self.start_driver(launch, attempt),
+                Action::Progress(progress) => drop(self.progress.send_replace(progress)),
+                Action::StartDriver { launch, attempt, life } => self.start_driver(launch, attempt, life),
                 Action::StartWorker { launch, life } => self.start_worker(launch, life),
                 Action::EndJob { job } => self.end_job(job),
                 Action::Release { job, shuffles } => {
@@ -345,8 +342,8 @@ impl<R: Runtime> Owner<R> {
                         self.removals.begin(&self.runtime, output, Vec::new(), Disk::remove_directory);
                     }
                 }
-                Action::EndProcess { job, process } => {
-                    let known = self.processes.get_mut(&job).and_then(|processes| processes.get_mut(&process));
+                Action::EndProcess { job, life } => {
+                    let known = self.processes.get_mut(&job).and_then(|processes| processes.get_mut(&life));
                     drop(known.and_then(|process| process.stop.take()));
                 }
             }
@@ -358,7 +355,7 @@ impl<R: Runtime> Owner<R> {
         let _ = self.events.send(event);
     }
 
-    fn start_driver(&mut self, launch: JobLaunch, attempt: u32) {
+    fn start_driver(&mut self, launch: JobLaunch, attempt: u32, life: ProcessLife) {
         let job = launch.job;
         let role = ProcessRole::Driver { attempt };
         let logs = [
@@ -366,36 +363,33 @@ impl<R: Runtime> Owner<R> {
             self.directories.log(job, LogName::DriverErr(attempt)),
         ];
         let clean_up = matches!(&launch.program, Program::BuiltIn { name } if name == CLEAN_UP);
-        self.start(launch, ProcessId::Driver(attempt), role, logs, move |ending| {
+        self.start(launch, life, role, logs, move |ending| {
             // Nobody waits for it who would hear of it.
             if let Some(error) = ending.error.as_ref().filter(|_| clean_up) {
                 tracing::warn!(%job, error, "what the job wrote aside is not taken away; it is tried again");
             }
-            ToOwner::DriverEnded { job, attempt, ending }
+            ToOwner::DriverEnded { job, attempt, life, ending }
         });
     }
 
-    fn start_worker(&mut self, launch: JobLaunch, life: WorkerLife) {
+    fn start_worker(&mut self, launch: JobLaunch, life: ProcessLife) {
         let job = launch.job;
         let role = ProcessRole::Worker {
             work_dir: self.directories.work(job),
             slots: self.config.slots,
             memory_bytes: self.config.worker_memory_bytes,
+            life,
         };
         let log = self.directories.log(job, LogName::Worker);
         let logs = [log.clone(), log];
-        self.start(launch, ProcessId::Worker(life), role, logs, move |ending| ToOwner::WorkerEnded {
-            job,
-            life,
-            ending,
-        });
+        self.start(launch, life, role, logs, move |ending| ToOwner::WorkerEnded { job, life, ending });
     }
 
     /// Starts a process and tells the owner when it ends.
     fn start(
         &mut self,
         launch: JobLaunch,
-        process: ProcessId,
+        life: ProcessLife,
         role: ProcessRole,
         logs: [PathBuf; 2],
         ended: impl FnOnce(Ending) -> ToOwner + Send + 'static,
@@ -438,7 +432,7 @@ impl<R: Runtime> Owner<R> {
         });
         let processes = self.processes.entry(job).or_default();
         processes.retain(|_, process| !process.task.is_finished());
-        processes.insert(process, Process { stop: Some(stop), task });
+        processes.insert(life, Process { stop: Some(stop), task });
     }
 
     /// The executable of a program that is used now. Others may go for it.
@@ -458,92 +452,10 @@ impl<R: Runtime> Owner<R> {
     }
 }
 
-/// What it takes to start a process.
-struct Starting<R: Runtime> {
-    runtime: R,
-    client: Client<R>,
-    directories: Arc<Directories>,
-    own_program: PathBuf,
-    memory_bytes: u64,
-    log_len_bytes: u64,
-    logs_kept: usize,
-    executable: Executable,
-}
-
-impl<R: Runtime> Starting<R> {
-    async fn run(
-        self,
-        launch: JobLaunch,
-        mut environment: Environment,
-        [stdout, stderr]: [PathBuf; 2],
-        mut stopped: oneshot::Receiver<()>,
-    ) -> Ending {
-        let failed = |reason: String| Ending { error: Some(reason), retry: true };
-        let (disk, directories) = (self.runtime.disk().clone(), Arc::clone(&self.directories));
-        let (job, user, kept) = (launch.job, launch.user.clone(), self.logs_kept);
-        let made = self.runtime.blocking(move || make_job(&disk, &directories, job, &user, kept)).await;
-        if let Err(error) = made {
-            return failed(format!("its directory cannot be made: {error}"));
-        }
-        tokio::select! {
-            ready = make_ready(&self.client, &launch.program, &self.executable) => if let Err(reason) = ready {
-                return failed(reason);
-            },
-            _ = &mut stopped => return Ending { error: Some("it was ended".to_owned()), retry: false },
-        }
-        match self.executable.build(&self.runtime).await {
-            Ok(build) => environment.build = build,
-            Err(reason) => return failed(reason),
-        }
-        let mut arguments = self.executable.leading;
-        arguments.extend(launch.arguments);
-        let spec = ProcessSpec {
-            program: self.executable.path,
-            arguments,
-            variables: environment.to_variables(),
-            directory: self.directories.cwd(launch.job),
-            stdout,
-            stderr,
-            memory_bytes: self.memory_bytes,
-            log_len_bytes: self.log_len_bytes,
-        };
-        let shim = ShimCommand { program: self.own_program, arguments: vec!["shim".to_owned()] };
-        process::run(self.runtime, &shim, spec, stopped).await
-    }
-}
-
-/// Makes the directories of a job; logs of jobs that ended long ago make place.
-fn make_job<D: Disk>(
-    disk: &D,
-    directories: &Directories,
-    job: JobId,
-    user: &str,
-    logs_kept: usize,
-) -> Result<(), DiskError> {
-    disk.create_directory(&directories.work(job))?;
-    disk.create_directory(&directories.cwd(job))?;
-    disk.create_directory(&directories.logs(job))?;
-    let owner = directories.log_owner(job);
-    if !disk.exists(&owner)?
-        && let Err(error) = disk.write_atomically(&owner, user.as_bytes())
-        // The driver and the worker of a job may start at once: then the other has put it in place.
-        && !disk.exists(&owner)?
-    {
-        return Err(error);
-    }
-    let mut logs: Vec<JobId> =
-        disk.list(&directories.all_logs())?.iter().filter_map(|entry| entry.name.parse().ok()).collect();
-    logs.sort_unstable();
-    let over = logs.len().saturating_sub(logs_kept);
-    for old in logs.into_iter().take(over).filter(|old| *old != job) {
-        let directory: &Path = &directories.logs(old);
-        disk.remove_directory(directory)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use situ_runtime::real::RealRuntime;
     use situ_wire::ids::NodeName;
     use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions};
@@ -574,7 +486,7 @@ mod tests {
             program,
             advertised: nowhere,
             directories,
-            table: JobTable::default(),
+            table: JobTable::new(Duration::from_secs(30)),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
@@ -582,13 +494,14 @@ mod tests {
             removals: Removals::default(),
             inbox_sender,
             events,
+            progress: watch::Sender::default(),
             _lock: lock,
         };
         (owner, inbox)
     }
 
     fn command(owner: &mut Owner<RealRuntime>, command: ExecutorCommand) {
-        owner.table.command(TimeMs(0), command);
+        owner.table.handle(TimeMs(0), Event::Command(command));
         owner.act();
     }
 

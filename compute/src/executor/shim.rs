@@ -6,9 +6,9 @@
 //! outlives its own parent below it, in however new a session: nothing gets away by detaching itself.
 //!
 //! ```text
-//! executor ==socket as its standard input==> shim ==pipe==> program --> whatever it starts
-//!          <==== how it ended ==============  |   <=pipes==    |
-//!                                             |                \_ their memory is looked at
+//! executor ==socket as its standard input==> shim ==pipe that is only held open==> program --> whatever it starts
+//!          <==== how it ended ==============  |   <============ pipes ===========     |
+//!                                             |                                       \_ their memory is looked at
 //!                                             \_ logs: what both pipes give, bounded
 //! ```
 //!
@@ -17,7 +17,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,12 +25,14 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use rustix::io::FdFlags;
 use rustix::process::{Pid, WaitOptions};
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
 
 use super::bounded_log::BoundedLog;
 use super::descendants::{descendants, kill_descendants, resident_bytes};
+use crate::program::environment::SHIM;
 
 /// How often the program's memory is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -155,9 +157,9 @@ enum Event {
 fn hold(control: UnixStream, spec: &ShimSpec) -> io::Result<ShimReport> {
     let this = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(this))?;
-    let (mut child, outputs) = start(spec)?;
-    // Held to the end: by its standard input a program of ours notices that its shim is gone.
-    let _stdin = child.stdin.take();
+    // Held to the end: when it closes, a program of ours notices that its shim is gone.
+    let (held_open, _holder) = io::pipe()?;
+    let (child, outputs) = start(spec, held_open)?;
     let logs = outputs.into_iter().map(keep).collect();
     let program = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
     let (sender, events) = mpsc::channel();
@@ -176,8 +178,9 @@ struct Output {
     path: PathBuf,
 }
 
-/// Starts the program. Its standard output and standard error are one stream if they go to the same log.
-fn start(spec: &ShimSpec) -> io::Result<(std::process::Child, Vec<Output>)> {
+/// Starts the program. Its standard output and standard error are one stream if they go to the same log; its standard
+/// input is empty, and it finds the other end of what the shim holds open by [`SHIM`].
+fn start(spec: &ShimSpec, held_open: io::PipeReader) -> io::Result<(std::process::Child, Vec<Output>)> {
     let open = |path: &OsString| {
         let (pipe, writer) = io::pipe()?;
         let log = BoundedLog::open(Path::new(path), spec.log_len_bytes)?;
@@ -194,9 +197,12 @@ fn start(spec: &ShimSpec) -> io::Result<(std::process::Child, Vec<Output>)> {
     };
     let mut command = Command::new(PathBuf::from(&spec.program));
     command.args(&spec.arguments).current_dir(&spec.directory);
+    // This process starts nothing else that would inherit it.
+    rustix::io::fcntl_setfd(&held_open, FdFlags::empty())?;
+    command.env(SHIM, format!("/proc/self/fd/{}", held_open.as_raw_fd()));
     // A group of its own: a program that signals its group means itself, not its shim. The command's ends of the pipes
     // are closed with it.
-    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
     Ok((command.spawn()?, outputs))
 }
 

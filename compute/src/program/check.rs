@@ -15,7 +15,7 @@ use situ_wire::time::TimeMs;
 
 use super::error::StorageError;
 use super::runs::{Found, STACK_LEN_BYTES, run_stage_task};
-use super::task::run_task;
+use super::task::{TaskControl, run_task};
 use super::world::{Entry, Files, Input, InputBlock, Output, Piece, Scratch, World};
 use crate::dataset::{Cache, StageTask};
 use crate::shuffle::output_path;
@@ -27,12 +27,13 @@ const ASIDE: &str = "check";
 /// the first if both are the same. The second leaves nothing: its shuffle output is deleted, its files are not written.
 pub(super) fn compute_twice(
     attempt: TaskAttemptId,
+    control: &Arc<TaskControl>,
     world: &Arc<dyn World>,
     (found, cache): (&Found, &Arc<Cache>),
     (again, other_cache): (&Found, &Arc<Cache>),
 ) -> TaskOutcome {
     let watched = Watched::new(world, world.scratch().root().to_owned(), true);
-    let done = match compute(attempt, &watched, found, cache) {
+    let done = match compute(attempt, control, &watched, found, cache) {
         TaskOutcome::Done(done) => done,
         failed @ TaskOutcome::Failed(_) => return failed,
     };
@@ -41,7 +42,7 @@ pub(super) fn compute_twice(
     }
     let aside = world.scratch().root().join(ASIDE);
     let shadow = Watched::new(world, aside.clone(), false);
-    let second = compute(attempt, &shadow, again, other_cache);
+    let second = compute(attempt, control, &shadow, again, other_cache);
     if let StageTask::Map { shuffle, .. } = &again.task
         && let Err(error) = world.scratch().remove(&output_path(&aside, *shuffle, attempt))
         && matches!(second, TaskOutcome::Done(_))
@@ -72,9 +73,15 @@ pub(super) fn compute_twice(
 }
 
 /// Does a task on a thread that has done nothing before.
-fn compute(attempt: TaskAttemptId, world: &Arc<Watched>, found: &Found, cache: &Arc<Cache>) -> TaskOutcome {
+fn compute(
+    attempt: TaskAttemptId,
+    control: &Arc<TaskControl>,
+    world: &Arc<Watched>,
+    found: &Found,
+    cache: &Arc<Cache>,
+) -> TaskOutcome {
     let world: Arc<dyn World> = Arc::<Watched>::clone(world);
-    let work = || run_task(attempt, &world, cache, |context| run_stage_task(&found.task, context));
+    let work = || run_task(attempt, Arc::clone(control), &world, cache, |context| run_stage_task(&found.task, context));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_LEN_BYTES);
         let failed = |message: String| TaskOutcome::Failed(TaskFailure::Storage { message, transient: false });
@@ -135,10 +142,6 @@ impl World for Watched {
 
     fn task_memory_bytes(&self) -> u64 {
         self.world.task_memory_bytes()
-    }
-
-    fn is_wanted(&self, attempt: TaskAttemptId) -> bool {
-        self.world.is_wanted(attempt)
     }
 
     fn fetch(

@@ -1,22 +1,20 @@
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use situ_runtime::Runtime;
 use situ_runtime::real::{RealRuntime, keep_freed_memory};
-use situ_runtime::rpc::RpcError;
 use situ_runtime::security::Credentials;
 use situ_wire::error::ErrorCode;
-use situ_wire::ids::JobId;
-use situ_wire::messages::executor::{Request, Response};
+use situ_wire::messages::executor::ProcessLife;
 use situ_wire::path::DfsPath;
+use tokio::io::AsyncReadExt;
 
-use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles};
 use super::driver::{self, DriverBackend};
-use super::environment::{Environment, ProcessRole};
+use super::environment::{Environment, ProcessRole, SHIM};
 use super::error::{ProgramResult, StorageError};
+use super::heartbeat;
 use super::runs::{Run, STACK_LEN_BYTES};
 use super::task::unwound;
 use super::worker::Worker;
@@ -24,7 +22,7 @@ use crate::dataset::{self, Context};
 
 /// The exit code of a process that was not started as it should be.
 const USAGE: u8 = 2;
-/// The exit code of a process whose executor is gone.
+/// The exit code of a process whose shim is gone.
 const ORPHANED: i32 = 3;
 /// How many threads serve the network. Tasks and the program run on others.
 const NETWORK_THREADS: usize = 2;
@@ -117,14 +115,14 @@ fn on_cluster(part: impl FnOnce(&Arc<Cluster<RealRuntime>>) -> ExitCode) -> Exit
     let code = {
         let _inside = tokio.enter();
         match connect(environment) {
-            Ok(cluster) => {
-                end_with_executor(&cluster.runtime);
-                part(&cluster)
-            }
+            Ok(cluster) => match end_with_shim(&cluster.runtime) {
+                Ok(()) => part(&cluster),
+                Err(error) => complain(&format!("the pipe to its shim cannot be opened: {error}")),
+            },
             Err(message) => complain(&message),
         }
     };
-    // The thread that watches standard input stays where it is.
+    // Threads that still do something stay where they are.
     tokio.shutdown_background();
     code
 }
@@ -150,31 +148,26 @@ fn connect(environment: Environment) -> Result<Arc<Cluster<RealRuntime>>, String
     Ok(Cluster::new(runtime, tokio::runtime::Handle::current(), environment, name))
 }
 
-/// Ends the process when its standard input closes: the executor holds the other end.
-fn end_with_executor<R: Runtime>(runtime: &R) {
-    let watching = runtime.clone();
-    runtime.spawn("standard-input", async move {
-        watching
-            .blocking(|| {
-                let mut byte = [0];
-                // Whatever an executor wrote there would mean nothing; an error means that it is closed.
-                while matches!(std::io::stdin().read(&mut byte), Ok(1)) {}
-                std::process::exit(ORPHANED);
-            })
-            .await
+/// Ends the process when its shim is gone, which holds the other end of a pipe.
+fn end_with_shim<R: Runtime>(runtime: &R) -> std::io::Result<()> {
+    let Some(path) = std::env::var_os(SHIM) else { return Ok(()) };
+    let mut pipe = tokio::net::unix::pipe::OpenOptions::new().open_receiver(path)?;
+    runtime.spawn("shim", async move {
+        let mut byte = [0];
+        // Whatever were written there would mean nothing; an error means that it is closed.
+        while matches!(pipe.read(&mut byte).await, Ok(1)) {}
+        std::process::exit(ORPHANED);
     });
+    Ok(())
 }
 
 /// Plays the process's part to its end.
 fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: Program<'_>) -> ExitCode {
     match cluster.environment.role.clone() {
         ProcessRole::Driver { attempt } => drive(cluster, attempt, program),
-        ProcessRole::Worker { work_dir, slots, memory_bytes } => {
+        ProcessRole::Worker { work_dir, slots, memory_bytes, life } => {
             let worker = Worker::new(Arc::clone(cluster), &work_dir, slots, memory_bytes);
-            match work(&worker, slots, program) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&format!("the worker gives up: {error}")),
-            }
+            work(&worker, life, slots, program)
         }
     }
 }
@@ -221,26 +214,19 @@ fn run_program(context: &Context, program: Program<'_>) -> Result<(), String> {
     }
 }
 
-/// Runs tasks until the executor has no more, and the program beside them.
-fn work<R: Runtime>(worker: &Arc<Worker<R>>, slots: u32, program: Program<'_>) -> Result<(), RpcError> {
+/// Runs tasks until the executor says that this worker shall end, and the program beside them.
+fn work<R: Runtime>(worker: &Arc<Worker<R>>, life: ProcessLife, slots: u32, program: Program<'_>) -> ExitCode {
     let cluster = Arc::clone(&worker.cluster);
-    let (job, secret): (JobId, _) = (cluster.environment.job, cluster.environment.secret);
-    match cluster.handle.block_on(cluster.executor.ask(&Request::WorkerReady { job, secret }))? {
-        Response::Done => {}
-        other => return Err(wrong_answer("WorkerReady", &other)),
-    }
-    for _ in 0..slots {
-        let worker = Arc::clone(worker);
-        cluster.runtime.spawn("slot", async move {
-            let result = worker.serve().await;
-            // The program may stand at an action that no task will ever pass: the process ends whatever it does. The
-            // other slots have ended by the same word of the executor, or their tasks count for nothing any more.
-            if let Err(error) = &result {
-                fail(&format!("the worker gives up: {error}"));
-            }
-            std::process::exit(i32::from(result.is_err()));
-        });
-    }
+    let serving = heartbeat::serve(Arc::clone(worker), life, slots);
+    cluster.runtime.spawn("heartbeat", async move {
+        let result = serving.await;
+        // The program may stand at an action that no task will ever pass: the process ends whatever it does, and its
+        // tasks count for nothing any more.
+        if let Err(error) = &result {
+            fail(&format!("the worker gives up: {error}"));
+        }
+        std::process::exit(i32::from(result.is_err()));
+    });
     let runs = &worker.runs;
     let follow = |run: &Run, whose: &str| {
         let result = run_program(&runs.context(run), program);

@@ -1,14 +1,14 @@
 //! What an executor tells a process of a job by environment variables. Everything else comes through calls.
 //!
-//! The executor holds the other end of such a process's standard input: when it closes, the process ends itself, so that
-//! none is left behind by an executor that was killed.
+//! Standard input of such a process is empty. Its shim holds the other end of a pipe ([`SHIM`]): when that closes, the
+//! process ends itself, so that none is left behind by an executor that was killed.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use situ_wire::ids::{ClusterId, JobId, NodeName};
-use situ_wire::messages::executor::JobSecret;
+use situ_wire::messages::executor::{JobSecret, ProcessLife};
 
 /// `driver` or `worker`. A process without it was started by hand.
 pub const ROLE: &str = "SITU_ROLE";
@@ -36,6 +36,8 @@ pub const CREDENTIALS: &str = "SITU_CREDENTIALS";
 pub const WORK_DIR: &str = "SITU_WORK_DIR";
 /// How many tasks run at once. Workers only.
 pub const SLOTS: &str = "SITU_SLOTS";
+/// Which life of the job's worker this is, as its executor counts. Workers only.
+pub const LIFE: &str = "SITU_LIFE";
 /// How much memory the process may use, in bytes. Workers only.
 pub const WORKER_MEMORY_BYTES: &str = "SITU_WORKER_MEMORY_BYTES";
 
@@ -46,6 +48,10 @@ pub const BUILD: &str = "SITU_BUILD";
 
 /// Which process this is, 32 hexadecimal digits: what it starts has it too, so that an executor can find all of it.
 pub const PROCESS: &str = "SITU_PROCESS";
+
+/// Where the read end of a pipe is whose other end the process's shim holds to its own end. The shim says it, not the
+/// executor.
+pub const SHIM: &str = "SITU_SHIM";
 
 /// Everything that the variables say.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,6 +98,8 @@ pub enum ProcessRole {
         slots: u32,
         /// How much memory it may use.
         memory_bytes: u64,
+        /// Which life of the job's worker this is.
+        life: ProcessLife,
     },
 }
 
@@ -144,11 +152,12 @@ impl Environment {
                 variables.push((ROLE, "driver".into()));
                 variables.push((ATTEMPT, attempt.to_string().into()));
             }
-            ProcessRole::Worker { work_dir, slots, memory_bytes } => {
+            ProcessRole::Worker { work_dir, slots, memory_bytes, life } => {
                 variables.push((ROLE, "worker".into()));
                 variables.push((WORK_DIR, work_dir.into()));
                 variables.push((SLOTS, slots.to_string().into()));
                 variables.push((WORKER_MEMORY_BYTES, memory_bytes.to_string().into()));
+                variables.push((LIFE, life.0.to_string().into()));
             }
         }
         variables
@@ -168,6 +177,7 @@ impl Environment {
                 work_dir: variables.required(WORK_DIR)?.into(),
                 slots: variables.parsed::<std::num::NonZeroU32>(SLOTS, "a number of at least 1")?.get(),
                 memory_bytes: variables.parsed(WORKER_MEMORY_BYTES, "a number of bytes")?,
+                life: ProcessLife(variables.parsed(LIFE, "a number")?),
             },
             _ => {
                 let found = role.to_string_lossy().into_owned();
@@ -258,7 +268,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let worker = ProcessRole::Worker { work_dir: "/w d".into(), slots: 2, memory_bytes: 1 << 30 };
+        let worker =
+            ProcessRole::Worker { work_dir: "/w d".into(), slots: 2, memory_bytes: 1 << 30, life: ProcessLife(4) };
         let mut environments = vec![environment(ProcessRole::Driver { attempt: 3 }), environment(worker)];
         environments[1].credentials = Some("/c".into());
         environments[1].check_replay = true;

@@ -170,10 +170,6 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
         self.options.task_memory_bytes
     }
 
-    fn is_wanted(&self, _: TaskAttemptId) -> bool {
-        true
-    }
-
     fn fetch(
         &self,
         _: TaskAttemptId,
@@ -229,7 +225,7 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
         let run = |stage: &StagePlan, attempt| {
             let task = graph.stage_task(stage.stage).ok_or_else(|| format!("there is no {}", stage.stage))?;
-            match run_task(attempt, &world, &self.cache, |context| run_stage_task(&task, context)) {
+            match run_task(attempt, Arc::default(), &world, &self.cache, |context| run_stage_task(&task, context)) {
                 TaskOutcome::Done(done) => Ok(*done),
                 TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
             }

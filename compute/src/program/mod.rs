@@ -9,6 +9,7 @@
 //! | `check` | a task that is computed with two runs, and compared |
 //! | `driver` | the part that runs actions |
 //! | `worker` | the part that follows the driver and runs tasks |
+//! | `heartbeat` | the worker's one call to its executor |
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
@@ -23,6 +24,7 @@ mod entry;
 pub mod environment;
 pub(crate) mod error;
 pub(crate) mod follow;
+pub(crate) mod heartbeat;
 pub(crate) mod input;
 pub mod local;
 pub(crate) mod reading;

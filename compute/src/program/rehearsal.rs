@@ -181,7 +181,7 @@ impl Backend for RehearsedDriver {
             let worker = &self.workers[self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()];
             let locality = Locality::NoPreference;
             let spec = TaskSpec { attempt, action, plan_digest, output: stage.output, locality, alone: false };
-            let outcome = worker.run(&spec, &world);
+            let outcome = worker.run(&spec, &Arc::default(), &world);
             let mut known = self.side.known();
             known.seen.kept = known.seen.kept.max(kept(&worker.first));
             match outcome {

@@ -8,7 +8,7 @@ use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, Task
 use super::check::compute_twice;
 use super::follow::{DriverSide, Follower};
 use super::replay::{NotReached, Reached, Replay};
-use super::task::{TaskContext, TaskOutput, cut, run_task};
+use super::task::{TaskContext, TaskControl, TaskOutput, cut, run_task};
 use super::world::World;
 use crate::dataset::{Cache, Context, Graph, StageTask};
 
@@ -55,16 +55,20 @@ impl Runs {
     }
 
     /// Does one task. Blocks.
-    pub(super) fn run(&self, spec: &TaskSpec, world: &Arc<dyn World>) -> TaskOutcome {
+    pub(super) fn run(&self, spec: &TaskSpec, control: &Arc<TaskControl>, world: &Arc<dyn World>) -> TaskOutcome {
         let found = match self.find(spec, &self.first, "this worker") {
             Ok(found) => found,
             Err(failure) => return TaskOutcome::Failed(cut(failure)),
         };
         let Some(second) = &self.second else {
-            return run_task(spec.attempt, world, &self.first.cache, |context| run_stage_task(&found.task, context));
+            let control = Arc::clone(control);
+            let work = |context: &TaskContext| run_stage_task(&found.task, context);
+            return run_task(spec.attempt, control, world, &self.first.cache, work);
         };
         match self.find(spec, second, "a second run in this worker") {
-            Ok(again) => compute_twice(spec.attempt, world, (&found, &self.first.cache), (&again, &second.cache)),
+            Ok(again) => {
+                compute_twice(spec.attempt, control, world, (&found, &self.first.cache), (&again, &second.cache))
+            }
             Err(failure) => TaskOutcome::Failed(cut(failure)),
         }
     }

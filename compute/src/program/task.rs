@@ -4,25 +4,48 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use bytes::Bytes;
 use situ_wire::error::Retry;
 use situ_wire::ids::{DatasetId, PartitionId, TaskAttemptId};
+use situ_wire::limits::{MESSAGE_LEN_BYTES, TASK_RESULT_LEN_BYTES};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOutcome};
-use situ_wire::time::TimeMs;
 
 use super::error::StorageError;
 use super::reading::located;
 use super::world::World;
 use crate::dataset::Cache;
 
-/// How often a task that takes long asks whether it is still wanted.
-const ASK: Duration = Duration::from_secs(1);
 /// How much of what a failure says is told. It may be the text of a panic, of any length: it must fit into a message.
 const TOLD_CHARS: usize = 8_000;
+/// How much an outcome may take together.
+const LEFT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
+/// What an outcome takes beside what is counted, and what each of these takes, at most.
+const OUTCOME_LEN_BYTES: usize = 256;
+const PIECE_LEN_BYTES: usize = 25;
+const CACHED_LEN_BYTES: usize = 10;
+
+/// What a task and the heartbeat of its worker tell each other while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct TaskControl {
+    steps: AtomicU64,
+    given_up: AtomicBool,
+}
+
+impl TaskControl {
+    /// How often the task has read or written something.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits for the task any more: it ends itself when it next reads or writes something.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What the operations of a task share: what it is, the world, and what it has counted. A task runs on one thread.
 #[derive(Clone)]
@@ -36,8 +59,7 @@ struct Inner {
     cached: RefCell<Vec<(DatasetId, PartitionId)>>,
     /// Numbers the files that it makes in the worker's directory.
     scratch_files: Cell<u32>,
-    /// When it last asked whether it is wanted, or began.
-    asked: Cell<TimeMs>,
+    control: Arc<TaskControl>,
 }
 
 impl TaskContext {
@@ -60,14 +82,12 @@ impl TaskContext {
         self.0.metrics.set(metrics);
     }
 
-    /// Ends the task if it was cancelled meanwhile. Called wherever it has read or written something; asks now and then.
+    /// Ends the task if it was cancelled meanwhile. Called wherever it has read or written something, which counts as a
+    /// step of its progress.
     pub(crate) fn go_on(&self) {
-        let now = self.0.world.now();
-        if now.since(self.0.asked.get()) < ASK {
-            return;
-        }
-        self.0.asked.set(now);
-        if !self.0.world.is_wanted(self.0.attempt) {
+        let control = &self.0.control;
+        control.steps.fetch_add(1, Ordering::Relaxed);
+        if control.given_up.load(Ordering::Relaxed) {
             abort(TaskFailure::Cancelled);
         }
     }
@@ -117,6 +137,7 @@ pub(crate) enum TaskOutput {
 /// Runs `work` as the task `attempt`, and says how it went whatever happens in it.
 pub(crate) fn run_task(
     attempt: TaskAttemptId,
+    control: Arc<TaskControl>,
     world: &Arc<dyn World>,
     cache: &Arc<Cache>,
     work: impl FnOnce(&TaskContext) -> TaskOutput,
@@ -130,7 +151,7 @@ pub(crate) fn run_task(
         metrics: Cell::default(),
         cached: RefCell::default(),
         scratch_files: Cell::new(0),
-        asked: Cell::new(started),
+        control,
     }));
     let shared = task.clone();
     let result = catch_unwind(AssertUnwindSafe(move || work(&shared)));
@@ -144,10 +165,49 @@ pub(crate) fn run_task(
                 TaskOutput::Pieces(pieces) => done.pieces = pieces,
                 TaskOutput::Result(result) => done.result = result,
             }
-            TaskOutcome::Done(Box::new(done))
+            told(done)
         }
         Err(payload) => TaskOutcome::Failed(failure_of(payload)),
     }
+}
+
+/// A done task, or its failure if what it leaves cannot be told: it must fit into a message.
+fn told(done: TaskDone) -> TaskOutcome {
+    let len = done.result.len();
+    if len > TASK_RESULT_LEN_BYTES {
+        let message = format!(
+            "its result takes {len} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed: save large results to files"
+        );
+        return TaskOutcome::Failed(TaskFailure::Program { message });
+    }
+    let outcome = TaskOutcome::Done(Box::new(done));
+    let len = about_len_bytes(&outcome);
+    if len > LEFT_LEN_BYTES {
+        let message = format!(
+            "what is to be told of its output takes {len} bytes; at most {LEFT_LEN_BYTES} fit: use fewer reduce partitions"
+        );
+        return TaskOutcome::Failed(TaskFailure::Program { message });
+    }
+    outcome
+}
+
+/// How long an outcome is when it is encoded, or a little more.
+pub(crate) fn about_len_bytes(outcome: &TaskOutcome) -> usize {
+    OUTCOME_LEN_BYTES
+        + match outcome {
+            TaskOutcome::Done(done) => {
+                done.result.len() + done.pieces.len() * PIECE_LEN_BYTES + done.cached.len() * CACHED_LEN_BYTES
+            }
+            TaskOutcome::Failed(
+                TaskFailure::Fetch { reason: text, .. }
+                | TaskFailure::Program { message: text }
+                | TaskFailure::WorkerLost { reason: text, .. }
+                | TaskFailure::PlanMismatch { message: text }
+                | TaskFailure::Storage { message: text, .. }
+                | TaskFailure::ExecutorLost { reason: text },
+            ) => text.len(),
+            TaskOutcome::Failed(TaskFailure::Cancelled) => 0,
+        }
 }
 
 /// What a caught panic says.
@@ -224,23 +284,18 @@ fn listen_to_panics() {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use situ_wire::ids::{JobId, ShuffleId, StageId};
+    use situ_wire::time::TimeMs;
 
     use super::*;
     use crate::program::world::{Files, Piece, Scratch};
 
-    /// A world in which time passes with every look at the clock, by 100 ms, and the task is wanted for 3 s.
-    #[derive(Default)]
-    struct Hasty {
-        now: AtomicU64,
-        asked: AtomicU64,
-    }
+    /// A world in which nothing is.
+    struct Empty;
 
-    impl World for Hasty {
+    impl World for Empty {
         fn now(&self) -> TimeMs {
-            TimeMs(self.now.fetch_add(100, Ordering::Relaxed))
+            TimeMs(0)
         }
 
         fn scratch(&self) -> &dyn Scratch {
@@ -253,11 +308,6 @@ mod tests {
 
         fn task_memory_bytes(&self) -> u64 {
             0
-        }
-
-        fn is_wanted(&self, _: TaskAttemptId) -> bool {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            self.now.load(Ordering::Relaxed) < 3_000
         }
 
         fn fetch(
@@ -273,29 +323,51 @@ mod tests {
     const ATTEMPT: TaskAttemptId =
         TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
 
+    fn run(control: &Arc<TaskControl>, work: impl FnOnce(&TaskContext) -> TaskOutput) -> TaskOutcome {
+        let world: Arc<dyn World> = Arc::new(Empty);
+        run_task(ATTEMPT, Arc::clone(control), &world, &Arc::new(Cache::new(0)), work)
+    }
+
     #[test]
-    fn a_task_that_is_not_wanted_any_more_ends_itself() {
-        let hasty = Arc::new(Hasty::default());
-        let world: Arc<dyn World> = Arc::<Hasty>::clone(&hasty);
-        let cache = Arc::new(Cache::new(0));
-        let outcome = run_task(ATTEMPT, &world, &cache, |task| {
-            for _ in 0..1_000 {
+    fn a_task_that_is_given_up_ends_itself_and_its_steps_are_counted() {
+        let control = Arc::new(TaskControl::default());
+        let outcome = run(&control, |task| {
+            for step in 0..1_000 {
+                if step == 7 {
+                    control.give_up();
+                }
                 task.go_on();
             }
             TaskOutput::Result(Bytes::new())
         });
         assert_eq!(outcome, TaskOutcome::Failed(TaskFailure::Cancelled));
-        assert_eq!(hasty.asked.load(Ordering::Relaxed), 3, "it asks once a second");
+        assert_eq!(control.steps(), 8);
     }
 
     #[test]
     fn of_a_long_panic_the_beginning_is_told() {
-        let world: Arc<dyn World> = Arc::new(Hasty::default());
-        let outcome = run_task(ATTEMPT, &world, &Arc::new(Cache::new(0)), |_| panic!("{}", "é".repeat(20_000)));
+        let outcome = run(&Arc::default(), |_| panic!("{}", "é".repeat(20_000)));
         let TaskOutcome::Failed(TaskFailure::Program { message }) = outcome else { panic!("{outcome:?}") };
         assert!(message.starts_with("it panicked at ") && message.ends_with("éé ..."), "{}", message.len());
         assert_eq!(message.chars().count(), TOLD_CHARS + 4);
         let again = cut(TaskFailure::Program { message: message.clone() });
         assert_eq!(again, TaskFailure::Program { message }, "it may be cut again on its way");
+    }
+
+    #[test]
+    fn what_a_task_leaves_fits_into_a_message_or_is_its_failure() {
+        let failure = |output: TaskOutput| match run(&Arc::default(), |_| output) {
+            TaskOutcome::Failed(TaskFailure::Program { message }) => message,
+            outcome => panic!("{outcome:?}"),
+        };
+        let long = vec![0; TASK_RESULT_LEN_BYTES + 1];
+        assert!(
+            failure(TaskOutput::Result(long.into())).starts_with("its result takes 8388609 bytes; at most 8388608")
+        );
+        let most = ShufflePiece { len_bytes: u64::MAX, crc32c: u32::MAX, records: u64::MAX };
+        assert!(failure(TaskOutput::Pieces(vec![most; 1_000_000])).contains("use fewer reduce partitions"));
+        let outcome = run(&Arc::default(), |_| TaskOutput::Pieces(vec![most; 600_000]));
+        let len = situ_wire::codec::encode(&outcome).unwrap().len();
+        assert!(len <= about_len_bytes(&outcome) && len < MESSAGE_LEN_BYTES, "{len}");
     }
 }

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
-use situ_runtime::rpc::RpcError;
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ActionId, PartitionId, ShuffleId, TaskAttemptId};
-use situ_wire::messages::executor::{Request as ExecutorRequest, Response as ExecutorResponse};
-use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response, TaskFailure};
+use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response, TaskFailure, TaskOutcome, TaskSpec};
 use situ_wire::time::TimeMs;
 
 use super::calls::wrong_answer;
@@ -19,6 +17,7 @@ use super::driver::results;
 use super::error::ProgramError;
 use super::follow::DriverSide;
 use super::runs::Runs;
+use super::task::TaskControl;
 use super::world::{DiskScratch, Files, Piece, Scratch, World};
 
 /// Of a worker's memory: a fourth for partitions that are kept, and a fourth, shared by the slots, for what tasks gather.
@@ -48,27 +47,9 @@ impl<R: Runtime> Worker<R> {
         Arc::new(Self { cluster, runs, world })
     }
 
-    /// Takes tasks and runs them, one after the other, until the executor has no more for this worker.
-    ///
-    /// # Errors
-    /// When the executor cannot be reached or does not know the job any more.
-    pub(super) async fn serve(self: Arc<Self>) -> Result<(), RpcError> {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        loop {
-            let spec = match self.cluster.executor.ask(&ExecutorRequest::NextTask { job, secret }).await? {
-                ExecutorResponse::Task(Some(spec)) => spec,
-                ExecutorResponse::Task(None) => return Ok(()),
-                other => return Err(wrong_answer("NextTask", &other)),
-            };
-            let attempt = spec.attempt;
-            let worker = Arc::clone(&self);
-            let outcome = self.cluster.runtime.blocking(move || worker.runs.run(&spec, &worker.world)).await;
-            let request = ExecutorRequest::TaskEnded { job, secret, attempt, outcome };
-            match self.cluster.executor.ask(&request).await? {
-                ExecutorResponse::Done => {}
-                other => return Err(wrong_answer("TaskEnded", &other)),
-            }
-        }
+    /// Runs one task. Blocks.
+    pub(super) fn run(&self, spec: &TaskSpec, control: &Arc<TaskControl>) -> TaskOutcome {
+        self.runs.run(spec, control, &self.world)
     }
 }
 
@@ -95,22 +76,6 @@ impl<R: Runtime> World for WorkerWorld<R> {
 
     fn task_memory_bytes(&self) -> u64 {
         self.task_memory_bytes
-    }
-
-    fn is_wanted(&self, attempt: TaskAttemptId) -> bool {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let request = ExecutorRequest::IsWanted { job, secret, attempt };
-        match self.cluster.handle.block_on(self.cluster.executor.ask(&request)) {
-            Ok(ExecutorResponse::Wanted(wanted)) => wanted,
-            Ok(other) => {
-                tracing::warn!(error = %wrong_answer("IsWanted", &other), "the task goes on");
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%attempt, %error, "it is not known whether the task is wanted; it goes on");
-                true
-            }
-        }
     }
 
     fn fetch(

@@ -33,9 +33,6 @@ pub(crate) trait World: Send + Sync + 'static {
     /// How much memory one task may use for what it gathers.
     fn task_memory_bytes(&self) -> u64;
 
-    /// Whether somebody waits for what an attempt computes: it was not cancelled.
-    fn is_wanted(&self, attempt: TaskAttemptId) -> bool;
-
     /// What every map task of a shuffle wrote for one reduce partition, checked, in the order of the map partitions. `by`
     /// reads it.
     fn fetch(

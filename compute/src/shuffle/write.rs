@@ -327,10 +327,6 @@ mod tests {
             unreachable!("the writer is told its budget")
         }
 
-        fn is_wanted(&self, _: TaskAttemptId) -> bool {
-            true
-        }
-
         fn fetch(
             &self,
             _: TaskAttemptId,
@@ -348,7 +344,7 @@ mod tests {
         let world: Arc<dyn World> =
             Arc::new(OnlyDisk(DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r") }));
         let mut kept_bytes = 0;
-        let outcome = run_task(attempt, &world, &Arc::new(Cache::new(0)), |task| {
+        let outcome = run_task(attempt, Arc::default(), &world, &Arc::new(Cache::new(0)), |task| {
             let mut writer = PieceWriter::new(task, 16, BUDGET_BYTES);
             for piece in 0..16 {
                 for number in 0..10_000_u32 {

@@ -7,7 +7,8 @@ use situ::chaos::{Part, of_jobs};
 use situ::quickstart::count::WordCount;
 use situ::quickstart::text::TextMaker;
 use situ_tests::harness::TestCluster;
-use situ_wire::messages::scheduler::JobState;
+use situ_wire::ids::JobId;
+use situ_wire::messages::scheduler::{JobState, Lost};
 use situ_wire::path::DfsPath;
 
 use crate::SITU;
@@ -197,4 +198,24 @@ async fn whatever_a_job_started_ends_with_it_and_with_its_executor() {
         node.executor.take().unwrap().kill().await.unwrap();
     }
     until("its processes are gone", async || pids.iter().all(|pid| is_gone(pid)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_worker_is_stopped_runs_again_and_counts_as_nobodys_failure() {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    let mark = situ.directory().join("mark").display().to_string();
+    let begun = Instant::now();
+    let _ = situ.situ(&["job", "submit", env!("CARGO_BIN_EXE_misbehaving"), "stop", &mark], b"").ok();
+    assert!(begun.elapsed() < Duration::from_secs(35), "it took {:?}", begun.elapsed());
+    let status = situ.session.client.scheduler().status(JobId(1)).await.unwrap();
+    let [recovery] = &status.recoveries[..] else { panic!("one task is lost, once: {status:?}") };
+    assert_eq!(recovery.lost, Lost::RunningTask);
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_reads_its_standard_input_finds_nothing_there() {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    let _ = situ.situ(&["job", "submit", env!("CARGO_BIN_EXE_misbehaving"), "read"], b"").ok();
+    situ.stop().await;
 }

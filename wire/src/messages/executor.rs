@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::scheduler::{TaskOutcome, TaskSpec};
+use super::scheduler::{TaskOutcome, TaskProgress, TaskSpec};
 use crate::error::RemoteError;
 use crate::ids::{JobId, PartitionId, ShuffleId, TaskAttemptId};
 
@@ -55,34 +55,16 @@ pub struct ShufflePiece {
     pub records: u64,
 }
 
-/// A call to an executor from a process that it started.
+/// One life of a process of a job, as its executor numbers it: the next process of the same job is another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ProcessLife(pub u64);
+
+/// A call to an executor.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// A worker process is ready. Answer: [`Response::Done`].
-    WorkerReady {
-        /// Of which job.
-        job: JobId,
-        /// Shows it.
-        secret: JobSecret,
-    },
-    /// A worker asks for work and waits until there is some. Answer: [`Response::Task`].
-    NextTask {
-        /// Of which job.
-        job: JobId,
-        /// Shows it.
-        secret: JobSecret,
-    },
-    /// A worker has done or failed a task. Answer: [`Response::Done`].
-    TaskEnded {
-        /// Of which job.
-        job: JobId,
-        /// Shows it.
-        secret: JobSecret,
-        /// Which.
-        attempt: TaskAttemptId,
-        /// How it went.
-        outcome: TaskOutcome,
-    },
+    /// A worker lives, says what it holds and what has ended, and asks for work; the answer comes as soon as there is
+    /// some, at the latest when the executor wants to hear it again. Answer: [`Response::Orders`].
+    Poll(WorkerPoll),
     /// Anyone with a right to the job reads the log of its processes on this executor. Answer: [`Response::Log`].
     ReadLog {
         /// Of which job.
@@ -94,15 +76,40 @@ pub enum Request {
         /// At most so many bytes.
         limit_bytes: u32,
     },
-    /// A worker asks, while a task runs, whether it shall go on with it. Answer: [`Response::Wanted`].
-    IsWanted {
-        /// Of which job.
-        job: JobId,
-        /// Shows it.
-        secret: JobSecret,
-        /// Which task.
-        attempt: TaskAttemptId,
-    },
+}
+
+/// The heartbeat of a worker.
+///
+/// One poll of a worker is in force at a time. It begins the next one only when the last was answered or given up, and
+/// never looks at an answer to one that it gave up. Therefore `held` and `ended` are all that it has: a task that it was
+/// given before and that is in neither never reached it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkerPoll {
+    /// Of which job.
+    pub job: JobId,
+    /// Shows it.
+    pub secret: JobSecret,
+    /// Which life of the job's worker this is.
+    pub life: ProcessLife,
+    /// Rises with each poll, from 1: one that arrives behind a later one is refused.
+    pub number: u64,
+    /// The tasks that run, those that have ended and do not fit into this poll among them.
+    pub held: Vec<TaskProgress>,
+    /// How tasks ended; repeated until a poll that said so was answered.
+    pub ended: Vec<(TaskAttemptId, TaskOutcome)>,
+    /// How many more tasks it can run now.
+    pub free: u32,
+}
+
+/// What a worker shall do.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Orders {
+    /// Run these.
+    pub run: Vec<TaskSpec>,
+    /// Give these up; perhaps told before.
+    pub give_up: Vec<TaskAttemptId>,
+    /// End: the job has ended, or another worker takes its place.
+    pub end: bool,
 }
 
 /// A log that an executor keeps for a job.
@@ -119,12 +126,8 @@ pub enum LogName {
 /// An answer of an executor.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Response {
-    /// It is noted.
-    Done,
-    /// A task to run; none when the worker shall end.
-    Task(Option<Box<TaskSpec>>),
+    /// What the worker shall do.
+    Orders(Orders),
     /// A piece of a log; empty at its end.
     Log(Bytes),
-    /// Whether somebody waits for the task: it was not cancelled.
-    Wanted(bool),
 }

@@ -75,6 +75,8 @@ pub enum Request {
         seen: u64,
         /// What has happened there since the last poll that was answered.
         events: Vec<ExecutorEvent>,
+        /// How far the tasks that run there have come; only now and then, and only if it has changed.
+        progress: Vec<TaskProgress>,
     },
 
     /// A driver begins. Answer: [`Response::Begun`].
@@ -315,10 +317,13 @@ pub enum ExecutorCommand {
         /// Which attempt, from 0.
         attempt: u32,
     },
+    /// How to start processes of a job: comes before the first task of the job, unless its driver was started there.
+    BeginJob {
+        /// What and how.
+        job: JobLaunch,
+    },
     /// Run a task in the job's worker process, which is started if it is not there.
     RunTask {
-        /// How to start the worker.
-        job: JobLaunch,
         /// The task.
         task: Box<TaskSpec>,
     },
@@ -383,6 +388,15 @@ pub struct TaskSpec {
     /// Whether its worker runs nothing else beside it: workers have ended with it and others, and it is not known which of
     /// them is to blame.
     pub alone: bool,
+}
+
+/// How far a task has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskProgress {
+    /// Which attempt.
+    pub attempt: TaskAttemptId,
+    /// Rises whenever it has read, written or computed something. Nothing else is in the number.
+    pub steps: u64,
 }
 
 /// How a task ended.
@@ -462,7 +476,7 @@ pub enum TaskFailure {
         /// Whether it is as with servers that are away: what failed may work later, and the task is not to blame.
         transient: bool,
     },
-    /// The executor itself is gone. Does not count against the task.
+    /// The executor itself is gone, or its worker was silent for too long. Does not count against the task.
     ExecutorLost {
         /// Why it is thought to be.
         reason: String,

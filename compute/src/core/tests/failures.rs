@@ -291,13 +291,13 @@ fn commands_are_given_until_they_are_acknowledged() {
     // The answer was lost: it polls as if it had seen nothing.
     let id = ExecutorId(2);
     let role = situ_wire::hello::Role::Executor;
-    let again = |seen| Request::ExecutorPoll { id, seen, events: Vec::new() };
+    let again = |seen| Request::ExecutorPoll { id, seen, events: Vec::new(), progress: Vec::new() };
     assert_eq!(world.call("n2", role, "n2", again(0)), ["n2 <- run 0/0/0 Node"]);
-    assert_eq!(world.call("n2", role, "n2", again(1)), [""; 0]);
+    assert_eq!(world.call("n2", role, "n2", again(2)), [""; 0]);
     // A newer poll takes the place of the one that is kept.
-    assert_eq!(world.call("n2", role, "n2", again(1)), ["n2 <- nothing to do"]);
+    assert_eq!(world.call("n2", role, "n2", again(2)), ["n2 <- nothing to do"]);
     // Nobody else polls for it, and one that knows more than it was told is of another life.
-    let shown = world.call("n3", role, "n3", again(1));
+    let shown = world.call("n3", role, "n3", again(2));
     assert!(shown[0].starts_with("n3 <- WrongIdentity"), "{shown:?}");
     let shown = world.call("n2", role, "n2", again(7));
     assert!(told_to_register(&shown), "{shown:?}");

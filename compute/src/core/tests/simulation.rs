@@ -147,6 +147,8 @@ struct Executor {
     next_event: u64,
     /// The number of the last poll: an older one is not followed up.
     last_poll: u64,
+    /// The jobs that it was told how to start.
+    begun: BTreeSet<JobId>,
     running: BTreeSet<TaskAttemptId>,
     cancelled: BTreeSet<TaskAttemptId>,
     outputs: BTreeSet<TaskAttemptId>,
@@ -600,7 +602,7 @@ impl Simulation {
             return self.at(executor.hangs_until, Happens::PollAgain { executor: number, life });
         }
         let events = executor.events.iter().map(|(_, event)| event.clone()).collect();
-        let request = Request::ExecutorPoll { id: executor.id, seen: executor.seen, events };
+        let request = Request::ExecutorPoll { id: executor.id, seen: executor.seen, events, progress: Vec::new() };
         let told = executor.next_event;
         let last_poll = self.next_call;
         self.executors.get_mut(&number).unwrap().last_poll = last_poll;
@@ -616,6 +618,7 @@ impl Simulation {
             executor.seen = at;
             match command {
                 ExecutorCommand::StartDriver { job, attempt } => {
+                    executor.begun.insert(job.job);
                     executor.drivers.insert((job.job, attempt));
                     let process = Driver { executor: number, life, job: job.job, attempt, secret: job.secret };
                     if job.program.name() == CLEAN_UP {
@@ -628,15 +631,17 @@ impl Simulation {
                 ExecutorCommand::EndDriver { job, attempt } => {
                     executor.drivers.remove(&(job, attempt));
                 }
-                ExecutorCommand::RunTask { job, task } => {
+                ExecutorCommand::BeginJob { job } => _ = executor.begun.insert(job.job),
+                ExecutorCommand::RunTask { task } => {
+                    assert!(executor.begun.contains(&task.attempt.job), "a job begins before its tasks");
                     if let StageOutput::Result { action } = task.output
-                        && let Some(life) = self.done.get(&(job.job, action))
+                        && let Some(life) = self.done.get(&(task.attempt.job, action))
                     {
                         let started = task.attempt.attempt / ATTEMPTS_PER_LIFE;
                         assert!(started <= u32::from(*life), "a done action runs in no later life: {task:?}");
                     }
                     executor.running.insert(task.attempt);
-                    tasks.push((job.secret, task));
+                    tasks.push(task);
                 }
                 ExecutorCommand::CancelTask { attempt } => {
                     executor.cancelled.insert(attempt);
@@ -646,6 +651,7 @@ impl Simulation {
                     }
                 }
                 ExecutorCommand::EndJob { job } => {
+                    executor.begun.remove(&job);
                     executor.running.retain(|attempt| attempt.job != job);
                     executor.outputs.retain(|attempt| attempt.job != job);
                     executor.drivers.retain(|(other, _)| *other != job);
@@ -660,7 +666,7 @@ impl Simulation {
         for process in cleaning {
             self.later(1_000, Happens::Cleans(process));
         }
-        for (_, task) in tasks {
+        for task in tasks {
             match task.output {
                 StageOutput::Shuffle { reducers, .. } => self.map(number, life, &task, reducers),
                 StageOutput::Result { .. } => self.fetch(number, life, task),

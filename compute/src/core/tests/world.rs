@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub(super) struct World {
     calls: BTreeMap<CallId, String>,
     /// The last command that each executor has seen, by its number.
     seen: BTreeMap<u32, u64>,
+    /// Which executors were told how to start processes of which jobs.
+    begun: BTreeSet<(u32, JobId)>,
     operations: u64,
     key: u8,
 }
@@ -54,6 +56,7 @@ impl World {
             records,
             calls: BTreeMap::new(),
             seen: BTreeMap::new(),
+            begun: BTreeSet::new(),
             operations: 0,
             key: 0,
         };
@@ -130,6 +133,7 @@ impl World {
                             && !commands.is_empty()
                         {
                             self.seen.insert(number, *last);
+                            commands.iter().for_each(|(_, command)| check_begun(&mut self.begun, number, command));
                         }
                         let after = when.map(|record| format!(", after record {}", record.0)).unwrap_or_default();
                         shown.push(format!("{who} <- {}{after}", show_answer(&result)));
@@ -195,6 +199,7 @@ impl World {
 
     pub(super) fn join(&mut self, number: u32, slots: u32) -> Vec<String> {
         self.seen.insert(number, 0);
+        self.begun.retain(|(executor, _)| *executor != number);
         self.call(
             &format!("n{number}"),
             Role::Executor,
@@ -205,7 +210,7 @@ impl World {
 
     pub(super) fn poll(&mut self, number: u32, events: Vec<ExecutorEvent>) -> Vec<String> {
         let seen = self.seen.get(&number).copied().unwrap_or_default();
-        let request = Request::ExecutorPoll { id: ExecutorId(number.into()), seen, events };
+        let request = Request::ExecutorPoll { id: ExecutorId(number.into()), seen, events, progress: Vec::new() };
         self.call(&format!("n{number}"), Role::Executor, &format!("n{number}"), request)
     }
 
@@ -244,6 +249,20 @@ impl World {
             format!("{:?} {} on {} {by}", recovery.lost, show_attempt(recovery.task), recovery.node)
         };
         self.status(job).recoveries.iter().map(show).collect()
+    }
+}
+
+/// Notes which jobs an executor knows, and checks that it gets tasks of no others.
+fn check_begun(begun: &mut BTreeSet<(u32, JobId)>, number: u32, command: &ExecutorCommand) {
+    match command {
+        ExecutorCommand::StartDriver { job, .. } | ExecutorCommand::BeginJob { job } => {
+            begun.insert((number, job.job));
+        }
+        ExecutorCommand::RunTask { task } => {
+            assert!(begun.contains(&(number, task.attempt.job)), "{} did not begin there", task.attempt.job);
+        }
+        ExecutorCommand::EndJob { job } => _ = begun.remove(&(number, *job)),
+        ExecutorCommand::CancelTask { .. } | ExecutorCommand::EndDriver { .. } | ExecutorCommand::Release { .. } => {}
     }
 }
 
@@ -382,7 +401,7 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
         Ok(Response::Registered { .. }) => "registered".to_owned(),
         Ok(Response::Commands { commands, .. }) if commands.is_empty() => "nothing to do".to_owned(),
         Ok(Response::Commands { commands, .. }) => {
-            commands.iter().map(|(_, command)| show_command(command)).collect::<Vec<_>>().join(", ")
+            commands.iter().filter_map(|(_, command)| show_command(command)).collect::<Vec<_>>().join(", ")
         }
         Ok(Response::Action(ActionResult::Done(results))) => format!("results {results:?}"),
         Ok(Response::Action(ActionResult::Failed(error))) => format!("failed: {}", error.message),
@@ -402,21 +421,23 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
     }
 }
 
-fn show_command(command: &ExecutorCommand) -> String {
-    match command {
+/// A command; that a job begins is shown by its first task, and checked beside it.
+fn show_command(command: &ExecutorCommand) -> Option<String> {
+    Some(match command {
+        ExecutorCommand::BeginJob { .. } => return None,
         ExecutorCommand::StartDriver { job, .. } if job.program.name() == CLEAN_UP => {
             format!("clean up {} of {} as {}", job.arguments.join(" "), job.job, job.user)
         }
         ExecutorCommand::EndDriver { job, attempt } => format!("end driver {job} {attempt}"),
         ExecutorCommand::StartDriver { job, attempt } => format!("drive {} {attempt}", job.job),
-        ExecutorCommand::RunTask { task, .. } => {
+        ExecutorCommand::RunTask { task } => {
             let alone = if task.alone { " alone" } else { "" };
             format!("run {} {:?}{alone}", show_attempt(task.attempt), task.locality)
         }
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
         ExecutorCommand::Release { shuffles, datasets, .. } => format!("release {shuffles:?} {datasets:?}"),
-    }
+    })
 }
 
 /// Whether an executor's poll was answered with: register first.

@@ -1,10 +1,12 @@
 //! The calls and streams of an executor.
 
 use super::super::book::{Book, sample, variants};
-use super::scheduler::task;
+use super::scheduler::{progress, task};
 use super::values::{ATTEMPT, PIECE, SECRET, bytes, error};
 use crate::ids::{JobId, PartitionId, ShuffleId};
-use crate::messages::executor::{FetchReply, FetchShuffle, JobSecret, LogName, Request, Response, ShufflePiece};
+use crate::messages::executor::{
+    FetchReply, FetchShuffle, JobSecret, LogName, Orders, ProcessLife, Request, Response, ShufflePiece, WorkerPoll,
+};
 use crate::messages::scheduler::{TaskFailure, TaskOutcome};
 
 pub(super) fn add(book: &mut Book) {
@@ -28,23 +30,25 @@ pub(super) fn add(book: &mut Book) {
         DriverErr => LogName::DriverErr(2),
         Worker => LogName::Worker,
     });
+    sample!(book, "executor", ProcessLife, ProcessLife(3));
+    let poll = WorkerPoll {
+        job,
+        secret: SECRET,
+        life: ProcessLife(3),
+        number: 300,
+        held: vec![progress()],
+        ended: vec![(ATTEMPT, TaskOutcome::Failed(TaskFailure::Cancelled))],
+        free: 2,
+    };
+    sample!(book, "executor", WorkerPoll, poll.clone());
     variants!(book, "executor", Request {
-        WorkerReady => Request::WorkerReady { job, secret: SECRET },
-        NextTask => Request::NextTask { job, secret: SECRET },
-        TaskEnded => Request::TaskEnded {
-            job,
-            secret: SECRET,
-            attempt: ATTEMPT,
-            outcome: TaskOutcome::Failed(TaskFailure::Cancelled),
-        },
+        Poll => Request::Poll(poll.clone()),
         ReadLog => Request::ReadLog { job, log: LogName::Worker, offset: 300, limit_bytes: 1 << 20 },
-        IsWanted => Request::IsWanted { job, secret: SECRET, attempt: ATTEMPT },
     });
+    let orders = Orders { run: vec![task()], give_up: vec![ATTEMPT], end: true };
+    sample!(book, "executor", Orders, orders.clone());
     variants!(book, "executor", Response {
-        Done => Response::Done,
-        Task => Response::Task(Some(Box::new(task()))),
+        Orders => Response::Orders(orders.clone()),
         Log => Response::Log(bytes()),
-        Wanted => Response::Wanted(true),
     });
-    book.add("executor::Response::Task of none", &Response::Task(None));
 }

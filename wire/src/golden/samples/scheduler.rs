@@ -9,7 +9,7 @@ use crate::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
     JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
     PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone,
-    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskSpec,
+    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -52,6 +52,10 @@ pub(super) fn task() -> TaskSpec {
         locality: Locality::Node,
         alone: true,
     }
+}
+
+pub(super) fn progress() -> TaskProgress {
+    TaskProgress { attempt: ATTEMPT, steps: 300 }
 }
 
 fn registration() -> ExecutorRegistration {
@@ -122,6 +126,7 @@ fn requests(book: &mut Book) {
             id: EXECUTOR,
             seen: 12,
             events: vec![ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") }],
+            progress: vec![progress()],
         },
         DriverBegin => Request::DriverBegin { job: JOB, secret: SECRET, attempt: 1 },
         RunAction => Request::RunAction {
@@ -175,7 +180,8 @@ fn executors(book: &mut Book) {
     });
     variants!(book, "scheduler", ExecutorCommand {
         StartDriver => ExecutorCommand::StartDriver { job: launch(), attempt: 1 },
-        RunTask => ExecutorCommand::RunTask { job: launch(), task: Box::new(task()) },
+        BeginJob => ExecutorCommand::BeginJob { job: launch() },
+        RunTask => ExecutorCommand::RunTask { task: Box::new(task()) },
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
         EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
@@ -187,6 +193,7 @@ fn executors(book: &mut Book) {
 
 fn tasks(book: &mut Book) {
     sample!(book, "scheduler", TaskSpec, task());
+    sample!(book, "scheduler", TaskProgress, progress());
     sample!(book, "scheduler", TaskDone, done());
     sample!(book, "scheduler", TaskMetrics, METRICS);
     variants!(book, "scheduler", TaskOutcome {

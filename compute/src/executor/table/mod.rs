@@ -1,0 +1,383 @@
+//! Which job has which processes and tasks on this executor: decides, does nothing.
+//!
+//! ```text
+//! task:  queued --answer to a poll--> held --a poll says how it ended--> reported
+//!         |   ^                        |\-- its worker is gone --> reported as WorkerLost
+//!         |   |                        |\-- its worker is silent --> reported as ExecutorLost; the worker is ended
+//!         |   |                        |\-- cancelled, and still held after a while: its worker is ended
+//!         |   \-- a poll has it not ---/
+//!         \-- cancelled --> reported as Cancelled
+//! ```
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::ids::{JobId, ShuffleId, TaskAttemptId};
+use situ_wire::messages::executor::{JobSecret, Orders, ProcessLife, WorkerPoll};
+use situ_wire::messages::scheduler::{
+    ExecutorCommand, ExecutorEvent, JobLaunch, Program, TaskFailure, TaskOutcome, TaskProgress, TaskSpec,
+};
+use situ_wire::time::TimeMs;
+
+use self::worker::{Cause, Limits, Verdict, Worker};
+
+mod worker;
+
+#[cfg(test)]
+mod protocol;
+#[cfg(test)]
+mod tests;
+
+/// A worker's poll that waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct WaiterId(pub(super) u64);
+
+/// What has happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Event {
+    /// The scheduler knows this executor from now on, and nothing of what it did before.
+    Registered,
+    /// The scheduler says what to do. Each command comes once.
+    Command(ExecutorCommand),
+    /// A worker polls.
+    Poll { waiter: WaiterId, poll: WorkerPoll },
+    /// A driver process has ended, or could not be started.
+    DriverEnded { job: JobId, attempt: u32, life: ProcessLife, error: Option<String>, retry: bool },
+    /// A worker process has ended, or could not be started.
+    WorkerEnded { job: JobId, life: ProcessLife, reason: String },
+}
+
+/// What is to be done, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    /// Start the driver of a job.
+    StartDriver { launch: JobLaunch, attempt: u32, life: ProcessLife },
+    /// Start the worker of a job.
+    StartWorker { launch: JobLaunch, life: ProcessLife },
+    /// End all processes of a job and drop its shuffle output.
+    EndJob { job: JobId },
+    /// Drop the output of these shuffles.
+    Release { job: JobId, shuffles: Vec<ShuffleId> },
+    /// End one process of a job. A driver counts as gone already, a worker when its end is told.
+    EndProcess { job: JobId, life: ProcessLife },
+    /// Answer a worker's poll.
+    Answer { waiter: WaiterId, result: Result<Orders, RemoteError> },
+    /// Tell the scheduler.
+    Report(ExecutorEvent),
+    /// Tell the scheduler some time how far the tasks have come that workers hold.
+    Progress(Vec<TaskProgress>),
+}
+
+/// What a worker is told that shall end.
+const END: Orders = Orders { run: Vec::new(), give_up: Vec::new(), end: true };
+/// How often the progress of tasks is told.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// An owner that comes so late to a timeout was itself stopped: silence in the meantime is nobody's fault.
+const STALL: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+struct Job {
+    launch: JobLaunch,
+    /// The attempts at its driver that run here.
+    drivers: BTreeMap<u32, ProcessLife>,
+    worker: Option<Worker>,
+    /// Tasks that no worker has.
+    queued: VecDeque<Box<TaskSpec>>,
+}
+
+/// The jobs of an executor.
+///
+/// # Contract
+/// The owner calls [`JobTable::handle`] for every [`Event`] and [`JobTable::handle_timeout`] when the time that
+/// [`JobTable::poll_timeout`] gives has come, and after either carries out all that [`JobTable::poll_action`] gives.
+#[derive(Debug)]
+pub(super) struct JobTable {
+    jobs: BTreeMap<JobId, Job>,
+    limits: Limits,
+    /// How many processes were started.
+    lives: u64,
+    /// Whether a task has come further since progress was told, and when it may be told again.
+    progress: (bool, TimeMs),
+    /// The time that the owner was last asked to come back at.
+    expected: TimeMs,
+    actions: VecDeque<Action>,
+}
+
+impl JobTable {
+    /// A table without jobs, which gives up workers that are silent for `silence`.
+    pub(super) fn new(silence: Duration) -> Self {
+        Self {
+            jobs: BTreeMap::new(),
+            limits: Limits::new(silence),
+            lives: 0,
+            progress: (false, TimeMs::default()),
+            expected: TimeMs::NEVER,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what has happened.
+    pub(super) fn handle(&mut self, now: TimeMs, event: Event) {
+        self.excuse(now);
+        match event {
+            Event::Registered => self.end_all(),
+            Event::Command(command) => self.command(now, command),
+            Event::Poll { waiter, poll } => self.poll(now, waiter, poll),
+            Event::DriverEnded { job, attempt, life, error, retry } => {
+                self.driver_ended((job, attempt), life, error, retry);
+            }
+            Event::WorkerEnded { job, life, reason } => self.worker_ended(now, job, life, &reason),
+        }
+        self.expected = self.poll_timeout().unwrap_or(TimeMs::NEVER);
+    }
+
+    /// Does what the time demands: gives up workers that are not as they should be, and answers polls that have waited
+    /// long enough; the next ones are the workers' heartbeat.
+    pub(super) fn handle_timeout(&mut self, now: TimeMs) {
+        self.excuse(now);
+        self.judge_workers(now);
+        for job in self.jobs.values_mut() {
+            job.hand_over(now, &mut self.actions);
+        }
+        self.expected = self.poll_timeout().unwrap_or(TimeMs::NEVER);
+    }
+
+    /// The next thing to do.
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`JobTable::handle_timeout`], if nothing happens before.
+    pub(super) fn poll_timeout(&self) -> Option<TimeMs> {
+        self.jobs.values().filter_map(|job| job.worker.as_ref()?.next_due()).min()
+    }
+
+    /// The hashes of the stored programs that jobs use.
+    pub(super) fn stored_programs(&self) -> BTreeSet<[u8; 32]> {
+        let hash = |job: &Job| match job.launch.program {
+            Program::Stored { hash, .. } => Some(hash),
+            Program::BuiltIn { .. } => None,
+        };
+        self.jobs.values().filter_map(hash).collect()
+    }
+
+    /// Checks that who calls belongs to a job that is here.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn check(&self, job: JobId, secret: JobSecret) -> Result<&JobLaunch, RemoteError> {
+        match self.jobs.get(&job) {
+            Some(known) if known.launch.secret == secret => Ok(&known.launch),
+            Some(_) => Err(RemoteError::new(ErrorCode::PermissionDenied, job, "the caller does not know its secret")),
+            None => Err(RemoteError::new(ErrorCode::NotFound, job, "this executor does not run it; it may have ended")),
+        }
+    }
+
+    /// Ends every job: the scheduler knows nothing of them any more, or this executor ends.
+    pub(super) fn end_all(&mut self) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        jobs.into_iter().for_each(|job| self.end_job(job));
+    }
+
+    fn command(&mut self, now: TimeMs, command: ExecutorCommand) {
+        match command {
+            ExecutorCommand::StartDriver { job: launch, attempt } => self.start_driver(launch, attempt),
+            ExecutorCommand::BeginJob { job: launch } => drop(job_of(&mut self.jobs, &launch)),
+            ExecutorCommand::RunTask { task } => self.run_task(now, task),
+            ExecutorCommand::CancelTask { attempt } => self.cancel(now, attempt),
+            ExecutorCommand::EndJob { job } => self.end_job(job),
+            ExecutorCommand::Release { job, shuffles, .. } => {
+                if self.jobs.contains_key(&job) && !shuffles.is_empty() {
+                    self.actions.push_back(Action::Release { job, shuffles });
+                }
+            }
+            ExecutorCommand::EndDriver { job, attempt } => {
+                if let Some(life) = self.jobs.get_mut(&job).and_then(|job| job.drivers.remove(&attempt)) {
+                    self.actions.push_back(Action::EndProcess { job, life });
+                }
+            }
+        }
+    }
+
+    fn start_driver(&mut self, launch: JobLaunch, attempt: u32) {
+        let job = job_of(&mut self.jobs, &launch);
+        if let Entry::Vacant(driver) = job.drivers.entry(attempt) {
+            let life = *driver.insert(next_life(&mut self.lives));
+            self.actions.push_back(Action::StartDriver { launch, attempt, life });
+        }
+    }
+
+    fn run_task(&mut self, now: TimeMs, task: Box<TaskSpec>) {
+        let id = task.attempt.job;
+        let Some(job) = self.jobs.get_mut(&id) else {
+            let reason = format!("the executor was not told how to start processes of {id}");
+            return self.fail_task(task.attempt, TaskFailure::WorkerLost { reason, company: 0 });
+        };
+        job.queued.push_back(task);
+        job.hand_over(now, &mut self.actions);
+        self.start_worker(now, id);
+    }
+
+    /// Starts a job's worker unless there is one.
+    fn start_worker(&mut self, now: TimeMs, job: JobId) {
+        let Some(job) = self.jobs.get_mut(&job).filter(|job| job.worker.is_none()) else { return };
+        let life = next_life(&mut self.lives);
+        job.worker = Some(Worker::new(life, now));
+        self.actions.push_back(Action::StartWorker { launch: job.launch.clone(), life });
+    }
+
+    /// What no worker has yet is taken back at once. What one has may run on for a while.
+    fn cancel(&mut self, now: TimeMs, attempt: TaskAttemptId) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
+        if let Some(worker) = &mut job.worker {
+            worker.cancel(now, attempt);
+        }
+        let before = job.queued.len();
+        job.queued.retain(|task| task.attempt != attempt);
+        let is_taken_back = job.queued.len() < before;
+        job.hand_over(now, &mut self.actions);
+        if is_taken_back {
+            self.fail_task(attempt, TaskFailure::Cancelled);
+        }
+    }
+
+    fn end_job(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.remove(&id)
+            && let Some(mut worker) = job.worker
+        {
+            worker.send_home(&mut self.actions);
+        }
+        // Also for a job that is not known: an earlier run of this executor may have left its output.
+        self.actions.push_back(Action::EndJob { job: id });
+    }
+
+    /// A worker says what it has. It is told to end when it is not the job's worker, and is not listened to.
+    fn poll(&mut self, now: TimeMs, waiter: WaiterId, poll: WorkerPoll) {
+        let result = match self.check(poll.job, poll.secret) {
+            Ok(_) => Ok(END),
+            // A worker of an ended job ends, too.
+            Err(error) if error.code == ErrorCode::NotFound => Ok(END),
+            Err(error) => Err(error),
+        };
+        let job = self.jobs.get_mut(&poll.job).filter(|_| result.is_ok());
+        let found = job.and_then(|Job { worker, queued, .. }| Some((worker.as_mut()?, queued)));
+        let Some((worker, queued)) = found.filter(|(worker, _)| worker.life == poll.life) else {
+            return self.actions.push_back(Action::Answer { waiter, result });
+        };
+        self.progress.0 |= worker.poll(now, &self.limits, (waiter, poll), queued, &mut self.actions);
+        worker.hand_over(now, queued, &mut self.actions);
+        self.tell_progress(now);
+    }
+
+    /// Tells how far the tasks have come, if they have and it was not just told. A worker polls again soon.
+    fn tell_progress(&mut self, now: TimeMs) {
+        if matches!(self.progress, (true, next) if next <= now) {
+            self.progress = (false, now + PROGRESS);
+            let workers = self.jobs.values().filter_map(|job| job.worker.as_ref());
+            self.actions.push_back(Action::Progress(workers.flat_map(Worker::progress).collect()));
+        }
+    }
+
+    /// Ends workers that are not ready in time, are silent, or go on with what was cancelled.
+    fn judge_workers(&mut self, now: TimeMs) {
+        for (id, job) in &mut self.jobs {
+            let Some(worker) = &mut job.worker else { continue };
+            let Some(cause) = worker.judge(now, &self.limits, &mut self.actions) else { continue };
+            if cause == Cause::Silent {
+                // They run elsewhere at once, whatever it takes to end it.
+                let Verdict { reason, .. } = worker.verdict("");
+                let lost = ExecutorEvent::WorkerLost { job: *id, reason: reason.clone() };
+                self.actions.push_back(Action::Report(lost));
+                for attempt in worker.take_held() {
+                    let failure = TaskFailure::ExecutorLost { reason: reason.clone() };
+                    self.actions.push_back(report(attempt, TaskOutcome::Failed(failure)));
+                }
+            }
+            self.actions.push_back(Action::EndProcess { job: *id, life: worker.life });
+        }
+    }
+
+    fn driver_ended(&mut self, (job, attempt): (JobId, u32), life: ProcessLife, error: Option<String>, retry: bool) {
+        if let Some(known) = self.jobs.get_mut(&job)
+            && known.drivers.get(&attempt) == Some(&life)
+        {
+            known.drivers.remove(&attempt);
+            self.actions.push_back(Action::Report(ExecutorEvent::DriverEnded { job, attempt, error, retry }));
+        }
+    }
+
+    /// A worker process has ended, or could not be started: what it held is lost. What is queued goes to the next one, but
+    /// if it was never ready, neither may the next one be: then that is lost, too.
+    fn worker_ended(&mut self, now: TimeMs, job: JobId, life: ProcessLife, reason: &str) {
+        let Some(known) = self.jobs.get_mut(&job) else { return };
+        let Some(mut worker) = known.worker.take_if(|worker| worker.life == life) else { return };
+        worker.send_home(&mut self.actions);
+        let Verdict { reason, cause } = worker.verdict(reason);
+        let never_ready: Vec<TaskAttemptId> = match worker.is_ready() {
+            true => Vec::new(),
+            false => known.queued.drain(..).map(|task| task.attempt).collect(),
+        };
+        if cause != Some(Cause::Silent) {
+            let lost = ExecutorEvent::WorkerLost { job, reason: reason.clone() };
+            self.actions.push_back(Action::Report(lost));
+        }
+        let held = worker.take_held();
+        let company = u32::try_from(held.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        for attempt in held {
+            let failure = match cause {
+                // Nobody can end one of its tasks alone: the others run again.
+                Some(Cause::KeepsCancelled) => TaskFailure::Cancelled,
+                _ => TaskFailure::WorkerLost { reason: reason.clone(), company },
+            };
+            self.fail_task(attempt, failure);
+        }
+        for attempt in never_ready {
+            self.fail_task(attempt, TaskFailure::WorkerLost { reason: reason.clone(), company: 0 });
+        }
+        if self.jobs.get(&job).is_some_and(|job| !job.queued.is_empty()) {
+            self.start_worker(now, job);
+        }
+    }
+
+    fn fail_task(&mut self, attempt: TaskAttemptId, failure: TaskFailure) {
+        self.actions.push_back(report(attempt, TaskOutcome::Failed(failure)));
+    }
+
+    /// If the owner comes late, it stood still and heard nobody: that silence does not count against workers.
+    fn excuse(&mut self, now: TimeMs) {
+        let late = now.since(self.expected);
+        if late > STALL {
+            self.jobs.values_mut().filter_map(|job| job.worker.as_mut()).for_each(|worker| worker.excuse(late));
+        }
+    }
+}
+
+impl Job {
+    /// Gives tasks to the worker if its poll waits.
+    fn hand_over(&mut self, now: TimeMs, actions: &mut VecDeque<Action>) {
+        if let Some(worker) = &mut self.worker {
+            worker.hand_over(now, &mut self.queued, actions);
+        }
+    }
+}
+
+fn next_life(lives: &mut u64) -> ProcessLife {
+    *lives += 1;
+    ProcessLife(*lives)
+}
+
+fn report(attempt: TaskAttemptId, outcome: TaskOutcome) -> Action {
+    Action::Report(ExecutorEvent::TaskEnded { attempt, outcome })
+}
+
+/// The job of a launch, which may be new.
+fn job_of<'a>(jobs: &'a mut BTreeMap<JobId, Job>, launch: &JobLaunch) -> &'a mut Job {
+    jobs.entry(launch.job).or_insert_with(|| Job {
+        launch: launch.clone(),
+        drivers: BTreeMap::new(),
+        worker: None,
+        queued: VecDeque::new(),
+    })
+}
