@@ -254,6 +254,8 @@ impl Cached {
         self.holders.retain(|(dataset, _), _| !datasets.contains(dataset));
     }
 
+    /// For how many partitions somebody is known.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.holders.len()
     }
