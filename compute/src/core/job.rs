@@ -38,9 +38,11 @@ pub(super) struct Job {
     /// the scheduler, that this one began.
     pub(super) record: Option<RecordId>,
     pub(super) driver: Driver,
+    /// The policy bounds how many, and how much their results take.
     pub(super) actions: BTreeMap<ActionId, Action>,
     /// Those of them that run.
     pub(super) under_way: BTreeSet<ActionId>,
+    /// Those of actions under way, and shuffles until they are released. The policy bounds their tasks and pieces.
     pub(super) stages: BTreeMap<StageKey, Stage>,
     /// Its stages in the order in which they were planned, the newest [`STAGES_LISTED`] of them.
     pub(super) planned: VecDeque<Planned>,
@@ -51,12 +53,13 @@ pub(super) struct Job {
     pub(super) numbers: AttemptNumbers,
     /// The number, among all that were started, of its task that was started last.
     pub(super) served: u64,
-    /// Attempts that run, those among them that were cancelled too.
+    /// Attempts that run, those among them that were cancelled too: there are no more than slots.
     pub(super) attempts: BTreeMap<TaskAttemptId, Attempt>,
+    /// Partitions of datasets that its plans keep, until they are released.
     pub(super) cached: Cached,
     pub(super) recoveries: Recoveries,
     pub(super) metrics: TaskMetrics,
-    /// How many of its tasks failed, and how many pieces could not be fetched, by executor.
+    /// How many of its tasks failed, and how many pieces could not be fetched, by executor, until each is pardoned.
     pub(super) failures: BTreeMap<ExecutorId, Failures>,
     /// Executors that were told how to start its processes: they may have some, or shuffle output of it. There are no more
     /// than executors.
@@ -257,6 +260,8 @@ impl Cached {
         self.holders.retain(|(dataset, _), _| !datasets.contains(dataset));
     }
 
+    /// For how many partitions somebody is known.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.holders.len()
     }

@@ -547,6 +547,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_output_of_a_released_shuffle_goes_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut owner, _inbox) = owner(directory.path(), "cat > /dev/null");
+        command(&mut owner, start(1, Program::BuiltIn { name: "wordcount".to_owned() }, 0));
+        let at = |name: &str| directory.path().join("jobs/job-1/work").join(name);
+        for name in ["shuffle-3", "shuffle-4"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+            std::fs::write(at(name).join("partition-0-attempt-0"), "x").unwrap();
+        }
+        let (shuffles, datasets) = (vec![situ_wire::ids::ShuffleId(3)], Vec::new());
+        command(&mut owner, ExecutorCommand::Release { job: JobId(1), shuffles, datasets });
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(!at("shuffle-3").exists() && at("shuffle-4").exists());
+    }
+
+    #[tokio::test]
     async fn a_fetched_program_that_no_job_uses_makes_place() {
         let directory = tempfile::tempdir().unwrap();
         let programs = directory.path().join("programs");

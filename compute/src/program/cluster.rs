@@ -79,7 +79,14 @@ pub(super) struct ClusterFiles<R: Runtime>(pub(super) Arc<Cluster<R>>);
 
 impl From<ClientError> for StorageError {
     fn from(error: ClientError) -> Self {
-        Self { code: error.code().unwrap_or(ErrorCode::Unavailable), message: error.to_string() }
+        let code = error.code().unwrap_or(match &error {
+            ClientError::Unreadable(unreadable) if unreadable.damaged => ErrorCode::Corrupt,
+            // To open it anew is for the next attempt.
+            ClientError::Changed { .. } => ErrorCode::Io,
+            _ if error.retry() == Retry::Later => ErrorCode::Unavailable,
+            _ => ErrorCode::Io,
+        });
+        Self { code, message: error.to_string() }
     }
 }
 

@@ -183,6 +183,9 @@ impl<R: Runtime> Owner<R> {
                     }
                     self.carry_out();
                 }
+                while let Ok(caller) = from.disconnected.try_recv() {
+                    self.disconnected(&caller);
+                }
                 self.core.handle_timeout(clock.now());
                 self.carry_out();
             }
