@@ -71,11 +71,14 @@ fn encode<T: Serialize>(records: &[T], partitions: u32) -> Result<Vec<u8>, Strin
     Ok(value)
 }
 
+/// Of each partition, how many records there are, and their bytes.
+type Split = Arc<[(u64, Bytes)]>;
+
 /// The records of all partitions as the driver sent them.
 struct Parts {
     encoded: EncodedValue,
-    /// How many there are of each partition, and their bytes; none before a task has asked.
-    read: Mutex<Option<Arc<[(u64, Bytes)]>>>,
+    /// None before a task has asked.
+    read: Mutex<Option<Split>>,
 }
 
 impl Parts {
@@ -96,7 +99,7 @@ impl Parts {
     }
 
     /// Reads them once for all tasks of the process.
-    fn parts(&self, task: &TaskContext) -> Arc<[(u64, Bytes)]> {
+    fn parts(&self, task: &TaskContext) -> Split {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parts) = read.as_ref() {
             return Arc::clone(parts);

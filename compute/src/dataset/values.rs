@@ -137,6 +137,8 @@ impl Context {
             files.make_directory(&values)?;
             // Each attempt at the driver writes its own: what counts is recorded.
             let path = values.join(&format!("{action}-attempt-{}", backend.attempt()))?;
+            // What lies there is of a job of that number before this cluster's scheduler, or this test.
+            files.delete(&path, false)?;
             let mut output = files.create(&path)?;
             for start in (0..bytes.len()).step_by(PIECE_LEN_BYTES) {
                 output.write(bytes.slice(start..bytes.len().min(start + PIECE_LEN_BYTES)))?;

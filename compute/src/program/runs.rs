@@ -84,7 +84,11 @@ impl Runs {
                 spec.action
             )),
             NotReached::Failed(error) => TaskFailure::Program {
-                message: format!("the program failed in {whose} before {}: {error}", spec.action),
+                message: format!(
+                    "the program failed in {whose} before {}: {error}; what only the driver can have, as a file of its node, \
+                     comes through `context.once`",
+                    spec.action
+                ),
             },
         })?;
         if reached.digest != spec.plan_digest {

@@ -562,12 +562,16 @@ impl Plan {
         if let (Some(here), Some(there)) = (here, there)
             && (PlanNode { value: None, ..here.clone() }) == (PlanNode { value: None, ..there.clone() })
         {
-            return Some(format!("{:?} comes after other values of the driver in {mine} than in {theirs}", here.name));
+            return Some(format!("{:?} has other values of the driver in {mine} than in {theirs}", here.name));
         }
         let (first, second) = (here.map(|node| node.id), there.map(|node| node.id));
         let show = |node: Option<&PlanNode>| match node {
             Some(PlanNode { id, name, parents, partitions, .. }) => {
-                let also = if first == second { String::new() } else { format!("{id}, ") };
+                let also = if first.is_some() && second.is_some() && first != second {
+                    format!("{id}, ")
+                } else {
+                    String::new()
+                };
                 format!("{also}{name:?} with {partitions} partitions, made from {parents:?}")
             }
             None => "missing".to_owned(),
@@ -967,7 +971,7 @@ mod tests {
         let mut valued = one.clone();
         valued.nodes[0].value = Some([1; 32]);
         let difference = one.difference("the driver", &valued, "the worker").unwrap();
-        assert!(difference.contains("\"text_file\" comes after other values of the driver"), "{difference}");
+        assert!(difference.contains("\"text_file\" has other values of the driver"), "{difference}");
         let (old, new) = (Plan { build: Some([1; 32]), ..one.clone() }, Plan { build: Some([2; 32]), ..one.clone() });
         let difference = old.difference("the driver", &new, "the worker").unwrap();
         assert!(difference.contains("0101") && difference.contains("same release"), "{difference}");

@@ -3,6 +3,7 @@
 mod node;
 mod ranges;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
@@ -47,9 +48,9 @@ impl Graph {
             if let Some(error) = &node.broken {
                 return Err(error.clone());
             }
-            if !graph.nodes.contains_key(&node.id) {
+            if let Entry::Vacant(entry) = graph.nodes.entry(node.id) {
                 open.extend(node.parents.iter().map(|parent| Arc::clone(&parent.node)));
-                graph.nodes.insert(node.id, node);
+                entry.insert(node);
             }
         }
         Ok(graph)
