@@ -102,7 +102,7 @@ mod tests {
         let stripped = without_debug_sections(&whole).unwrap().expect("tests are built with debug information");
         assert!(stripped.len() < whole.len());
         let file = object::File::parse(&stripped[..]).unwrap();
-        assert!(file.sections().all(|section| section.size() == 0 || !section.name().unwrap().starts_with(".debug_")));
+        assert!(file.section_by_name(".debug_info").is_none_or(|section| section.size() == 0));
         assert!(file.symbol_table().is_some(), "backtraces have names");
         assert_eq!(without_debug_sections(&stripped), Ok(None), "once is enough");
 
