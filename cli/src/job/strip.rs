@@ -19,7 +19,9 @@ pub(super) fn without_debug_sections(executable: &[u8]) -> Result<Option<Vec<u8>
     let is_debug = |section: &SectionHeader64<Endianness>| {
         let name = table.section_name(endian, section).unwrap_or_default();
         let prefixes: [&[u8]; 3] = [b".debug_", b".zdebug_", b".rela.debug_"];
-        !is_loaded(section) && prefixes.iter().any(|prefix| name.starts_with(prefix))
+        !is_loaded(section)
+            && section.sh_type(endian) != SHT_NULL
+            && prefixes.iter().any(|prefix| name.starts_with(prefix))
     };
     if !table.iter().any(is_debug) {
         return Ok(None);
@@ -32,7 +34,6 @@ pub(super) fn without_debug_sections(executable: &[u8]) -> Result<Option<Vec<u8>
     for section in table.iter() {
         let mut header = *section;
         if is_debug(section) {
-            header.sh_name.set(endian, 0);
             header.sh_type.set(endian, SHT_NULL);
             header.sh_size.set(endian, 0);
         } else if !is_loaded(section) && !matches!(section.sh_type(endian), SHT_NULL | SHT_NOBITS) {
@@ -101,7 +102,7 @@ mod tests {
         let stripped = without_debug_sections(&whole).unwrap().expect("tests are built with debug information");
         assert!(stripped.len() < whole.len());
         let file = object::File::parse(&stripped[..]).unwrap();
-        assert!(file.sections().all(|section| !section.name().unwrap().starts_with(".debug_")));
+        assert!(file.section_by_name(".debug_info").is_none_or(|section| section.size() == 0));
         assert!(file.symbol_table().is_some(), "backtraces have names");
         assert_eq!(without_debug_sections(&stripped), Ok(None), "once is enough");
 
