@@ -26,7 +26,7 @@ pub mod shuffle;
 pub mod testing;
 pub mod text;
 
-pub use dataset::{Context, Dataset, Records, TextLine};
+pub use dataset::{Context, Dataset, Records, TextLine, Values};
 pub use program::error::{ProgramError, ProgramResult};
 pub use program::{run, run_with};
 pub use text::Text;

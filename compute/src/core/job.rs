@@ -116,6 +116,16 @@ impl Cached {
         self.holders.entry(what).or_default().insert(executor, by);
     }
 
+    /// A worker that goes on has dropped a partition, which is no loss: it was told to keep it while there is room.
+    pub(super) fn remove(&mut self, what: (DatasetId, PartitionId), executor: ExecutorId) {
+        if let Some(holders) = self.holders.get_mut(&what) {
+            holders.remove(&executor);
+            if holders.is_empty() {
+                self.holders.remove(&what);
+            }
+        }
+    }
+
     /// Who holds that partition of any of these datasets. A persisted dataset is taken to be read partition by partition
     /// by its stage: where it is not, a task starts in the wrong place and is still right.
     pub(super) fn holders(&self, datasets: &[DatasetId], partition: u32) -> BTreeSet<ExecutorId> {

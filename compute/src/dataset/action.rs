@@ -11,6 +11,7 @@ use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 use situ_wire::messages::scheduler::TaskFailure;
 
 use super::graph::ResultTask;
+use super::places::Places;
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::{TaskContext, abort};
@@ -140,7 +141,7 @@ impl<T: 'static> Dataset<T> {
         let preferred = self
             .preferred
             .as_ref()
-            .map(|places| Arc::new(places[partitions.start as usize..partitions.end as usize].to_vec()));
+            .map(|places| Arc::new(Places::Each(places.slice(partitions.start as usize..partitions.end as usize))));
         let compute = Arc::clone(&self.compute);
         let (first, count) = (partitions.start, partitions.end - partitions.start);
         let task: ResultTask = Arc::new(move |task, partition| function(task, compute(task, first + partition)));

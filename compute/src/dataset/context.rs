@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId};
 
-use super::graph::{Graph, Node, NodeKind, Preferred, ResultTask, node_name};
+use super::graph::{Graph, Node, NodeKind, ResultTask, node_name};
+use super::places::Preferred;
 use super::{Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use situ_wire::ids::DatasetId;
 
-use super::graph::Preferred;
+use super::places::Preferred;
 use super::{Context, Records};
 use crate::program::task::TaskContext;
 

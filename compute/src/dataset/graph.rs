@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId, StageId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::{Plan, PlanNode, StageOutput, StagePlan, TaskLocation};
+use situ_wire::messages::scheduler::{Plan, PlanNode, StageOutput, StagePlan};
 
+use super::places::Preferred;
 use crate::program::task::TaskContext;
 
-/// Where the input of each partition lies, best first.
-pub(crate) type Preferred = Option<Arc<Vec<Vec<TaskLocation>>>>;
 /// Writes one partition's part of a shuffle.
 pub(crate) type MapTask = Arc<dyn Fn(&TaskContext, u32) -> Vec<ShufflePiece> + Send + Sync>;
 /// Computes one partition's result of an action.
@@ -151,7 +150,7 @@ impl Graph {
             partitions: node.partitions,
             output,
             reads: reads.into_iter().collect(),
-            preferred: node.preferred.as_ref().map(|preferred| preferred.as_ref().clone()).unwrap_or_default(),
+            preferred: node.preferred.as_ref().map(|places| places.to_vec()).unwrap_or_default(),
             persisted: persisted.into_iter().collect(),
         });
     }
@@ -172,8 +171,10 @@ pub(crate) fn node_name(operation: &str, place: &Location<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{NodeName, RackName};
+    use situ_wire::messages::scheduler::TaskLocation;
 
     use super::*;
+    use crate::dataset::places::Places;
 
     fn node(name: &str, parents: &[u32], partitions: u32, kind: NodeKind) -> Node {
         let parents = parents.iter().copied().map(DatasetId).collect();
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn a_plan_is_cut_at_shuffles_parents_first() {
         let mut graph = Graph::default();
-        let preferred = Some(Arc::new(vec![vec![place("a")], vec![place("b")]]));
+        let preferred = Some(Arc::new(Places::Each(vec![vec![place("a")], vec![place("b")]])));
         graph.add(Node { preferred: preferred.clone(), ..node("text", &[], 2, NodeKind::Narrow) });
         graph.add(Node { preferred: preferred.clone(), ..node("kept", &[0], 2, NodeKind::Persisted) });
         graph.add(Node { preferred, ..node("reduce (map side)", &[1], 2, map_side(3)) });

@@ -13,9 +13,11 @@ mod cache;
 mod context;
 mod core;
 mod graph;
+mod groups;
 mod keyed;
 mod parallelize;
 mod pieces;
+mod places;
 mod records;
 mod save;
 mod sort;
@@ -24,12 +26,15 @@ mod transform;
 
 pub use context::Context;
 pub use core::Dataset;
+pub use groups::Values;
 pub use records::Records;
 pub use save::TextLine;
 pub(crate) use save::clean_up;
 
-pub(crate) use cache::Cache;
+pub(crate) use cache::Kept;
 pub(crate) use graph::{Graph, StageTask};
 
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ mod service;
 mod shim;
 mod table;
 
-pub use config::ExecutorConfig;
+pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};
 pub use error::StartError;
 pub use server::{Executor, ExecutorHandle};
 pub use shim::shim;

@@ -20,13 +20,14 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::error::{ProgramError, StorageError};
+use super::memory::{MemoryLimits, MemoryManager};
 use super::task::run_task;
 use super::worker::run_stage_task;
 use super::world::{
-    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Scratch, World,
+    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Pieces, Scratch, World,
 };
-use crate::dataset::{Cache, Context, Graph};
-use crate::shuffle::{OutputFile, verify};
+use crate::dataset::{Context, Graph};
+use crate::shuffle::OutputFile;
 
 /// How a program runs in one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +60,23 @@ pub(crate) fn attempts<D: Disk, C: Clock>(
     root: &Path,
     options: LocalOptions,
 ) -> impl Fn() -> Context {
-    let world = Arc::new(LocalWorld {
+    let world = world(disk, clock, root, options);
+    move || in_world(&world).0
+}
+
+/// The same, with what counts the memory of its tasks.
+#[cfg(test)]
+pub(crate) fn measured<D: Disk, C: Clock>(
+    disk: D,
+    clock: C,
+    root: &Path,
+    options: LocalOptions,
+) -> (Context, Arc<MemoryManager>) {
+    in_world(&world(disk, clock, root, options))
+}
+
+fn world<D: Disk, C: Clock>(disk: D, clock: C, root: &Path, options: LocalOptions) -> Arc<LocalWorld<D, C>> {
+    Arc::new(LocalWorld {
         files: LocalFiles {
             disk: disk.clone(),
             root: root.join("files"),
@@ -70,13 +87,20 @@ pub(crate) fn attempts<D: Disk, C: Clock>(
         clock,
         options,
         outputs: Mutex::default(),
+    })
+}
+
+fn in_world<D: Disk, C: Clock>(world: &Arc<LocalWorld<D, C>>) -> (Context, Arc<MemoryManager>) {
+    let LocalOptions { task_memory_bytes, cache_memory_bytes, .. } = world.options;
+    let memory = MemoryManager::new(MemoryLimits {
+        total_bytes: task_memory_bytes.saturating_add(cache_memory_bytes),
+        execution_bytes: task_memory_bytes,
+        kept_bytes: cache_memory_bytes,
+        slots: 1,
     });
-    move || {
-        let graph = Arc::new(RwLock::new(Graph::default()));
-        let cache = Arc::new(Cache::new(options.cache_memory_bytes));
-        let backend = LocalBackend { graph: Arc::clone(&graph), world: Arc::clone(&world), cache };
-        Context::new(graph, Box::new(backend))
-    }
+    let graph = Arc::new(RwLock::new(Graph::default()));
+    let backend = LocalBackend { graph: Arc::clone(&graph), world: Arc::clone(world), memory: Arc::clone(&memory) };
+    (Context::new(graph, Box::new(backend)), memory)
 }
 
 /// A clock that stands still, for tests and measurements in which nothing waits.
@@ -92,6 +116,9 @@ impl Clock for StillClock {
         std::future::pending()
     }
 }
+
+/// How much of a piece is read at a time.
+const READ_LEN_BYTES: usize = 256 << 10;
 
 /// The only job of the process.
 const JOB: JobId = JobId(1);
@@ -128,41 +155,39 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
         true
     }
 
-    fn fetch(
-        &self,
-        shuffle: ShuffleId,
-        reduce: PartitionId,
-    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+    fn fetch(&self, shuffle: ShuffleId, reduce: PartitionId, _: usize) -> Result<Pieces, TaskFailure> {
         let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         let outputs = outputs.get(&shuffle).cloned().unwrap_or_default();
         let (disk, root) = (self.scratch.disk.clone(), self.scratch.root.clone());
         Ok(Box::new(outputs.into_iter().map(move |(map, pieces)| {
-            read_piece(&disk, &root, shuffle, map, reduce, pieces[reduce.0 as usize])
-                .map_err(|reason| TaskFailure::Fetch { shuffle, map, reason })
+            let fetch = move |reason| TaskFailure::Fetch { shuffle, map, reason };
+            let chunks = read_piece(&disk, &root, shuffle, map, reduce).map_err(fetch)?;
+            let chunks = Box::new(chunks.map(move |chunk| chunk.map_err(fetch)));
+            Ok(Piece { map, piece: pieces[reduce.0 as usize], chunks })
         })))
     }
 }
 
+/// The bytes of a piece, some at a time.
 fn read_piece<D: Disk>(
     disk: &D,
     root: &Path,
     shuffle: ShuffleId,
     map: TaskAttemptId,
     reduce: PartitionId,
-    expected: ShufflePiece,
-) -> Result<Piece, String> {
+) -> Result<impl Iterator<Item = Result<Bytes, String>> + use<D>, String> {
     let output = OutputFile::open(disk, root, shuffle, map).map_err(|error| error.to_string())?;
     let (_, range) = output.range((reduce, PartitionId(reduce.0 + 1))).map_err(|error| error.to_string())?;
-    let len = usize::try_from(range.end - range.start).map_err(|error| error.to_string())?;
-    let bytes = output.file().read_at(range.start, len).map_err(|error| error.to_string())?;
-    verify(&expected, &bytes)?;
-    Ok(Piece { map, piece: expected, bytes })
+    Ok(range.clone().step_by(READ_LEN_BYTES).map(move |offset| {
+        let len = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(READ_LEN_BYTES);
+        output.file().read_at(offset, len).map_err(|error| error.to_string())
+    }))
 }
 
 struct LocalBackend<D, C> {
     graph: Arc<RwLock<Graph>>,
     world: Arc<LocalWorld<D, C>>,
-    cache: Arc<Cache>,
+    memory: Arc<MemoryManager>,
 }
 
 impl<D: Disk, C: Clock> LocalBackend<D, C> {
@@ -187,7 +212,7 @@ impl<D: Disk, C: Clock> LocalBackend<D, C> {
         let task = graph.stage_task(attempt.stage).ok_or_else(|| format!("there is no {}", attempt.stage))?;
         drop(graph);
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
-        match run_task(attempt, &world, &self.cache, |context| run_stage_task(&task, context)) {
+        match run_task(attempt, &world, &self.memory, |context| run_stage_task(&task, context)) {
             TaskOutcome::Done(done) => Ok(*done),
             TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
         }

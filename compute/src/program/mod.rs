@@ -10,6 +10,7 @@
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
+//! | `memory` | what tasks and kept partitions borrow of the worker's memory |
 //! | `task` | one task from its start to its end |
 
 mod calls;
@@ -20,6 +21,7 @@ pub mod environment;
 pub(crate) mod error;
 pub(crate) mod input;
 pub mod local;
+pub(crate) mod memory;
 mod replay;
 pub(crate) mod task;
 mod worker;

@@ -14,8 +14,8 @@ use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOut
 use situ_wire::time::TimeMs;
 
 use super::error::StorageError;
+use super::memory::{MemoryManager, Reservation, TaskMemory};
 use super::world::World;
-use crate::dataset::Cache;
 
 /// How often a task that takes long asks whether it is still wanted.
 const ASK: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub(crate) struct TaskContext(Rc<Inner>);
 struct Inner {
     attempt: TaskAttemptId,
     world: Arc<dyn World>,
-    cache: Arc<Cache>,
+    memory: Rc<TaskMemory>,
     metrics: Cell<TaskMetrics>,
     cached: RefCell<Vec<(DatasetId, PartitionId)>>,
     /// Numbers the files that it makes in the worker's directory.
@@ -47,8 +47,24 @@ impl TaskContext {
         &self.0.world
     }
 
-    pub(crate) fn cache(&self) -> &Cache {
-        &self.0.cache
+    /// What the task holds of the worker's memory.
+    pub(crate) fn memory(&self) -> &TaskMemory {
+        &self.0.memory
+    }
+
+    /// Memory for one operator: none yet.
+    pub(crate) fn reserve(&self) -> Reservation {
+        self.0.memory.reserve()
+    }
+
+    /// How much memory a task has, while all slots are in use.
+    pub(crate) fn memory_slot_bytes(&self) -> u64 {
+        self.0.memory.manager().limits().slot_bytes()
+    }
+
+    /// How much memory an operator has, whatever others of the task hold.
+    pub(crate) fn memory_minimum_bytes(&self) -> usize {
+        self.0.memory.manager().limits().operator_bytes()
     }
 
     /// Counts something.
@@ -114,7 +130,7 @@ pub(crate) enum TaskOutput {
 pub(crate) fn run_task(
     attempt: TaskAttemptId,
     world: &Arc<dyn World>,
-    cache: &Arc<Cache>,
+    memory: &Arc<MemoryManager>,
     work: impl FnOnce(&TaskContext) -> TaskOutput,
 ) -> TaskOutcome {
     listen_to_panics();
@@ -122,7 +138,7 @@ pub(crate) fn run_task(
     let task = TaskContext(Rc::new(Inner {
         attempt,
         world: Arc::clone(world),
-        cache: Arc::clone(cache),
+        memory: TaskMemory::begin(memory),
         metrics: Cell::default(),
         cached: RefCell::default(),
         scratch_files: Cell::new(0),
@@ -134,8 +150,12 @@ pub(crate) fn run_task(
     task.measure(|metrics| metrics.wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
     match result {
         Ok(output) => {
-            let mut done =
-                TaskDone { cached: task.0.cached.take(), metrics: task.0.metrics.get(), ..TaskDone::default() };
+            let mut done = TaskDone {
+                cached: task.0.cached.take(),
+                dropped: memory.take_dropped(),
+                metrics: task.0.metrics.get(),
+                ..TaskDone::default()
+            };
             match output {
                 TaskOutput::Pieces(pieces) => done.pieces = pieces,
                 TaskOutput::Result(result) => done.result = result,
@@ -213,7 +233,8 @@ mod tests {
     use situ_wire::ids::{JobId, ShuffleId, StageId};
 
     use super::*;
-    use crate::program::world::{Files, Piece, Scratch};
+    use crate::program::memory::MemoryLimits;
+    use crate::program::world::{Files, Pieces, Scratch};
 
     /// A world in which time passes with every look at the clock, by 100 ms, and the task is wanted for 3 s.
     #[derive(Default)]
@@ -244,13 +265,13 @@ mod tests {
             self.now.load(Ordering::Relaxed) < 3_000
         }
 
-        fn fetch(
-            &self,
-            _: ShuffleId,
-            _: PartitionId,
-        ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+        fn fetch(&self, _: ShuffleId, _: PartitionId, _: usize) -> Result<Pieces, TaskFailure> {
             unreachable!("the task fetches nothing")
         }
+    }
+
+    fn memory() -> Arc<MemoryManager> {
+        MemoryManager::new(MemoryLimits { total_bytes: 0, execution_bytes: 0, kept_bytes: 0, slots: 1 })
     }
 
     const ATTEMPT: TaskAttemptId =
@@ -260,8 +281,8 @@ mod tests {
     fn a_task_that_is_not_wanted_any_more_ends_itself() {
         let hasty = Arc::new(Hasty::default());
         let world: Arc<dyn World> = Arc::<Hasty>::clone(&hasty);
-        let cache = Arc::new(Cache::new(0));
-        let outcome = run_task(ATTEMPT, &world, &cache, |task| {
+        let memory = memory();
+        let outcome = run_task(ATTEMPT, &world, &memory, |task| {
             for _ in 0..1_000 {
                 task.go_on();
             }
@@ -274,7 +295,7 @@ mod tests {
     #[test]
     fn of_a_long_panic_the_beginning_is_told() {
         let world: Arc<dyn World> = Arc::new(Hasty::default());
-        let outcome = run_task(ATTEMPT, &world, &Arc::new(Cache::new(0)), |_| panic!("{}", "é".repeat(20_000)));
+        let outcome = run_task(ATTEMPT, &world, &memory(), |_| panic!("{}", "é".repeat(20_000)));
         let TaskOutcome::Failed(TaskFailure::Program { message }) = outcome else { panic!("{outcome:?}") };
         assert!(message.starts_with("it panicked at ") && message.ends_with("éé ..."), "{}", message.len());
         assert_eq!(message.chars().count(), TOLD_CHARS + 4);

@@ -17,14 +17,14 @@ use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles, Fetching};
 use super::driver::{one_result, results};
 use super::error::ProgramError;
+use super::memory::{MemoryLimits, MemoryManager};
 use super::replay::{NotReached, Reached, Replay};
 use super::task::{TaskContext, TaskOutput, cut, run_task};
-use super::world::{Backend, DiskScratch, Files, Piece, Scratch, World};
-use crate::dataset::{Cache, Graph, StageTask};
+use super::world::{Backend, DiskScratch, Files, Pieces, Scratch, World};
+use crate::dataset::{Graph, StageTask};
 
-/// Of a worker's memory: a fourth for partitions that are kept, and a fourth, shared by the slots, for what tasks gather.
-/// The rest is for what cannot be measured: records on their way, a table while it grows, the program's own.
-const SHARE: u64 = 4;
+/// One piece of text may be as long as a slot's part of a fourth of the worker's memory.
+const TEXT_SHARE: u64 = 4;
 
 /// What the tasks of a worker share.
 pub(super) struct Worker<R: Runtime> {
@@ -32,7 +32,7 @@ pub(super) struct Worker<R: Runtime> {
     pub(super) graph: Arc<RwLock<Graph>>,
     pub(super) replay: Arc<Replay>,
     world: Arc<dyn World>,
-    cache: Arc<Cache>,
+    memory: Arc<MemoryManager>,
 }
 
 impl<R: Runtime> Worker<R> {
@@ -46,11 +46,11 @@ impl<R: Runtime> Worker<R> {
         let world = Arc::new(WorkerWorld {
             files: ClusterFiles(Arc::clone(&cluster)),
             scratch: DiskScratch { disk: cluster.runtime.disk().clone(), root: work_dir.to_owned() },
-            task_memory_bytes: memory_bytes / SHARE / u64::from(slots.max(1)),
+            task_memory_bytes: memory_bytes / TEXT_SHARE / u64::from(slots.max(1)),
             cluster: Arc::clone(&cluster),
         });
-        let cache = Arc::new(Cache::new(memory_bytes / SHARE));
-        Arc::new(Self { cluster, graph, replay: Replay::new(), world, cache })
+        let memory = MemoryManager::new(MemoryLimits::of_worker(memory_bytes, slots));
+        Arc::new(Self { cluster, graph, replay: Replay::new(), world, memory })
     }
 
     /// Takes tasks and runs them, one after the other, until the executor has no more for this worker.
@@ -79,7 +79,7 @@ impl<R: Runtime> Worker<R> {
     /// Runs one task. Blocks.
     fn run(&self, spec: &TaskSpec) -> TaskOutcome {
         match self.find(spec) {
-            Ok(task) => run_task(spec.attempt, &self.world, &self.cache, |context| run_stage_task(&task, context)),
+            Ok(task) => run_task(spec.attempt, &self.world, &self.memory, |context| run_stage_task(&task, context)),
             Err(failure) => TaskOutcome::Failed(cut(failure)),
         }
     }
@@ -178,12 +178,8 @@ impl<R: Runtime> World for WorkerWorld<R> {
         }
     }
 
-    fn fetch(
-        &self,
-        shuffle: ShuffleId,
-        reduce: PartitionId,
-    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), shuffle, reduce)?))
+    fn fetch(&self, shuffle: ShuffleId, reduce: PartitionId, window_bytes: usize) -> Result<Pieces, TaskFailure> {
+        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), shuffle, reduce, window_bytes)?))
     }
 }
 
