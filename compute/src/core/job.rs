@@ -306,3 +306,22 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_a_worker_has_dropped_is_looked_for_elsewhere() {
+        let mut cached = Cached::default();
+        let what = (DatasetId(1), PartitionId(0));
+        let by = TaskAttemptId { job: JobId(1), stage: StageId(2), partition: PartitionId(0), attempt: 0 };
+        cached.insert(what, ExecutorId(1), by);
+        cached.insert(what, ExecutorId(2), by);
+        cached.remove(what, ExecutorId(1));
+        cached.remove((DatasetId(1), PartitionId(1)), ExecutorId(2));
+        assert_eq!(cached.executors(), BTreeSet::from([ExecutorId(2)]));
+        cached.remove(what, ExecutorId(2));
+        assert!(cached.executors().is_empty() && cached.drop_executor(ExecutorId(2)).is_empty());
+    }
+}

@@ -103,7 +103,7 @@ proptest! {
 fn a_combining_table_that_fills_again_and_again_leaves_the_same() {
     let run = |memory_bytes| {
         let (disk, context, _) = with(memory_bytes, 0);
-        let numbers = context.parallelize(vec![0..250_000_u64], 1).flat_map(|all| all.chain(0..250_000));
+        let numbers = context.parallelize(vec![250_000_u64], 1).flat_map(|end| (0..end).chain(0..end));
         let sums = numbers.map(|n| (n, 1.0 / (n as f64 + 1.0))).reduce_by_key(|one, other| one + other, 2);
         let sums: Vec<(u64, u64)> = sums.map_values(f64::to_bits).collect().unwrap();
         (sums, shuffle_files(&disk))

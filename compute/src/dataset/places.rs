@@ -80,7 +80,7 @@ mod tests {
         for node in 0..50_000 {
             let (next, partitions) = if node % 3 == 0 { (None, 2) } else { (one(node), 1) };
             expected.extend(if node % 3 == 0 { vec![Vec::new(), Vec::new()] } else { vec![vec![place(node)]] });
-            all = (Places::of_both(all, (next, partitions)), expected.len() as u32);
+            all = (Places::of_both(all, (next, partitions)), u32::try_from(expected.len()).unwrap());
         }
         assert_eq!(all.0.as_ref().unwrap().to_vec(), expected);
         let other = Places::of_both((one(7), 1), all.clone());

@@ -153,9 +153,8 @@ where
         if !keeping.grow_to((places * size_of::<T>() + outside_bytes) as u64) {
             tracing::info!(%dataset, partition, "no room to keep a partition; it is computed again when needed");
             // What they take is held until the last of them is passed on.
-            let gathered = gathered.into_iter().map(move |record| {
+            let gathered = gathered.into_iter().inspect(move |_| {
                 let _held = &keeping;
-                record
             });
             return Records::new(gathered.chain(records));
         }

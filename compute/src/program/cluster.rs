@@ -33,8 +33,9 @@ const FETCHES: usize = 8;
 const RECEIVE_LEN_BYTES: usize = 256 << 10;
 /// How many such parts of one piece wait until the task takes them, at most.
 const CHUNKS: usize = 2;
-/// What a fetch has under way: what waits, what is being handed over, and what is being received.
-const FETCH_LEN_BYTES: usize = (CHUNKS + 2) * RECEIVE_LEN_BYTES;
+/// The most that a fetch has under way: what waits, what is being handed over and received, and what the stream's window
+/// holds.
+const FETCH_LEN_BYTES: u64 = ((CHUNKS + 2) * RECEIVE_LEN_BYTES + (2 << 20)) as u64;
 /// How often a fetch is tried that does not get on.
 const TRIES: u32 = 2;
 
@@ -215,8 +216,7 @@ pub(super) struct Fetching<R: Runtime> {
     shuffle: ShuffleId,
     reduce: PartitionId,
     outputs: std::vec::IntoIter<MapOutput>,
-    /// How many are under way at once.
-    fetches: usize,
+    window_bytes: u64,
     under_way: VecDeque<Piece>,
 }
 
@@ -244,13 +244,18 @@ impl<R: Runtime> Fetching<R> {
             Some(ErrorCode::OutputsLost) => TaskFailure::Cancelled,
             _ => TaskFailure::Storage { message: format!("the scheduler does not say where {shuffle} is: {error}") },
         })?;
-        let fetches = (window_bytes / FETCH_LEN_BYTES).clamp(1, FETCHES);
-        Ok(Self { cluster, shuffle, reduce, outputs: outputs.into_iter(), fetches, under_way: VecDeque::new() })
+        let (outputs, under_way) = (outputs.into_iter(), VecDeque::new());
+        Ok(Self { cluster, shuffle, reduce, outputs, window_bytes: window_bytes as u64, under_way })
+    }
+
+    /// How much may be under way of the pieces that wait.
+    fn under_way_bytes(&self) -> u64 {
+        self.under_way.iter().map(|piece| piece.piece.len_bytes.min(FETCH_LEN_BYTES)).sum()
     }
 
     /// Begins as many fetches as may be under way at once.
     fn begin_more(&mut self) {
-        while self.under_way.len() < self.fetches {
+        while self.under_way.len() < FETCHES && self.under_way_bytes() < self.window_bytes {
             // A piece without records is nowhere to be fetched.
             let Some(output) = self.outputs.find(|output| output.pieces[0].records > 0) else { return };
             let (map, piece, shuffle) = (output.map, output.pieces[0], self.shuffle);

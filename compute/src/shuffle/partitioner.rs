@@ -87,7 +87,7 @@ mod tests {
             for shift in [60, 56, 52] {
                 let mut counts = [0_usize; 16];
                 for hash in hashes.iter().filter(|hash| partition_of(**hash, 100) == partition) {
-                    counts[(rank_of(*hash) >> shift) as usize % 16] += 1;
+                    counts[usize::try_from((rank_of(*hash) >> shift) % 16).unwrap()] += 1;
                 }
                 let even = counts.iter().sum::<usize>() / 16;
                 assert!(

@@ -12,8 +12,9 @@ use crate::program::memory::Reservation;
 use crate::program::task::{TaskContext, abort};
 use crate::program::world::{Piece, Pieces};
 
-/// How much may be under way to a task at once, at least and at most.
-const WINDOW_MIN_BYTES: usize = 1 << 20;
+/// How much may be under way to a task at once, at least and at most: as long as the task is busy with one piece, nobody
+/// takes what comes of the others, and all of them together must fit into the window of one connection.
+const WINDOW_MIN_BYTES: usize = 3 << 20;
 const WINDOW_MAX_BYTES: usize = 8 << 20;
 
 /// Ends the task because records do not read back out of bytes that are those that were written. To write them again
@@ -66,7 +67,7 @@ impl<T: DeserializeOwned> ShuffleRecords<T> {
     /// Begins to fetch. Ends the task if it cannot.
     pub(crate) fn fetch(task: &TaskContext, shuffle: ShuffleId, reduce: PartitionId) -> Self {
         let memory = task.reserve();
-        let window_bytes = task.memory_minimum_bytes().clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
+        let window_bytes = (2 * task.memory_minimum_bytes()).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
         memory.take(window_bytes);
         match task.world().fetch(shuffle, reduce, window_bytes) {
             Ok(pieces) => Self {
