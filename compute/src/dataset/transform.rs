@@ -159,8 +159,9 @@ where
             return Records::new(gathered.chain(records));
         }
     }
+    let len_bytes = gathered.capacity() * size_of::<T>() + outside_bytes;
     let records = Arc::new(gathered);
-    keeping.finish(Arc::clone(&records));
+    keeping.finish(Arc::clone(&records), len_bytes as u64);
     task.note_cached(dataset, partition);
     shared(records)
 }

@@ -204,13 +204,15 @@ impl Keeping {
         grown
     }
 
-    /// Keeps the records, which take as much as was asked for last.
-    pub(crate) fn finish<T: Send + Sync + 'static>(mut self, records: Arc<Vec<T>>) {
+    /// Keeps the records, which take `len_bytes` now that all are there; so much is held.
+    pub(crate) fn finish<T: Send + Sync + 'static>(mut self, records: Arc<Vec<T>>, len_bytes: u64) {
         let held_bytes = std::mem::take(&mut self.held_bytes);
+        debug_assert!(len_bytes <= held_bytes, "it was asked for");
         let mut pool = self.manager.pool();
+        pool.kept.shrink(held_bytes - len_bytes);
         let id = (self.dataset, PartitionId(self.partition));
         pool.dropped.retain(|dropped| *dropped != id);
-        pool.kept.insert(self.dataset, self.partition, records, held_bytes);
+        pool.kept.insert(self.dataset, self.partition, records, len_bytes);
     }
 }
 
@@ -409,7 +411,7 @@ mod tests {
             let mut keeping = manager.keep(DatasetId(1), partition);
             let grown = keeping.grow_to(1000);
             if grown {
-                keeping.finish(Arc::new(vec![partition]));
+                keeping.finish(Arc::new(vec![partition]), 1000);
             }
             grown
         };

@@ -53,8 +53,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Sorter<T> {
     #[inline]
     fn len_bytes(&self) -> usize {
         let capacity = self.records.capacity();
-        let places = if self.records.len() == capacity { 2 * capacity } else { capacity + capacity / 2 };
-        places * size_of::<T>() + self.outside_bytes
+        let more = if self.records.len() == capacity { capacity } else { capacity / 2 };
+        // A list of records without bytes has any capacity.
+        capacity.saturating_add(more) * size_of::<T>() + self.outside_bytes
     }
 
     fn sort(&mut self) {
