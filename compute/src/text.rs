@@ -16,12 +16,15 @@ pub use words::Words;
 
 /// The longest text that needs no memory of its own.
 const INLINE_LEN_BYTES: usize = 23;
+/// A text shares the memory of what it is cut from if it is at least so manieth a part of it.
+const SHARED_PART: usize = 4;
 
 /// Bytes that are meant as text, in no encoding in particular: input files hold what they hold, and a program that
 /// counts their words must not fail on a byte that is not UTF-8.
 ///
-/// Up to 23 bytes stand in the value itself, which is what words are; a longer text shares the memory of what it was cut
-/// from. So a clone never allocates, and neither does a cut.
+/// Up to 23 bytes stand in the value itself, which is what words are. A longer text is a copy, or shares the memory of what
+/// it was cut from if it is a large part of that: to keep a line does not keep the megabyte of a file that it was read with.
+/// A clone never allocates.
 #[derive(Clone)]
 pub struct Text(Repr);
 
@@ -51,7 +54,7 @@ impl Text {
         }
     }
 
-    /// The text that stands at `range` of `bytes`, whose memory it shares if it is long.
+    /// The text that stands at `range` of `bytes`, whose memory it shares if it is much of it.
     ///
     /// # Panics
     /// When `range` is not within `bytes`, as slicing does.
@@ -59,7 +62,11 @@ impl Text {
     #[must_use]
     pub fn slice_of(bytes: &Bytes, range: Range<usize>) -> Self {
         let slice = &bytes[range.clone()];
-        if slice.len() <= INLINE_LEN_BYTES { Self::inline(slice) } else { Self(Repr::Shared(bytes.slice(range))) }
+        if slice.len() >= bytes.len() / SHARED_PART && slice.len() > INLINE_LEN_BYTES {
+            Self(Repr::Shared(bytes.slice(range)))
+        } else {
+            Self::copy_from_slice(slice)
+        }
     }
 
     /// The part at `range` of this text.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use situ_client::ClientConfig;
-use situ_compute::executor::ExecutorConfig;
+use situ_compute::executor::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};
 use situ_compute::scheduler::SchedulerConfig;
 use situ_datanode::DatanodeConfig;
 use situ_namenode::NamenodeConfig;
@@ -367,6 +367,8 @@ impl NodeStart<'_> {
         config.listen = loopback();
         config.rack = RackName(self.rack.to_owned());
         config.slots = self.options.slots;
+        config.worker_memory_bytes =
+            config.worker_memory_bytes.max(SLOT_MEMORY_MIN_BYTES * u64::from(self.options.slots));
         config.worker_credentials = Some(self.layout.credentials("client"));
         if self.options.timings == Timings::Quick {
             config.worker_silence_ms = 5_000;

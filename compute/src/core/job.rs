@@ -232,6 +232,16 @@ impl Cached {
         self.holders.entry(what).or_default().insert(executor, by);
     }
 
+    /// A worker that goes on has dropped a partition, which is no loss: it was told to keep it while there is room.
+    pub(super) fn remove(&mut self, what: (DatasetId, PartitionId), executor: ExecutorId) {
+        if let Some(holders) = self.holders.get_mut(&what) {
+            holders.remove(&executor);
+            if holders.is_empty() {
+                self.holders.remove(&what);
+            }
+        }
+    }
+
     /// Who holds what that partition of a stage reads of any of its persisted datasets.
     pub(super) fn holders(&self, persisted: &[PersistedInput], partition: u32) -> BTreeSet<ExecutorId> {
         let of = |input: &PersistedInput| {
@@ -451,5 +461,24 @@ pub(super) fn pieces(stage: &StagePlan) -> u64 {
     match stage.output {
         StageOutput::Shuffle { reducers, .. } => u64::from(stage.partitions) * u64::from(reducers),
         StageOutput::Result { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_a_worker_has_dropped_is_looked_for_elsewhere() {
+        let mut cached = Cached::default();
+        let what = (DatasetId(1), PartitionId(0));
+        let by = TaskAttemptId { job: JobId(1), stage: StageId(2), partition: PartitionId(0), attempt: 0 };
+        cached.insert(what, ExecutorId(1), by);
+        cached.insert(what, ExecutorId(2), by);
+        cached.remove(what, ExecutorId(1));
+        cached.remove((DatasetId(1), PartitionId(1)), ExecutorId(2));
+        assert_eq!(cached.executors(), BTreeSet::from([ExecutorId(2)]));
+        cached.remove(what, ExecutorId(2));
+        assert!(cached.executors().is_empty() && cached.drop_executor(ExecutorId(2)).is_empty());
     }
 }

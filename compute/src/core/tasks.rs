@@ -64,6 +64,9 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let node = self.executors.node(attempt.executor);
         job.add_metrics(&done.metrics);
+        for what in done.dropped {
+            job.cached.remove(what, attempt.executor);
+        }
         for (dataset, partition) in done.cached {
             if !job.is_persisted(attempt.stage, (dataset, partition)) {
                 continue;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, TryLockError};
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId};
 
-use super::graph::{Graph, Kept, Node, NodeKind, Parent, Preferred, ResultTask, node_name};
+use super::graph::{Graph, Kept, Node, NodeKind, Parent, ResultTask, node_name};
+use super::places::{Places, Preferred};
 use super::{Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
@@ -98,9 +99,9 @@ impl Context {
     ) -> Result<Vec<Bytes>, ProgramError> {
         self.numbered(&name, |action, actions| {
             let range = parent.range;
-            let places = |places: &Arc<Vec<_>>| {
+            let places = |places: &Arc<Places>| {
                 let first = range.dataset as usize;
-                Arc::new(places[first..first + range.count as usize].to_vec())
+                Arc::new(Places::Each(places.slice(first..first + range.count as usize)))
             };
             let preferred = parent.node.preferred.as_ref().map(places);
             let kind = NodeKind::Action { action, task, checked };

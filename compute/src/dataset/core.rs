@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use situ_wire::ids::DatasetId;
 
-use super::graph::{Node, Parent, Preferred};
+use super::graph::{Node, Parent};
+use super::places::Preferred;
 use super::{Context, Records};
 use crate::program::task::TaskContext;
 

@@ -15,14 +15,15 @@ use super::graph::{Kept, MapTask, NodeKind, Parent, shuffle_of};
 use super::record::{FirstRecord, Key, Record};
 use super::{Context, Dataset, Records};
 use crate::program::task::TaskContext;
-use crate::shuffle::records::encoded_len;
 use crate::shuffle::{
-    Aggregation, Gatherer, Partitioner, PieceWriter, ShuffleRecords, Table, by_hash, hash_key, partition_of,
+    Aggregation, COMBINING_TOTAL_BYTES, Gatherer, Partitioner, PieceWriter, ShuffleRecords, Table, by_hash, hash_key,
+    outside_len, partition_of,
 };
 
 impl<K: 'static, V: 'static> Dataset<(K, V)> {
     /// Each key once, with its values combined by `function`, which must not depend on their order. Combines in the map
-    /// tasks already. The keys go to `partitions` partitions by their hash; their order within one is not specified.
+    /// tasks already. The keys go to `partitions` partitions by their hash; within one they stand in an order that means
+    /// nothing, and is the same whenever the same program computes the same input.
     #[track_caller]
     pub fn reduce_by_key(
         &self,
@@ -58,8 +59,9 @@ impl<K: 'static, V: 'static> Dataset<(K, V)> {
         self.aggregate(&operation, type_name::<(K, S)>(), aggregation).strip(|state| state)
     }
 
-    /// Each key once, with all its values, in no particular order. The values of one key must fit into the memory of a
-    /// worker; where they are only to be combined, [`Dataset::reduce_by_key`] moves far less.
+    /// Each key once, with all its values in the order of the partitions that they come from. The values of one key must
+    /// fit into what a task has of the worker's memory, or the job fails and says so: [`Dataset::map_groups`] goes through
+    /// any number of them, and where they are only to be combined, [`Dataset::reduce_by_key`] moves far less.
     #[track_caller]
     pub fn group_by_key(&self, partitions: u32) -> Dataset<(K, Vec<V>)>
     where
@@ -71,35 +73,6 @@ impl<K: 'static, V: 'static> Dataset<(K, V)> {
             let mut gatherer = Gatherer::new(task, Arc::new(Group(PhantomData)));
             records.for_each(|(key, value)| gatherer.add(key, value));
             gatherer.finish()
-        })
-    }
-
-    /// Each key of both datasets, with each pair of its values here and there.
-    #[track_caller]
-    pub fn join<W>(&self, other: &Dataset<(K, W)>, partitions: u32) -> Dataset<(K, (V, W))>
-    where
-        K: Key + Clone,
-        V: Record + Clone,
-        W: Record + Clone,
-    {
-        let here = self.narrow(Context::name("join (left)", Location::caller()), |_, records| {
-            Records::new(records.map(|(key, value)| (key, Side::Left(value))))
-        });
-        let there = other.narrow(Context::name("join (right)", Location::caller()), |_, records| {
-            Records::new(records.map(|(key, value)| (key, Side::Right(value))))
-        });
-        here.union(&there).group_by_key(partitions).flat_map(|(key, sides): (K, Vec<Side<V, W>>)| {
-            let (mut left, mut right) = (Vec::new(), Vec::new());
-            for side in sides {
-                match side {
-                    Side::Left(value) => left.push(value),
-                    Side::Right(value) => right.push(value),
-                }
-            }
-            left.into_iter().flat_map(move |value| {
-                let key = key.clone();
-                right.clone().into_iter().map(move |other| (key.clone(), (value.clone(), other)))
-            })
         })
     }
 
@@ -128,21 +101,23 @@ impl<K: 'static, V: 'static> Dataset<(K, V)> {
         let (reducers, combining) = (operation.partitions, Arc::clone(&aggregation));
         let name = operation.name.clone();
         let map = move |task: &TaskContext, partition: u32, shuffle: ShuffleId| {
-            let budget = usize::try_from(task.world().task_memory_bytes()).unwrap_or(usize::MAX);
-            let mut writer = PieceWriter::new(task, reducers as usize, budget / 3);
+            let memory = task.reserve();
+            memory.take(COMBINING_TOTAL_BYTES);
+            let mut writer = PieceWriter::output(task, reducers as usize);
             let mut first = FirstRecord::of(&name, entry_type);
             let mut write = |entry: (K, A::State)| {
                 first.check(&entry);
-                writer.write(partition_of(hash_key(&entry.0), 0, reducers) as usize, &entry);
+                writer.write(partition_of(hash_key(&entry.0), reducers) as usize, &entry);
             };
-            let mut table = Table::reuse(Arc::clone(&combining));
+            let mut table = Table::combining(Arc::clone(&combining));
             compute(task, partition).for_each(|(key, value)| {
-                if table.add(key, value) && table.is_full(budget) {
-                    table.drain(budget, &mut write);
+                if table.add(key, value) && table.is_full() {
+                    table.drain(&mut write);
                 }
             });
-            table.drain(budget, &mut write);
-            table.leave(budget / 4);
+            table.drain(&mut write);
+            table.leave();
+            drop(memory);
             writer.finish(shuffle, task.attempt())
         };
         self.shuffled(operation, map, move |task, records| {
@@ -164,8 +139,7 @@ impl<R: Serialize + DeserializeOwned + 'static> Dataset<R> {
         let (compute, reducers) = (Arc::clone(&self.compute), operation.partitions as usize);
         let name = operation.name.clone();
         let map = move |task: &TaskContext, partition: u32, shuffle: ShuffleId| {
-            let budget = usize::try_from(task.world().task_memory_bytes()).unwrap_or(usize::MAX);
-            let mut writer = PieceWriter::new(task, reducers, budget);
+            let mut writer = PieceWriter::output(task, reducers);
             let mut first = FirstRecord::of(&name, type_name::<R>());
             compute(task, partition).for_each(|record| {
                 first.check(&record);
@@ -287,10 +261,10 @@ where
         }
     }
 
-    // As in `Combine`: the function may keep all of a value. One without memory of its own, as a number, costs nothing.
+    // The function may keep all of a value.
     #[inline]
     fn growth_bytes(&self, value: &V) -> usize {
-        if std::mem::needs_drop::<V>() { encoded_len(value).saturating_sub(16) } else { 0 }
+        outside_len(value)
     }
 
     #[inline]
@@ -330,14 +304,13 @@ where
         (self.merge)(state, other);
     }
 
-    // What the program's functions keep of a value is not known. That they keep all of it is assumed only for what may
-    // be large.
+    // What the program's functions keep of a value is not known: a state that can hold memory may keep all of it.
     fn growth_bytes(&self, value: &V) -> usize {
-        encoded_len(value).saturating_sub(16)
+        if std::mem::needs_drop::<S>() { size_of::<V>() + outside_len(value) } else { 0 }
     }
 
     fn merge_growth_bytes(&self, state: &S) -> usize {
-        encoded_len(state).saturating_sub(16)
+        outside_len(state)
     }
 }
 
@@ -360,24 +333,19 @@ impl<V: Serialize + DeserializeOwned + 'static> Aggregation for Group<V> {
         state.append(&mut other);
     }
 
+    // A list that has grown may be half empty.
     fn growth_bytes(&self, value: &V) -> usize {
-        size_of::<V>() + encoded_len(value)
+        2 * size_of::<V>() + outside_len(value)
     }
 
     fn merge_growth_bytes(&self, state: &Vec<V>) -> usize {
-        state.len() * size_of::<V>() + encoded_len(state)
+        state.iter().map(|value| self.growth_bytes(value)).sum()
     }
 }
 
-/// Which dataset of a join a value is from.
-#[derive(Serialize, Deserialize)]
-enum Side<V, W> {
-    Left(V),
-    Right(W),
-}
-
 impl<T: 'static> Dataset<T> {
-    /// Each record once. They go to `partitions` partitions by their hash, in no particular order.
+    /// Each record once. They go to `partitions` partitions by their hash, and stand there as the keys of
+    /// [`Dataset::reduce_by_key`] do.
     #[track_caller]
     pub fn distinct(&self, partitions: u32) -> Dataset<T>
     where

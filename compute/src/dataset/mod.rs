@@ -20,9 +20,11 @@ mod compression;
 mod context;
 mod core;
 mod graph;
+mod groups;
 mod keyed;
 mod parallelize;
 mod pieces;
+mod places;
 mod record;
 mod records;
 mod save;
@@ -33,6 +35,7 @@ mod values;
 
 pub use context::Context;
 pub use core::Dataset;
+pub use groups::Values;
 pub use record::{Key, Record};
 pub use records::Records;
 pub use save::TextLine;
@@ -40,10 +43,11 @@ pub(crate) use save::clean_up;
 pub use text_file::TextOptions;
 pub use values::Broadcast;
 
-pub(crate) use cache::Cache;
+pub(crate) use cache::Kept;
 pub(crate) use graph::{Graph, StageTask};
 
 #[cfg(test)]
+mod memory_tests;
 mod replay_tests;
 #[cfg(test)]
 mod tests;

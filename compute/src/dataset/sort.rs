@@ -9,10 +9,15 @@ use serde::de::DeserializeOwned;
 use super::keyed::Operation;
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
+use crate::shuffle::records::encoded_len;
 use crate::shuffle::{Order, Sorter, by_range};
 
 /// How many keys are looked at for each partition that is wanted.
 const SAMPLES_PER_PARTITION: usize = 60;
+/// How many bytes all of them may take, whatever the keys' length: they go to the driver in one message.
+const SAMPLES_LEN_BYTES: usize = 4 << 20;
+/// A longer key is no bound: every worker holds all bounds.
+const BOUND_LEN_BYTES: usize = 1 << 20;
 
 impl<K, V> Dataset<(K, V)>
 where
@@ -22,7 +27,8 @@ where
     /// All records in the order of their keys: sorted within each of `partitions` partitions, and every key of a partition
     /// greater than those of the partition before. Records with equal keys are all in one partition.
     ///
-    /// Runs an action at once, which looks at a sample of the keys to find where to cut.
+    /// Runs an action at once, which looks at a sample of the keys to find where to cut: up to 60 for each partition, of 4 MiB
+    /// together. The longer keys are, the less equal are the partitions.
     ///
     /// # Errors
     /// When that action fails.
@@ -48,7 +54,9 @@ where
         let wanted = SAMPLES_PER_PARTITION * partitions as usize;
         // Three times its share, for partitions that hold more than others.
         let limit = (3 * wanted / self.partitions as usize).max(20);
-        let samples = self.reduce_each(name, move |partition, records| Some(sample(partition, records, limit)))?;
+        let limit_bytes = SAMPLES_LEN_BYTES / self.partitions as usize;
+        let samples =
+            self.reduce_each(name, move |partition, records| Some(sample(partition, records, limit, limit_bytes)))?;
         // A key stands for as many records as its partition has of them for each that was taken.
         let mut weighted: Vec<(K, f64)> = Vec::new();
         let mut total = 0.0;
@@ -99,27 +107,45 @@ impl<T: Ord + Serialize + DeserializeOwned + 'static> Dataset<T> {
     }
 }
 
-/// How many records there are, and the keys of up to `limit` of them, each as likely as any other (Vitter's algorithm R,
-/// with a fixed sequence of numbers: every attempt takes the same).
-fn sample<K, V: 'static>(partition: u32, records: Records<(K, V)>, limit: usize) -> (u64, Vec<K>)
-where
-    K: 'static,
-{
-    let mut keys = Vec::new();
-    let mut count = 0_u64;
+/// How many records there are, and the keys of up to `limit` of them that take up to `limit_bytes`, each as likely as any
+/// other (Vitter's algorithm R, with a fixed sequence of numbers: every attempt takes the same). Where not one fits, its key
+/// is taken with the chance that its part in the bytes gives it.
+fn sample<K: Serialize + 'static, V: 'static>(
+    partition: u32,
+    records: Records<(K, V)>,
+    mut limit: usize,
+    limit_bytes: usize,
+) -> (u64, Vec<K>) {
+    let mut keys: Vec<(K, usize)> = Vec::new();
+    let (mut count, mut len_bytes) = (0_u64, 0);
     let mut numbers = Numbers(u64::from(partition));
     records.for_each(|(key, _)| {
         count += 1;
-        if keys.len() < limit {
-            keys.push(key);
-        } else {
-            let place = usize::try_from(numbers.below(count)).unwrap_or(usize::MAX);
-            if let Some(kept) = keys.get_mut(place) {
-                *kept = key;
-            }
+        let place = if keys.len() < limit { keys.len() as u64 } else { numbers.below(count) };
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        if place >= limit {
+            return;
+        }
+        let key_len = encoded_len(&key);
+        if key_len > BOUND_LEN_BYTES {
+            return;
+        }
+        len_bytes += key_len;
+        match keys.get_mut(place) {
+            Some(kept) => len_bytes -= std::mem::replace(kept, (key, key_len)).1,
+            None => keys.push((key, key_len)),
+        }
+        // Some of them, each as likely as any other, stand for all.
+        while len_bytes > limit_bytes && keys.len() > 1 {
+            let place = numbers.below(keys.len() as u64);
+            len_bytes -= keys.swap_remove(usize::try_from(place).unwrap_or(0)).1;
+            limit = keys.len();
         }
     });
-    (count, keys)
+    if len_bytes > limit_bytes && numbers.below(len_bytes as u64) >= limit_bytes as u64 {
+        keys.clear();
+    }
+    (count, keys.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Steele, Lea and Flood's SplitMix64: the numbers that a seed gives.

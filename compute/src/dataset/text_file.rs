@@ -12,6 +12,7 @@ use situ_wire::path::DfsPath;
 
 use super::compression::{Codec, codec_of, disguised};
 use super::pieces::{LineBreak, Pieces, READ_LEN_BYTES, ReadAt, Separator, WhiteSpace};
+use super::places::Places;
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::input;
@@ -168,7 +169,7 @@ impl Context {
             path: path.to_owned(),
             message: format!("{} blocks are too many for one dataset", splits.len()),
         })?;
-        Ok(self.add(name, Vec::new(), partitions, Some(Arc::new(preferred)), move |task, partition| {
+        Ok(self.add(name, Vec::new(), partitions, Some(Arc::new(Places::Each(preferred))), move |task, partition| {
             match &splits[partition as usize] {
                 Some(split) => read(task, split),
                 None => Records::new(std::iter::empty()),

@@ -4,11 +4,13 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use serde::Serialize;
-use situ_wire::messages::scheduler::TaskLocation;
+use situ_wire::ids::DatasetId;
 
 use super::graph::{Kept, NodeKind, Parent};
+use super::places::Places;
 use super::{Context, Dataset, Records};
-use crate::shuffle::records::outside_len;
+use crate::program::task::TaskContext;
+use crate::shuffle::outside_len;
 
 impl<T: 'static> Dataset<T> {
     /// Every record through `function`.
@@ -88,18 +90,8 @@ impl<T: 'static> Dataset<T> {
     /// The records of both datasets, those of this one first.
     #[track_caller]
     pub fn union(&self, other: &Self) -> Dataset<T> {
-        let preferred = match (&self.preferred, &other.preferred) {
-            (None, None) => None,
-            (first, second) => {
-                let mut places: Vec<Vec<TaskLocation>> =
-                    first.as_ref().map_or_else(|| vec![Vec::new(); self.partitions as usize], |p| p.as_ref().clone());
-                match second {
-                    Some(second) => places.extend(second.iter().cloned()),
-                    None => places.resize(places.len() + other.partitions as usize, Vec::new()),
-                }
-                Some(Arc::new(places))
-            }
-        };
+        let preferred =
+            Places::of_both((self.preferred.clone(), self.partitions), (other.preferred.clone(), other.partitions));
         let (first, second, split) = (Arc::clone(&self.compute), Arc::clone(&other.compute), self.partitions);
         self.context.add(
             Context::name("union", Location::caller()),
@@ -116,11 +108,10 @@ impl<T: 'static> Dataset<T> {
     /// The same records, kept in the memory of the workers once an action has computed them, as far as there is room: a
     /// later action finds them there, and its tasks go where they are. What is lost with a worker is computed again.
     ///
-    /// How much a partition takes is an estimate: the records themselves, and of each what it would take encoded, numbers
-    /// at their full length, for what it holds elsewhere. What a record shares counts once for each that shares it; not
-    /// counted is spare capacity, and the up to 1 MiB of input that a [`Text`](crate::Text) of a file's line keeps when it
-    /// is longer than 23 bytes: to keep few lines of many, keep copies (`Text::copy_from_slice`). A partition is in memory
-    /// as a whole before it is known whether there is room.
+    /// Half of what tasks may take together is for partitions that are kept, as long as no task needs it: then those go that
+    /// were used least recently, but none that is being read. A partition is measured while it is computed; as soon as it
+    /// is seen not to fit it is not kept, and passed on. How much it takes is an estimate: the records themselves, and of
+    /// each what it holds elsewhere. What records share counts once for each; spare capacity does not count.
     #[track_caller]
     pub fn persist(&self) -> Dataset<T>
     where
@@ -137,31 +128,10 @@ impl<T: 'static> Dataset<T> {
             NodeKind::Persisted(Arc::clone(&kept)),
         );
         let compute = Arc::clone(&self.compute);
-        let compute = move |task: &_, partition| {
-            let task: &crate::program::task::TaskContext = task;
-            let records = match task.cache().get::<T>(id, partition) {
-                Some(records) => records,
-                None if kept.is_released() => return compute(task, partition),
-                None => {
-                    let records: Arc<Vec<T>> = Arc::new(compute(task, partition).collect());
-                    // All are measured and no sample: one group may be longer than all others together.
-                    let outside_bytes: usize = records.iter().map(outside_len).sum();
-                    let len_bytes = (records.capacity() * size_of::<T>() + outside_bytes) as u64;
-                    if task.cache().put(id, partition, Arc::clone(&records), len_bytes) {
-                        task.note_cached(id, partition);
-                        // It may have been released meanwhile.
-                        if kept.is_released() {
-                            task.cache().evict(id);
-                        }
-                    }
-                    records
-                }
-            };
-            let mut next = 0;
-            Records::new(std::iter::from_fn(move || {
-                next += 1;
-                records.get(next - 1).cloned()
-            }))
+        let compute = move |task: &TaskContext, partition| match task.memory().manager().get::<T>(id, partition) {
+            Some(records) => shared(records),
+            None if kept.is_released() => compute(task, partition),
+            None => keep(task, (id, partition), compute(task, partition), &kept),
         };
         Dataset::new(self.context.clone(), Arc::new(node), Arc::new(compute))
     }
@@ -174,4 +144,51 @@ impl<T: 'static> Dataset<T> {
             kept.release();
         }
     }
+}
+
+/// Keeps the records of a partition, if there is room, and gives them.
+fn keep<T>(
+    task: &TaskContext,
+    (dataset, partition): (DatasetId, u32),
+    mut records: Records<T>,
+    kept: &Kept,
+) -> Records<T>
+where
+    T: Clone + Serialize + Send + Sync + 'static,
+{
+    let mut keeping = task.memory().manager().keep(dataset, partition);
+    let (mut gathered, mut outside_bytes) = (Vec::new(), 0);
+    for record in records.by_ref() {
+        // All are measured and no sample: one group may be longer than all others together.
+        outside_bytes += outside_len(&record);
+        gathered.push(record);
+        // A list that grows is there twice for a moment.
+        let places = gathered.capacity() * if gathered.len() == gathered.capacity() { 3 } else { 1 };
+        if !keeping.grow_to((places * size_of::<T>() + outside_bytes) as u64) {
+            tracing::info!(%dataset, partition, "no room to keep a partition; it is computed again when needed");
+            // What they take is held until the last of them is passed on.
+            let gathered = gathered.into_iter().inspect(move |_| {
+                let _held = &keeping;
+            });
+            return Records::new(gathered.chain(records));
+        }
+    }
+    let len_bytes = gathered.capacity() * size_of::<T>() + outside_bytes;
+    let records = Arc::new(gathered);
+    keeping.finish(Arc::clone(&records), len_bytes as u64);
+    task.note_cached(dataset, partition);
+    // It may have been released meanwhile.
+    if kept.is_released() {
+        task.memory().manager().remove(dataset);
+    }
+    shared(records)
+}
+
+/// Copies of records that are kept.
+fn shared<T: Clone + Send + Sync + 'static>(records: Arc<Vec<T>>) -> Records<T> {
+    let mut next = 0;
+    Records::new(std::iter::from_fn(move || {
+        next += 1;
+        records.get(next - 1).cloned()
+    }))
 }

@@ -6,6 +6,10 @@ use situ_wire::ids::{NodeName, RackName};
 
 use super::StartError;
 
+/// The least memory of a process of a job, for each slot: what a map task combines and splits its records in, which is the
+/// same on every executor, and what one record in the middle of it may take.
+pub const SLOT_MEMORY_MIN_BYTES: u64 = 32 << 20;
+
 /// How an executor is configured.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +34,8 @@ pub struct ExecutorConfig {
     /// How many tasks run at once. Default: 1.
     #[serde(default = "defaults::slots")]
     pub slots: u32,
-    /// How much memory one process of a job may use, in bytes. Default: 2147483648 (2 GiB).
+    /// How much memory one process of a job may use, in bytes: at least 33554432 (32 MiB) for each slot. Half of it is lent
+    /// to tasks and to partitions that are kept. Default: 2147483648 (2 GiB).
     #[serde(default = "defaults::worker_memory_bytes")]
     pub worker_memory_bytes: u64,
     /// How long a worker process may be silent before it is taken as stopped or dead: then it is ended, and its tasks run
@@ -87,8 +92,9 @@ impl ExecutorConfig {
         if !(1..=1024).contains(&self.slots) {
             return invalid("slots", self.slots.to_string(), "1 to 1024");
         }
-        if self.worker_memory_bytes < 16 << 20 {
-            return invalid("worker_memory_bytes", self.worker_memory_bytes.to_string(), "at least 16777216 (16 MiB)");
+        if self.worker_memory_bytes < SLOT_MEMORY_MIN_BYTES * u64::from(self.slots) {
+            let found = format!("{} for {} slots", self.worker_memory_bytes, self.slots);
+            return invalid("worker_memory_bytes", found, "at least 33554432 (32 MiB) for each slot");
         }
         if self.worker_silence_ms < 1_000 {
             return invalid("worker_silence_ms", self.worker_silence_ms.to_string(), "at least 1000 (1 s)");
@@ -135,5 +141,23 @@ mod defaults {
 
     pub(super) fn programs_kept() -> usize {
         64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_has_the_memory_that_a_task_needs() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut config = ExecutorConfig::new(PathBuf::from("/d"), NodeName("n".to_owned()), address, address);
+        config.check().expect("the defaults");
+        config.slots = 8;
+        config.worker_memory_bytes = 256 << 20;
+        config.check().expect("just enough");
+        config.worker_memory_bytes -= 1;
+        let error = config.check().expect_err("too little").to_string();
+        assert!(error.contains("268435455 for 8 slots") && error.contains("for each slot"), "{error}");
     }
 }

@@ -39,7 +39,7 @@ mod shim;
 mod starting;
 mod table;
 
-pub use config::ExecutorConfig;
+pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};
 pub use error::StartError;
 pub use server::{Executor, ExecutorHandle};
 pub use shim::shim;

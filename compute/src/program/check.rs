@@ -14,10 +14,11 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::error::StorageError;
+use super::memory::MemoryManager;
 use super::runs::{Found, STACK_LEN_BYTES, run_stage_task};
 use super::task::{TaskControl, run_task};
-use super::world::{Entry, Files, Input, InputBlock, Output, Piece, Scratch, World};
-use crate::dataset::{Cache, StageTask};
+use super::world::{Entry, Files, Input, InputBlock, Output, Pieces, Scratch, World};
+use crate::dataset::StageTask;
 use crate::shuffle::output_path;
 
 /// Where below the worker's directory the second computation writes.
@@ -29,11 +30,11 @@ pub(super) fn compute_twice(
     attempt: TaskAttemptId,
     control: &Arc<TaskControl>,
     world: &Arc<dyn World>,
-    (found, cache): (&Found, &Arc<Cache>),
-    (again, other_cache): (&Found, &Arc<Cache>),
+    (found, memory): (&Found, &Arc<MemoryManager>),
+    (again, other_memory): (&Found, &Arc<MemoryManager>),
 ) -> TaskOutcome {
     let watched = Watched::new(world, world.scratch().root().to_owned(), true);
-    let done = match compute(attempt, control, &watched, found, cache) {
+    let done = match compute(attempt, control, &watched, found, memory) {
         TaskOutcome::Done(done) => done,
         failed @ TaskOutcome::Failed(_) => return failed,
     };
@@ -42,7 +43,7 @@ pub(super) fn compute_twice(
     }
     let aside = world.scratch().root().join(ASIDE);
     let shadow = Watched::new(world, aside.clone(), false);
-    let second = compute(attempt, control, &shadow, again, other_cache);
+    let second = compute(attempt, control, &shadow, again, other_memory);
     if let StageTask::Map { shuffle, .. } = &again.task
         && let Err(error) = world.scratch().remove(&output_path(&aside, *shuffle, attempt))
         && matches!(second, TaskOutcome::Done(_))
@@ -78,10 +79,11 @@ fn compute(
     control: &Arc<TaskControl>,
     world: &Arc<Watched>,
     found: &Found,
-    cache: &Arc<Cache>,
+    memory: &Arc<MemoryManager>,
 ) -> TaskOutcome {
     let world: Arc<dyn World> = Arc::<Watched>::clone(world);
-    let work = || run_task(attempt, Arc::clone(control), &world, cache, |context| run_stage_task(&found.task, context));
+    let work =
+        || run_task(attempt, Arc::clone(control), &world, memory, |context| run_stage_task(&found.task, context));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_LEN_BYTES);
         let failed = |message: String| TaskOutcome::Failed(TaskFailure::Storage { message, transient: false });
@@ -149,8 +151,9 @@ impl World for Watched {
         by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
-    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        self.world.fetch(by, shuffle, reduce)
+        window_bytes: usize,
+    ) -> Result<Pieces, TaskFailure> {
+        self.world.fetch(by, shuffle, reduce, window_bytes)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use situ_client::{Client, ClientConfig, ClientError, CreateOptions, FileReader, FileStream, FileWriter};
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{Identity, RpcError};
@@ -20,19 +20,24 @@ use situ_wire::messages::namenode::{FileKind, FileStatus};
 use situ_wire::messages::scheduler::{self, MapOutput, TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::calls::{Server, wrong_answer};
 use super::environment::Environment;
 use super::error::StorageError;
 use super::world::{Entry, Files, Input, InputBlock, InputStatistics, Output, Piece};
-use crate::shuffle::verify;
 
 /// How many pieces a reduce task fetches at once, at most.
 const FETCHES: usize = 8;
-/// How many bytes it has under way at once, at most, unless one piece is longer.
-const FETCH_BYTES: u64 = 32 << 20;
 /// How much of a piece is taken from the stream at once.
-const RECEIVE_LEN_BYTES: usize = 1 << 20;
+const RECEIVE_LEN_BYTES: usize = 256 << 10;
+/// How many such parts of one piece wait until the task takes them, at most.
+const CHUNKS: usize = 2;
+/// The most that a fetch has under way: what waits, what is being handed over and received, and what the stream's window
+/// holds.
+const FETCH_LEN_BYTES: u64 = ((CHUNKS + 2) * RECEIVE_LEN_BYTES + (2 << 20)) as u64;
+/// How often a fetch is tried that does not get on.
+const TRIES: u32 = 2;
 
 /// The permission bits of the directories that a job makes.
 const DIRECTORY_MODE: u16 = 0o755;
@@ -218,14 +223,8 @@ pub(super) struct Fetching<R: Runtime> {
     shuffle: ShuffleId,
     reduce: PartitionId,
     outputs: std::vec::IntoIter<MapOutput>,
-    under_way: VecDeque<UnderWay>,
-    under_way_bytes: u64,
-}
-
-struct UnderWay {
-    map: TaskAttemptId,
-    len_bytes: u64,
-    task: Task<Result<Piece, TaskFailure>>,
+    window_bytes: u64,
+    under_way: VecDeque<Piece>,
 }
 
 impl<R: Runtime> Fetching<R> {
@@ -235,6 +234,7 @@ impl<R: Runtime> Fetching<R> {
         by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
+        window_bytes: usize,
     ) -> Result<Self, TaskFailure> {
         let request = scheduler::Request::MapOutputs {
             job: cluster.environment.job,
@@ -256,28 +256,27 @@ impl<R: Runtime> Fetching<R> {
                 transient: error.retry() == Retry::Later,
             },
         })?;
-        Ok(Self {
-            cluster,
-            shuffle,
-            reduce,
-            outputs: outputs.into_iter(),
-            under_way: VecDeque::new(),
-            under_way_bytes: 0,
-        })
+        let (outputs, under_way) = (outputs.into_iter(), VecDeque::new());
+        Ok(Self { cluster, shuffle, reduce, outputs, window_bytes: window_bytes as u64, under_way })
+    }
+
+    /// How much may be under way of the pieces that wait.
+    fn under_way_bytes(&self) -> u64 {
+        self.under_way.iter().map(|piece| piece.piece.len_bytes.min(FETCH_LEN_BYTES)).sum()
     }
 
     /// Begins as many fetches as may be under way at once.
     fn begin_more(&mut self) {
-        while self.under_way.len() < FETCHES && (self.under_way_bytes < FETCH_BYTES || self.under_way.is_empty()) {
+        while self.under_way.len() < FETCHES && self.under_way_bytes() < self.window_bytes {
             // A piece without records is nowhere to be fetched.
             let Some(output) = self.outputs.find(|output| output.pieces[0].records > 0) else { return };
-            let (map, len_bytes) = (output.map, output.pieces[0].len_bytes);
-            let task = self
-                .cluster
-                .runtime
-                .spawn("fetch", fetch(Arc::clone(&self.cluster), self.shuffle, self.reduce, output));
-            self.under_way_bytes += len_bytes;
-            self.under_way.push_back(UnderWay { map, len_bytes, task });
+            let (map, piece, shuffle) = (output.map, output.pieces[0], self.shuffle);
+            let (send, chunks) = mpsc::channel(CHUNKS);
+            let fetch = fetch(Arc::clone(&self.cluster), shuffle, self.reduce, output, send);
+            let task = self.cluster.runtime.spawn("fetch", fetch);
+            let chunks = Chunks { handle: self.cluster.handle.clone(), chunks, task };
+            let chunks = chunks.map(move |chunk| chunk.map_err(|reason| TaskFailure::Fetch { shuffle, map, reason }));
+            self.under_way.push_back(Piece { map, piece, chunks: Box::new(chunks) });
         }
     }
 }
@@ -287,52 +286,72 @@ impl<R: Runtime> Iterator for Fetching<R> {
 
     fn next(&mut self) -> Option<Result<Piece, TaskFailure>> {
         self.begin_more();
-        let UnderWay { map, len_bytes, task } = self.under_way.pop_front()?;
-        let fetched = self.cluster.handle.block_on(task.join());
-        self.under_way_bytes -= len_bytes;
-        Some(fetched.unwrap_or_else(|| {
-            Err(TaskFailure::Fetch { shuffle: self.shuffle, map, reason: "the process is ending".to_owned() })
-        }))
+        Ok(self.under_way.pop_front()).transpose()
     }
 }
 
-impl<R: Runtime> Drop for Fetching<R> {
+/// The bytes of one piece, as they come. Fewer than there should be if the process is ending.
+struct Chunks {
+    handle: Handle,
+    chunks: mpsc::Receiver<Result<Bytes, String>>,
+    task: Task<()>,
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Bytes, String>;
+
+    fn next(&mut self) -> Option<Result<Bytes, String>> {
+        match self.chunks.try_recv() {
+            Ok(chunk) => Some(chunk),
+            Err(_) => self.handle.block_on(self.chunks.recv()),
+        }
+    }
+}
+
+impl Drop for Chunks {
     fn drop(&mut self) {
-        self.under_way.iter().for_each(|under_way| under_way.task.abort());
+        self.task.abort();
     }
 }
 
-/// Fetches one piece, at the second try if need be: a connection may just have been lost. What fails twice is taken as
-/// gone.
+/// Fetches one piece and sends its bytes on, no faster than they are taken. A connection may just have been lost: it goes
+/// on where it was, and gives up when it does not get on.
 async fn fetch<R: Runtime>(
     cluster: Arc<Cluster<R>>,
     shuffle: ShuffleId,
     reduce: PartitionId,
     output: MapOutput,
-) -> Result<Piece, TaskFailure> {
-    let (map, piece) = (output.map, output.pieces[0]);
+    chunks: mpsc::Sender<Result<Bytes, String>>,
+) {
     let fetch = FetchShuffle {
         job: cluster.environment.job,
         secret: cluster.environment.secret,
         shuffle,
-        map,
+        map: output.map,
         reduce: (reduce, PartitionId(reduce.0 + 1)),
     };
-    let mut reason = String::new();
-    for _ in 0..2 {
-        match fetch_once(&cluster, &output, fetch.clone()).await {
-            Ok(bytes) => return Ok(Piece { map, piece, bytes }),
-            Err(error) => reason = error,
+    let (mut sent_bytes, mut tries) = (0, 0);
+    loop {
+        let before = sent_bytes;
+        let Err(reason) = fetch_once(&cluster, &output, fetch.clone(), &mut sent_bytes, &chunks).await else { return };
+        tries = if sent_bytes > before { 1 } else { tries + 1 };
+        if tries >= TRIES {
+            let reason = format!("the executor at {}: {reason}", output.address);
+            // Who would take it may have gone.
+            chunks.send(Err(reason)).await.unwrap_or_default();
+            return;
         }
     }
-    Err(TaskFailure::Fetch { shuffle, map, reason: format!("the executor at {}: {reason}", output.address) })
 }
 
+/// Sends on what comes of a piece behind its first `sent_bytes` bytes. Ends well too when nobody takes it any more.
 async fn fetch_once<R: Runtime>(
     cluster: &Cluster<R>,
     output: &MapOutput,
     fetch: FetchShuffle,
-) -> Result<Bytes, String> {
+    sent_bytes: &mut u64,
+    chunks: &mpsc::Sender<Result<Bytes, String>>,
+) -> Result<(), String> {
     let connector = cluster.client.connector();
     let limit = Duration::from_millis(cluster.client.config().read_timeout_ms);
     let clock = cluster.runtime.clock();
@@ -347,24 +366,24 @@ async fn fetch_once<R: Runtime>(
         FetchReply::Pieces(_) => {}
         FetchReply::Refused(error) => return Err(error.to_string()),
     }
-    let expected = output.pieces[0];
-    let len = usize::try_from(expected.len_bytes).map_err(|error| error.to_string())?;
-    let (mut pieces, mut got) = (Vec::new(), 0);
-    while got < len {
-        let bytes = receive.bytes(RECEIVE_LEN_BYTES.min(len - got));
-        let received = clock.timeout(limit, bytes).await.ok_or_else(silent)?;
-        let Some(bytes) = received.map_err(within)? else { break };
-        got += bytes.len();
-        pieces.push(bytes);
-    }
-    let bytes = match <[Bytes; 1]>::try_from(pieces) {
-        Ok([bytes]) => bytes,
-        Err(pieces) => {
-            let mut all = BytesMut::with_capacity(got);
-            pieces.iter().for_each(|piece| all.extend_from_slice(piece));
-            all.freeze()
+    let len_bytes = output.pieces[0].len_bytes;
+    let mut received_bytes = 0;
+    while received_bytes < len_bytes {
+        let wanted = usize::try_from(len_bytes - received_bytes).unwrap_or(usize::MAX).min(RECEIVE_LEN_BYTES);
+        let received = clock.timeout(limit, receive.bytes(wanted)).await.ok_or_else(silent)?;
+        let Some(mut bytes) = received.map_err(within)? else {
+            return Err(format!("it sent {received_bytes} bytes, {len_bytes} were written"));
+        };
+        let sent_before = usize::try_from(*sent_bytes - received_bytes).unwrap_or(usize::MAX).min(bytes.len());
+        received_bytes += bytes.len() as u64;
+        let fresh = bytes.split_off(sent_before);
+        if fresh.is_empty() {
+            continue;
         }
-    };
-    verify(&expected, &bytes)?;
-    Ok(bytes)
+        *sent_bytes = received_bytes;
+        if chunks.send(Ok(fresh)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
 }

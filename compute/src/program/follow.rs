@@ -9,9 +9,10 @@ use situ_wire::path::DfsPath;
 
 use super::driver::one_result;
 use super::error::ProgramError;
+use super::memory::MemoryManager;
 use super::replay::{Reached, Replay};
 use super::world::{Backend, Files, Released};
-use crate::dataset::{Cache, Graph};
+use crate::dataset::Graph;
 
 /// What a worker learns of its driver.
 pub(super) trait DriverSide: Send + Sync + 'static {
@@ -36,7 +37,7 @@ pub(crate) struct Follower {
     pub(super) driver: Arc<dyn DriverSide>,
     pub(super) replay: Arc<Replay>,
     /// What this run has persisted.
-    pub(super) cache: Arc<Cache>,
+    pub(super) memory: Arc<MemoryManager>,
 }
 
 impl Backend for Follower {
@@ -58,7 +59,7 @@ impl Backend for Follower {
 
     fn release(&self, what: Released) {
         match what {
-            Released::Dataset(dataset) => self.cache.evict(dataset),
+            Released::Dataset(dataset) => self.memory.remove(dataset),
             // Its pieces are the executor's.
             Released::Shuffle(_) => {}
         }

@@ -21,13 +21,15 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::error::{ProgramError, StorageError};
+use super::memory::{MemoryLimits, MemoryManager};
 use super::runs::run_stage_task;
 use super::task::run_task;
 use super::world::{
-    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Released, Scratch, World,
+    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Pieces, Released, Scratch,
+    World,
 };
-use crate::dataset::{Cache, Context, Graph};
-use crate::shuffle::{OutputFile, output_path, verify};
+use crate::dataset::{Context, Graph};
+use crate::shuffle::{OutputFile, output_path};
 
 /// How a program runs in one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +40,18 @@ pub struct LocalOptions {
     pub task_memory_bytes: u64,
     /// How much memory partitions that are kept may take.
     pub cache_memory_bytes: u64,
+}
+
+impl LocalOptions {
+    pub(super) fn memory_limits(&self) -> MemoryLimits {
+        let Self { task_memory_bytes, cache_memory_bytes, .. } = *self;
+        MemoryLimits {
+            total_bytes: task_memory_bytes.saturating_add(cache_memory_bytes),
+            execution_bytes: task_memory_bytes,
+            kept_bytes: cache_memory_bytes,
+            slots: 1,
+        }
+    }
 }
 
 impl Default for LocalOptions {
@@ -61,11 +75,24 @@ pub(crate) fn attempts<D: Disk, C: Clock>(
     options: LocalOptions,
 ) -> impl Fn() -> Context {
     let (world, next) = (LocalWorld::new(disk, clock, root, options), AtomicU32::new(0));
-    move || {
-        let cache = Arc::new(Cache::new(options.cache_memory_bytes));
-        let attempt = next.fetch_add(1, Ordering::Relaxed);
-        Context::new(Arc::new(LocalBackend { world: Arc::clone(&world), cache, attempt }))
-    }
+    move || in_world(&world, next.fetch_add(1, Ordering::Relaxed)).0
+}
+
+/// The same, with what counts the memory of its tasks.
+#[cfg(test)]
+pub(crate) fn measured<D: Disk, C: Clock>(
+    disk: D,
+    clock: C,
+    root: &Path,
+    options: LocalOptions,
+) -> (Context, Arc<MemoryManager>) {
+    in_world(&LocalWorld::new(disk, clock, root, options), 0)
+}
+
+fn in_world<D: Disk, C: Clock>(world: &Arc<LocalWorld<D, C>>, attempt: u32) -> (Context, Arc<MemoryManager>) {
+    let memory = MemoryManager::new(world.options.memory_limits());
+    let backend = LocalBackend { world: Arc::clone(world), memory: Arc::clone(&memory), attempt };
+    (Context::new(Arc::new(backend)), memory)
 }
 
 /// A clock that stands still, for tests and measurements in which nothing waits.
@@ -81,6 +108,9 @@ impl Clock for StillClock {
         std::future::pending()
     }
 }
+
+/// How much of a piece is read at a time.
+const READ_LEN_BYTES: usize = 256 << 10;
 
 /// The only job of the process.
 pub(super) const JOB: JobId = JobId(1);
@@ -175,35 +205,38 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
         _: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
-    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+        _: usize,
+    ) -> Result<Pieces, TaskFailure> {
         let outputs = self.outputs().get(&shuffle).cloned().unwrap_or_default();
         let (disk, root) = (self.scratch.disk.clone(), self.scratch.root.clone());
         Ok(Box::new(outputs.into_iter().map(move |(map, pieces)| {
-            read_piece(&disk, &root, shuffle, map, reduce, pieces[reduce.0 as usize])
-                .map_err(|reason| TaskFailure::Fetch { shuffle, map, reason })
+            let fetch = move |reason| TaskFailure::Fetch { shuffle, map, reason };
+            let chunks = read_piece(&disk, &root, shuffle, map, reduce).map_err(fetch)?;
+            let chunks = Box::new(chunks.map(move |chunk| chunk.map_err(fetch)));
+            Ok(Piece { map, piece: pieces[reduce.0 as usize], chunks })
         })))
     }
 }
 
+/// The bytes of a piece, some at a time.
 fn read_piece<D: Disk>(
     disk: &D,
     root: &Path,
     shuffle: ShuffleId,
     map: TaskAttemptId,
     reduce: PartitionId,
-    expected: ShufflePiece,
-) -> Result<Piece, String> {
+) -> Result<impl Iterator<Item = Result<Bytes, String>> + use<D>, String> {
     let output = OutputFile::open(disk, root, shuffle, map).map_err(|error| error.to_string())?;
     let (_, range) = output.range((reduce, PartitionId(reduce.0 + 1))).map_err(|error| error.to_string())?;
-    let len = usize::try_from(range.end - range.start).map_err(|error| error.to_string())?;
-    let bytes = output.file().read_at(range.start, len).map_err(|error| error.to_string())?;
-    verify(&expected, &bytes)?;
-    Ok(Piece { map, piece: expected, bytes })
+    Ok(range.clone().step_by(READ_LEN_BYTES).map(move |offset| {
+        let len = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(READ_LEN_BYTES);
+        output.file().read_at(offset, len).map_err(|error| error.to_string())
+    }))
 }
 
 struct LocalBackend<D, C> {
     world: Arc<LocalWorld<D, C>>,
-    cache: Arc<Cache>,
+    memory: Arc<MemoryManager>,
     attempt: u32,
 }
 
@@ -225,7 +258,7 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
         let run = |stage: &StagePlan, attempt| {
             let task = graph.stage_task(stage.stage).ok_or_else(|| format!("there is no {}", stage.stage))?;
-            match run_task(attempt, Arc::default(), &world, &self.cache, |context| run_stage_task(&task, context)) {
+            match run_task(attempt, Arc::default(), &world, &self.memory, |context| run_stage_task(&task, context)) {
                 TaskOutcome::Done(done) => Ok(*done),
                 TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
             }
@@ -237,7 +270,7 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
     fn release(&self, what: Released) {
         match what {
             Released::Shuffle(shuffle) => self.world.release(shuffle),
-            Released::Dataset(dataset) => self.cache.evict(dataset),
+            Released::Dataset(dataset) => self.memory.remove(dataset),
         }
     }
 

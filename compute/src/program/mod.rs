@@ -13,6 +13,7 @@
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
+//! | `memory` | what tasks and kept partitions borrow of the worker's memory |
 //! | `reading` | which input a task reads, for its failure |
 //! | `task` | one task from its start to its end |
 
@@ -27,6 +28,7 @@ pub(crate) mod follow;
 pub(crate) mod heartbeat;
 pub(crate) mod input;
 pub mod local;
+pub(crate) mod memory;
 pub(crate) mod reading;
 #[cfg(test)]
 pub(crate) mod rehearsal;

@@ -68,7 +68,7 @@ impl Rehearsal {
         let side = Arc::new(Side { world: Arc::clone(&world), known: Mutex::default(), changed: Condvar::new() });
         let runs = || {
             let driver: Arc<dyn DriverSide> = Arc::<Side>::clone(&side);
-            Arc::new(Runs::new(driver, options.cache_memory_bytes, checked))
+            Arc::new(Runs::new(driver, options.memory_limits(), checked))
         };
         let workers = std::iter::repeat_with(runs).take(workers).collect();
         Self { disk, world, side, workers }
@@ -111,7 +111,7 @@ impl Rehearsal {
 
     /// How many bytes of persisted partitions the workers keep.
     pub(crate) fn cached_bytes(&self) -> u64 {
-        self.workers.iter().map(|runs| runs.first.cache.used_bytes()).sum()
+        self.workers.iter().map(|runs| runs.first.memory.kept_bytes()).sum()
     }
 }
 

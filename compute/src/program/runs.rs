@@ -7,10 +7,11 @@ use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, Task
 
 use super::check::compute_twice;
 use super::follow::{DriverSide, Follower};
+use super::memory::{MemoryLimits, MemoryManager};
 use super::replay::{NotReached, Reached, Replay};
 use super::task::{TaskContext, TaskControl, TaskOutput, cut, run_task};
 use super::world::World;
-use crate::dataset::{Cache, Context, Graph, StageTask};
+use crate::dataset::{Context, Graph, StageTask};
 
 /// How much stack the threads have that run tasks and the program: datasets that are made from each other by thousands call
 /// each other as deep, and are dropped so. Only what is used takes memory.
@@ -26,7 +27,7 @@ pub(super) struct Runs {
 /// One run of the program in a worker.
 pub(super) struct Run {
     pub(super) replay: Arc<Replay>,
-    pub(super) cache: Arc<Cache>,
+    pub(super) memory: Arc<MemoryManager>,
 }
 
 /// What a task shall do, and the graph that says so.
@@ -36,22 +37,22 @@ pub(super) struct Found {
 }
 
 impl Run {
-    fn new(cache_bytes: u64) -> Self {
-        Self { replay: Replay::new(), cache: Arc::new(Cache::new(cache_bytes)) }
+    fn new(limits: MemoryLimits) -> Self {
+        Self { replay: Replay::new(), memory: MemoryManager::new(limits) }
     }
 }
 
 impl Runs {
-    /// Runs that may keep `cache_bytes` of persisted partitions together.
-    pub(super) fn new(driver: Arc<dyn DriverSide>, cache_bytes: u64, checked: bool) -> Self {
-        let share = if checked { cache_bytes / 2 } else { cache_bytes };
-        Self { driver, first: Run::new(share), second: checked.then(|| Run::new(share)) }
+    /// Runs that have so much memory together.
+    pub(super) fn new(driver: Arc<dyn DriverSide>, limits: MemoryLimits, checked: bool) -> Self {
+        let limits = if checked { limits.halved() } else { limits };
+        Self { driver, first: Run::new(limits), second: checked.then(|| Run::new(limits)) }
     }
 
     /// The context with which a run follows the driver.
     pub(super) fn context(&self, run: &Run) -> Context {
-        let (replay, cache) = (Arc::clone(&run.replay), Arc::clone(&run.cache));
-        Context::new(Arc::new(Follower { driver: Arc::clone(&self.driver), replay, cache }))
+        let (replay, memory) = (Arc::clone(&run.replay), Arc::clone(&run.memory));
+        Context::new(Arc::new(Follower { driver: Arc::clone(&self.driver), replay, memory }))
     }
 
     /// Does one task. Blocks.
@@ -63,11 +64,11 @@ impl Runs {
         let Some(second) = &self.second else {
             let control = Arc::clone(control);
             let work = |context: &TaskContext| run_stage_task(&found.task, context);
-            return run_task(spec.attempt, control, world, &self.first.cache, work);
+            return run_task(spec.attempt, control, world, &self.first.memory, work);
         };
         match self.find(spec, second, "a second run in this worker") {
             Ok(again) => {
-                compute_twice(spec.attempt, control, world, (&found, &self.first.cache), (&again, &second.cache))
+                compute_twice(spec.attempt, control, world, (&found, &self.first.memory), (&again, &second.memory))
             }
             Err(failure) => TaskOutcome::Failed(cut(failure)),
         }

@@ -15,9 +15,9 @@ use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskMetrics, TaskOutcome};
 
 use super::error::StorageError;
+use super::memory::{MemoryManager, Reservation, TaskMemory};
 use super::reading::located;
 use super::world::World;
-use crate::dataset::Cache;
 
 /// How much of what a failure says is told. It may be the text of a panic, of any length: it must fit into a message.
 const TOLD_CHARS: usize = 8_000;
@@ -54,7 +54,7 @@ pub(crate) struct TaskContext(Rc<Inner>);
 struct Inner {
     attempt: TaskAttemptId,
     world: Arc<dyn World>,
-    cache: Arc<Cache>,
+    memory: Rc<TaskMemory>,
     metrics: Cell<TaskMetrics>,
     cached: RefCell<Vec<(DatasetId, PartitionId)>>,
     /// Numbers the files that it makes in the worker's directory.
@@ -71,8 +71,24 @@ impl TaskContext {
         &self.0.world
     }
 
-    pub(crate) fn cache(&self) -> &Cache {
-        &self.0.cache
+    /// What the task holds of the worker's memory.
+    pub(crate) fn memory(&self) -> &TaskMemory {
+        &self.0.memory
+    }
+
+    /// Memory for one operator: none yet.
+    pub(crate) fn reserve(&self) -> Reservation {
+        self.0.memory.reserve()
+    }
+
+    /// How much memory a task has, while all slots are in use.
+    pub(crate) fn memory_slot_bytes(&self) -> u64 {
+        self.0.memory.manager().limits().slot_bytes()
+    }
+
+    /// How much memory an operator has, whatever others of the task hold.
+    pub(crate) fn memory_minimum_bytes(&self) -> usize {
+        self.0.memory.manager().limits().operator_bytes()
     }
 
     /// Counts something.
@@ -139,7 +155,7 @@ pub(crate) fn run_task(
     attempt: TaskAttemptId,
     control: Arc<TaskControl>,
     world: &Arc<dyn World>,
-    cache: &Arc<Cache>,
+    memory: &Arc<MemoryManager>,
     work: impl FnOnce(&TaskContext) -> TaskOutput,
 ) -> TaskOutcome {
     listen_to_panics();
@@ -147,7 +163,7 @@ pub(crate) fn run_task(
     let task = TaskContext(Rc::new(Inner {
         attempt,
         world: Arc::clone(world),
-        cache: Arc::clone(cache),
+        memory: TaskMemory::begin(memory),
         metrics: Cell::default(),
         cached: RefCell::default(),
         scratch_files: Cell::new(0),
@@ -159,8 +175,12 @@ pub(crate) fn run_task(
     task.measure(|metrics| metrics.wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
     match result {
         Ok(output) => {
-            let mut done =
-                TaskDone { cached: task.0.cached.take(), metrics: task.0.metrics.get(), ..TaskDone::default() };
+            let mut done = TaskDone {
+                cached: task.0.cached.take(),
+                dropped: memory.take_dropped(),
+                metrics: task.0.metrics.get(),
+                ..TaskDone::default()
+            };
             match output {
                 TaskOutput::Pieces(pieces) => done.pieces = pieces,
                 TaskOutput::Result(result) => done.result = result,
@@ -288,7 +308,8 @@ mod tests {
     use situ_wire::time::TimeMs;
 
     use super::*;
-    use crate::program::world::{Files, Piece, Scratch};
+    use crate::program::memory::MemoryLimits;
+    use crate::program::world::{Files, Pieces, Scratch};
 
     /// A world in which nothing is.
     struct Empty;
@@ -310,14 +331,13 @@ mod tests {
             0
         }
 
-        fn fetch(
-            &self,
-            _: TaskAttemptId,
-            _: ShuffleId,
-            _: PartitionId,
-        ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+        fn fetch(&self, _: TaskAttemptId, _: ShuffleId, _: PartitionId, _: usize) -> Result<Pieces, TaskFailure> {
             unreachable!("the task fetches nothing")
         }
+    }
+
+    fn memory() -> Arc<MemoryManager> {
+        MemoryManager::new(MemoryLimits { total_bytes: 0, execution_bytes: 0, kept_bytes: 0, slots: 1 })
     }
 
     const ATTEMPT: TaskAttemptId =
@@ -325,7 +345,7 @@ mod tests {
 
     fn run(control: &Arc<TaskControl>, work: impl FnOnce(&TaskContext) -> TaskOutput) -> TaskOutcome {
         let world: Arc<dyn World> = Arc::new(Empty);
-        run_task(ATTEMPT, Arc::clone(control), &world, &Arc::new(Cache::new(0)), work)
+        run_task(ATTEMPT, Arc::clone(control), &world, &memory(), work)
     }
 
     #[test]

@@ -16,13 +16,13 @@ use super::cluster::{Cluster, ClusterFiles, Fetching};
 use super::driver::results;
 use super::error::ProgramError;
 use super::follow::DriverSide;
+use super::memory::MemoryLimits;
 use super::runs::Runs;
 use super::task::TaskControl;
-use super::world::{DiskScratch, Files, Piece, Scratch, World};
+use super::world::{DiskScratch, Files, Pieces, Scratch, World};
 
-/// Of a worker's memory: a fourth for partitions that are kept, and a fourth, shared by the slots, for what tasks gather.
-/// The rest is for what cannot be measured: records on their way, a table while it grows, the program's own.
-const SHARE: u64 = 4;
+/// One piece of text may be as long as a slot's part of a fourth of the worker's memory.
+const TEXT_SHARE: u64 = 4;
 
 /// What the tasks of a worker share.
 pub(super) struct Worker<R: Runtime> {
@@ -36,14 +36,14 @@ impl<R: Runtime> Worker<R> {
         let world = Arc::new(WorkerWorld {
             files: ClusterFiles(Arc::clone(&cluster)),
             scratch: DiskScratch { disk: cluster.runtime.disk().clone(), root: work_dir.to_owned() },
-            task_memory_bytes: memory_bytes / SHARE / u64::from(slots.max(1)),
+            task_memory_bytes: memory_bytes / TEXT_SHARE / u64::from(slots.max(1)),
             cluster: Arc::clone(&cluster),
         });
         let driver = ClusterDriver { cluster: Arc::clone(&cluster), files: ClusterFiles(Arc::clone(&cluster)) };
         let environment = &cluster.environment;
         // The programs of the executor itself are known.
         let checked = environment.build.is_none() && (environment.check_replay || cfg!(debug_assertions));
-        let runs = Runs::new(Arc::new(driver), memory_bytes / SHARE, checked);
+        let runs = Runs::new(Arc::new(driver), MemoryLimits::of_worker(memory_bytes, slots), checked);
         Arc::new(Self { cluster, runs, world })
     }
 
@@ -83,8 +83,9 @@ impl<R: Runtime> World for WorkerWorld<R> {
         by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
-    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
-        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), by, shuffle, reduce)?))
+        window_bytes: usize,
+    ) -> Result<Pieces, TaskFailure> {
+        Ok(Box::new(Fetching::begin(Arc::clone(&self.cluster), by, shuffle, reduce, window_bytes)?))
     }
 }
 

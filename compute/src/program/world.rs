@@ -30,27 +30,31 @@ pub(crate) trait World: Send + Sync + 'static {
     /// The file system.
     fn files(&self) -> &dyn Files;
 
-    /// How much memory one task may use for what it gathers.
+    /// How long one piece of text may be that a task reads.
     fn task_memory_bytes(&self) -> u64;
 
-    /// What every map task of a shuffle wrote for one reduce partition, checked, in the order of the map partitions. `by`
-    /// reads it.
+    /// What every map task of a shuffle wrote for one reduce partition, in the order of the map partitions. `by` reads it;
+    /// about `window_bytes` at most are on their way at once.
     fn fetch(
         &self,
         by: TaskAttemptId,
         shuffle: ShuffleId,
         reduce: PartitionId,
-    ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure>;
+        window_bytes: usize,
+    ) -> Result<Pieces, TaskFailure>;
 }
 
-/// What one map task wrote for one reduce partition. Its checksum has been checked.
+/// Pieces that are being fetched.
+pub(crate) type Pieces = Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>;
+
+/// What one map task wrote for one reduce partition.
 pub(crate) struct Piece {
     /// The attempt that wrote it.
     pub(crate) map: TaskAttemptId,
     /// What was reported of it.
     pub(crate) piece: ShufflePiece,
-    /// Its bytes.
-    pub(crate) bytes: Bytes,
+    /// Its bytes, as they come. Who takes them checks them.
+    pub(crate) chunks: Box<dyn Iterator<Item = Result<Bytes, TaskFailure>>>,
 }
 
 /// What runs actions.

@@ -18,13 +18,17 @@
 //! A piece is a sequence of frames:
 //!
 //! ```text
-//! +-----------------+------------------------+-----------------+-----------+
-//! | raw len: u32 LE | compressed len: u32 LE | records: u32 LE | LZ4 block |
-//! +-----------------+------------------------+-----------------+-----------+
+//! +-----------------+------------------------+-----------------+----------------+-----------+
+//! | raw len: u32 LE | compressed len: u32 LE | records: u32 LE | CRC32C: u32 LE | LZ4 block |
+//! +-----------------+------------------------+-----------------+----------------+-----------+
 //! ```
 //!
 //! A frame holds whole records, each encoded in postcard, one behind the other. A frame that LZ4 does not make shorter
-//! stands as it is: its two lengths are equal.
+//! stands as it is: its two lengths are equal. Its checksum is over all its other bytes: a piece is taken frame by frame
+//! as it comes, and its own checksum is known only at its end.
+//!
+//! Where frames end depends on the records and on the number of pieces alone, so that a map task that runs again leaves
+//! the same bytes, wherever it runs.
 //!
 //! The file is written under another name and renamed when it is whole. It is not synced: what a power cut takes is
 //! computed again.

@@ -7,7 +7,9 @@ use serde::de::DeserializeOwned;
 use super::records;
 
 /// The bytes before a frame's block.
-const HEADER_LEN_BYTES: usize = 12;
+const HEADER_LEN_BYTES: usize = 16;
+/// A buffer that one frame made longer than this is not kept for the next.
+const BUFFER_LEN_BYTES: usize = 1 << 20;
 /// The longest frame. A frame ends after the first record that makes it long enough, so only a record of about this
 /// length reaches it.
 pub(crate) const FRAME_LEN_MAX_BYTES: usize = 1 << 30;
@@ -30,6 +32,14 @@ pub(crate) enum FrameError {
         raw_bytes: usize,
         /// How long it claims to be as it stands.
         compressed_bytes: usize,
+    },
+    /// It is not what was written.
+    #[error("the checksum of a frame is {found:08x}, {expected:08x} was written")]
+    Checksum {
+        /// What was written.
+        expected: u32,
+        /// That of what is there.
+        found: u32,
     },
     /// LZ4 cannot unpack it.
     #[error("a frame cannot be unpacked: {0}")]
@@ -86,11 +96,23 @@ impl FrameBuffer {
         out[start + 4..start + 8].copy_from_slice(&length(compressed));
         out[start + 8..start + 12].copy_from_slice(&self.records.to_le_bytes());
         out.truncate(start + HEADER_LEN_BYTES + compressed);
+        let crc = checksum(&out[start..]);
+        out[start + 12..start + HEADER_LEN_BYTES].copy_from_slice(&crc.to_le_bytes());
         let records = u64::from(self.records);
-        self.raw.clear();
+        empty(&mut self.raw);
         self.records = 0;
         records
     }
+}
+
+/// Empties a buffer, and lets go of it if it is long: one long record must not hold its memory to the end.
+fn empty(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > BUFFER_LEN_BYTES { *buffer = Vec::new() } else { buffer.clear() }
+}
+
+/// The checksum of a frame: of all but itself.
+fn checksum(frame: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&frame[..12]), &frame[HEADER_LEN_BYTES..])
 }
 
 /// What the header of a frame says.
@@ -99,27 +121,35 @@ struct FrameHeader {
     raw: usize,
     compressed: usize,
     records: u32,
+    crc32c: u32,
 }
 
 impl FrameHeader {
-    fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let Some(header) = bytes.first_chunk::<HEADER_LEN_BYTES>() else {
-            return Err(FrameError::Cut { expected_bytes: HEADER_LEN_BYTES, found_bytes: bytes.len() });
-        };
+    /// None while there are too few bytes.
+    fn decode(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
+        let Some(header) = bytes.first_chunk::<HEADER_LEN_BYTES>() else { return Ok(None) };
         let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let (raw, compressed) = (word(0) as usize, word(4) as usize);
         // LZ4 makes at most 255 bytes of one: what claims more is not unpacked.
         if compressed > raw || raw > FRAME_LEN_MAX_BYTES || raw / 256 > compressed {
             return Err(FrameError::Length { raw_bytes: raw, compressed_bytes: compressed });
         }
-        Ok(Self { raw, compressed, records: word(8) })
+        Ok(Some(Self { raw, compressed, records: word(8), crc32c: word(12) }))
+    }
+
+    fn frame_len_bytes(&self) -> usize {
+        HEADER_LEN_BYTES + self.compressed
     }
 }
 
-/// Takes records out of frames, of which more and more bytes may come.
+/// Takes records out of frames, whose bytes come in whatever parts. No record is given before the checksum of its frame
+/// was found right.
+#[derive(Default)]
 pub(crate) struct FrameReader {
-    /// Frames still to be taken.
+    /// Bytes still to be taken.
     packed: Bytes,
+    /// The beginning of a frame that goes on in the next part.
+    begun: Vec<u8>,
     /// The frame that is being taken.
     raw: Vec<u8>,
     at: usize,
@@ -127,11 +157,13 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
-    pub(crate) fn new(packed: Bytes) -> Self {
-        Self { packed, raw: Vec::new(), at: 0, left: 0 }
+    /// Adds the bytes that come next.
+    pub(crate) fn feed(&mut self, bytes: Bytes) {
+        debug_assert!(self.packed.is_empty(), "the next bytes are wanted when all before are taken");
+        self.packed = bytes;
     }
 
-    /// The next record; none at the end.
+    /// The next record; none when more bytes are needed, or at the end.
     ///
     /// # Errors
     /// When the bytes are not frames of such records.
@@ -141,10 +173,9 @@ impl FrameReader {
             if self.at < self.raw.len() {
                 return Err(FrameError::Records(format!("{} bytes too many", self.raw.len() - self.at)));
             }
-            if self.packed.is_empty() {
+            if !self.unpack()? {
                 return Ok(None);
             }
-            self.unpack()?;
         }
         let mut rest = &self.raw[self.at..];
         let record = records::take(&mut rest).map_err(|error| FrameError::Records(error.to_string()))?;
@@ -153,15 +184,58 @@ impl FrameReader {
         Ok(Some(record))
     }
 
-    fn unpack(&mut self) -> Result<(), FrameError> {
-        let header = FrameHeader::decode(&self.packed)?;
-        let len = HEADER_LEN_BYTES + header.compressed;
-        if self.packed.len() < len {
-            return Err(FrameError::Cut { expected_bytes: len, found_bytes: self.packed.len() });
+    /// Accepts that no more bytes come.
+    ///
+    /// # Errors
+    /// When they end within a frame.
+    pub(crate) fn finish(&self) -> Result<(), FrameError> {
+        match FrameHeader::decode(&self.begun)? {
+            _ if self.begun.is_empty() => Ok(()),
+            header => Err(FrameError::Cut {
+                expected_bytes: header.map_or(HEADER_LEN_BYTES, |header| header.frame_len_bytes()),
+                found_bytes: self.begun.len(),
+            }),
         }
-        let frame = self.packed.split_to(len);
+    }
+
+    /// Unpacks the next frame, if all of it is there.
+    fn unpack(&mut self) -> Result<bool, FrameError> {
+        empty(&mut self.raw);
+        self.at = 0;
+        if self.begun.is_empty()
+            && let Some(header) = FrameHeader::decode(&self.packed)?
+            && self.packed.len() >= header.frame_len_bytes()
+        {
+            let frame = self.packed.split_to(header.frame_len_bytes());
+            return self.open(header, &frame).map(|()| true);
+        }
+        loop {
+            let header = FrameHeader::decode(&self.begun)?;
+            let len = header.map_or(HEADER_LEN_BYTES, |header| header.frame_len_bytes());
+            if let Some(header) = header
+                && self.begun.len() == len
+            {
+                let mut frame = std::mem::take(&mut self.begun);
+                self.open(header, &frame)?;
+                empty(&mut frame);
+                self.begun = frame;
+                return Ok(true);
+            }
+            if self.packed.is_empty() {
+                return Ok(false);
+            }
+            let more = self.packed.split_to((len - self.begun.len()).min(self.packed.len()));
+            self.begun.extend_from_slice(&more);
+        }
+    }
+
+    /// Checks a frame and unpacks it.
+    fn open(&mut self, header: FrameHeader, frame: &[u8]) -> Result<(), FrameError> {
+        let found = checksum(frame);
+        if found != header.crc32c {
+            return Err(FrameError::Checksum { expected: header.crc32c, found });
+        }
         let block = &frame[HEADER_LEN_BYTES..];
-        self.raw.clear();
         if header.compressed == header.raw {
             self.raw.extend_from_slice(block);
         } else {
@@ -172,7 +246,6 @@ impl FrameReader {
                 return Err(FrameError::Packed(format!("{len} bytes instead of {}", header.raw)));
             }
         }
-        self.at = 0;
         self.left = header.records;
         Ok(())
     }
@@ -194,27 +267,51 @@ mod tests {
         out
     }
 
+    /// What stands in `bytes`, of which `part_bytes` come at a time.
+    fn unpacked_in_parts(bytes: &[u8], part_bytes: usize) -> Result<Vec<(String, u64)>, FrameError> {
+        let (mut reader, mut values) = (FrameReader::default(), Vec::new());
+        for part in bytes.chunks(part_bytes) {
+            reader.feed(Bytes::copy_from_slice(part));
+            while let Some(value) = reader.next()? {
+                values.push(value);
+            }
+        }
+        reader.finish()?;
+        Ok(values)
+    }
+
     fn unpacked(bytes: &[u8]) -> Result<Vec<(String, u64)>, FrameError> {
-        let mut reader = FrameReader::new(Bytes::copy_from_slice(bytes));
-        std::iter::from_fn(|| reader.next().transpose()).collect()
+        unpacked_in_parts(bytes, bytes.len().max(1))
+    }
+
+    /// A frame with its checksum, the four bytes behind the first twelve.
+    fn sealed(mut frame: Vec<u8>) -> Vec<u8> {
+        frame.splice(12..12, [0; 4]);
+        let crc = checksum(&frame);
+        frame[12..16].copy_from_slice(&crc.to_le_bytes());
+        frame
     }
 
     #[test]
     fn golden() {
         assert_eq!(
             packed(&[("ab".to_owned(), 1), ("c".to_owned(), 300)], 1 << 10),
-            [8, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 2, b'a', b'b', 1, 1, b'c', 0xac, 2]
+            sealed(vec![8, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 2, b'a', b'b', 1, 1, b'c', 0xac, 2])
         );
         // How well LZ4 packs may change, how it unpacks may not.
         let repeated = [102, 0, 0, 0, 13, 0, 0, 0, 1, 0, 0, 0, 47, 100, 97, 1, 0, 75, 96, 97, 97, 97, 97, 97, 1];
-        assert_eq!(unpacked(&repeated).unwrap(), [("a".repeat(100), 1)]);
+        assert_eq!(unpacked(&sealed(repeated.to_vec())).unwrap(), [("a".repeat(100), 1)]);
+        assert_eq!(checksum(&sealed(repeated.to_vec())), 0x688015ba);
     }
 
     #[test]
-    fn what_is_packed_is_unpacked_at_every_frame_length() {
+    fn what_is_packed_is_unpacked_at_every_frame_length_from_every_part() {
         let values: Vec<_> = (0..200).map(|n| ("word ".repeat(n % 7) + &n.to_string(), n as u64)).collect();
         for frame_bytes in [1, 10, 100, 1 << 20] {
-            assert_eq!(unpacked(&packed(&values, frame_bytes)).unwrap(), values);
+            let bytes = packed(&values, frame_bytes);
+            for part_bytes in [1, 7, 16, 100, 1 << 20] {
+                assert_eq!(unpacked_in_parts(&bytes, part_bytes).unwrap(), values);
+            }
         }
         assert_eq!(unpacked(&[]).unwrap(), []);
     }
@@ -226,20 +323,28 @@ mod tests {
             buffer.push(&()).unwrap();
         }
         assert_eq!(buffer.finish(&mut out), 5);
-        let mut reader = FrameReader::new(out.into());
+        let mut reader = FrameReader::default();
+        reader.feed(out.into());
         assert_eq!(std::iter::from_fn(|| reader.next::<()>().unwrap()).count(), 5);
     }
 
     #[test]
-    fn damaged_frames_never_panic() {
+    fn no_record_of_a_damaged_frame_is_given() {
         let values: Vec<_> = (0..50).map(|n| ("word ".repeat(n % 7), n as u64)).collect();
         let bytes = packed(&values, 64);
         for at in 0..bytes.len() {
-            assert!(unpacked(&bytes[..at]).is_ok_and(|values| values.len() < 50) || unpacked(&bytes[..at]).is_err());
+            match unpacked(&bytes[..at]) {
+                // Cut between two frames: the piece's own length shows that.
+                Ok(found) => assert!(values.starts_with(&found) && found.len() < 50),
+                Err(error) => assert!(matches!(error, FrameError::Cut { .. }), "{error}"),
+            }
             for flip in [1, 0x80] {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= flip;
-                let _ = unpacked(&damaged);
+                let mut reader = FrameReader::default();
+                reader.feed(damaged.into());
+                let found: Vec<(String, u64)> = std::iter::from_fn(|| reader.next().unwrap_or(None)).collect();
+                assert!(values.starts_with(&found) && found.len() < 50, "a flip in byte {at}");
             }
         }
     }

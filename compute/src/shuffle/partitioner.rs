@@ -18,22 +18,22 @@ pub(crate) fn hash_key<K: Hash>(key: &K) -> u64 {
     hasher.finish()
 }
 
-/// The partition, among `partitions`, of a key with that hash. `level` gives other splits of the same hash, for whoever
-/// splits a partition again: how they split does not depend on how another level has.
+/// The partition, among `partitions`, of a key with that hash.
 #[inline]
-pub(crate) fn partition_of(hash: u64, level: u32, partitions: u32) -> u32 {
-    let hash = if level == 0 { hash } else { hash_again(hash, level) };
+pub(crate) fn partition_of(hash: u64, partitions: u32) -> u32 {
     // Hash tables take the low and the top bits as they are: mixed, so that the keys of one partition still spread.
     let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let partition = (u128::from(mixed) * u128::from(partitions)) >> 64;
     u32::try_from(partition).expect("it is below `partitions`")
 }
 
-/// Another hash for each level. The finalizer of Austin Appleby's MurmurHash3, in which every bit of the input turns each
-/// bit of the output with a chance of about a half: the keys of one partition have much of their mixed hash in common, and
-/// what is only a multiplication away from it would be in common too.
-fn hash_again(hash: u64, level: u32) -> u64 {
-    let mut mixed = hash ^ u64::from(level).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The rank of a key with that hash among the keys of its partition: they are handed on in this order, however they were
+/// gathered. The finalizer of Austin Appleby's MurmurHash3, in which every bit of the input turns each bit of the output
+/// with a chance of about a half: the keys of one partition have much of their mixed hash in common, and what is only a
+/// multiplication away from it would be in common too.
+#[inline]
+pub(crate) fn rank_of(hash: u64) -> u64 {
+    let mut mixed = hash ^ 0x9e37_79b9_7f4a_7c15;
     mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     mixed ^ (mixed >> 33)
@@ -44,7 +44,7 @@ pub(crate) type Partitioner<R> = Arc<dyn Fn(&R) -> u32 + Send + Sync>;
 
 /// Splits by the hash of the key.
 pub(crate) fn by_hash<K: Hash + 'static, V: 'static>(partitions: u32) -> Partitioner<(K, V)> {
-    Arc::new(move |(key, _)| partition_of(hash_key(key), 0, partitions))
+    Arc::new(move |(key, _)| partition_of(hash_key(key), partitions))
 }
 
 /// Splits by ranges of the key: the first partition takes keys up to and with the first bound, and so on.
@@ -62,39 +62,37 @@ mod tests {
     #[test]
     fn golden() {
         let places: Vec<u32> = ["", "a", "the", "of", "a word of more than twenty-three bytes"]
-            .map(|word| partition_of(hash_key(&Text::from(word)), 0, 100))
+            .map(|word| partition_of(hash_key(&Text::from(word)), 100))
             .to_vec();
         assert_eq!(places, [81, 55, 34, 39, 31]);
         assert_eq!(
-            (0..8_u64).map(|key| partition_of(hash_key(&key), 0, 100)).collect::<Vec<_>>(),
+            (0..8_u64).map(|key| partition_of(hash_key(&key), 100)).collect::<Vec<_>>(),
             [71, 25, 86, 14, 84, 96, 96, 43]
         );
     }
 
     #[test]
-    fn partitions_are_about_equal_at_every_level() {
-        for level in 0..3 {
-            let mut counts = [0_u32; 7];
-            for key in 0..70_000_u64 {
-                counts[partition_of(hash_key(&key), level, 7) as usize] += 1;
-            }
-            assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "level {level}: {counts:?}");
+    fn partitions_are_about_equal() {
+        let mut counts = [0_u32; 7];
+        for key in 0..70_000_u64 {
+            counts[partition_of(hash_key(&key), 7) as usize] += 1;
         }
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
     }
 
     #[test]
-    fn the_keys_of_one_partition_spread_at_the_next_level() {
+    fn the_keys_of_one_partition_spread_among_the_ranks() {
         let hashes: Vec<u64> = (0..1_000_000_u64).map(|key| hash_key(&key)).collect();
-        for level in 0..4 {
-            for partition in [0, 37, 99] {
+        for partition in [0, 37, 99] {
+            for shift in [60, 56, 52] {
                 let mut counts = [0_usize; 16];
-                for hash in hashes.iter().filter(|hash| partition_of(**hash, level, 100) == partition) {
-                    counts[partition_of(*hash, level + 1, 16) as usize] += 1;
+                for hash in hashes.iter().filter(|hash| partition_of(**hash, 100) == partition) {
+                    counts[usize::try_from((rank_of(*hash) >> shift) % 16).unwrap()] += 1;
                 }
                 let even = counts.iter().sum::<usize>() / 16;
                 assert!(
                     counts.iter().all(|count| count.abs_diff(even) < even / 4),
-                    "partition {partition} of level {level}: {counts:?}"
+                    "partition {partition}, bits from {shift} on: {counts:?}"
                 );
             }
         }

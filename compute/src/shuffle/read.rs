@@ -3,29 +3,19 @@
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
-use situ_wire::ids::{PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{PartitionId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::TaskFailure;
 
 use super::frame::{FrameError, FrameReader};
+use crate::program::memory::Reservation;
 use crate::program::task::{TaskContext, abort};
-use crate::program::world::Piece;
+use crate::program::world::{Piece, Pieces};
 
-/// Checks fetched bytes against what their map task reported.
-///
-/// # Errors
-/// Says how they differ.
-pub(crate) fn verify(piece: &ShufflePiece, bytes: &[u8]) -> Result<(), String> {
-    let len = bytes.len() as u64;
-    if len != piece.len_bytes {
-        return Err(format!("it has {len} bytes, {} were written", piece.len_bytes));
-    }
-    let crc = crc32c::crc32c(bytes);
-    if crc != piece.crc32c {
-        return Err(format!("its checksum is {crc:08x}, {:08x} was written", piece.crc32c));
-    }
-    Ok(())
-}
+/// How much may be under way to a task at once, at least and at most: as long as the task is busy with one piece, nobody
+/// takes what comes of the others, and all of them together must fit into the window of one connection.
+const WINDOW_MIN_BYTES: usize = 3 << 20;
+const WINDOW_MAX_BYTES: usize = 8 << 20;
 
 /// Ends the task because records do not read back out of bytes that are those that were written. To write them again
 /// would not help.
@@ -36,35 +26,105 @@ pub(super) fn unreadable(error: &FrameError) -> ! {
 }
 
 /// The records of one reduce partition: those of every map task, in the order of the map partitions.
+///
+/// They are given while their piece still comes: the checksum of each frame is checked before, that of the piece when all
+/// of it was there. Where that one is wrong the task fails, with whatever it has made of the records.
 pub(crate) struct ShuffleRecords<T> {
     task: TaskContext,
     shuffle: ShuffleId,
-    pieces: Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>,
-    /// The piece that is being taken: whose it is, and how many records are still to come.
-    current: Option<(TaskAttemptId, u64)>,
+    pieces: Pieces,
+    current: Option<Current>,
     reader: FrameReader,
+    /// Holds what may be under way.
+    _memory: Reservation,
     records: PhantomData<fn() -> T>,
+}
+
+/// The piece that is being taken.
+struct Current {
+    piece: Piece,
+    /// What has come of it.
+    found: ShufflePiece,
+}
+
+impl Current {
+    fn check(&self) -> Result<(), String> {
+        let (found, written) = (&self.found, &self.piece.piece);
+        if found.len_bytes != written.len_bytes {
+            return Err(format!("it has {} bytes, {} were written", found.len_bytes, written.len_bytes));
+        }
+        if found.crc32c != written.crc32c {
+            return Err(format!("its checksum is {:08x}, {:08x} was written", found.crc32c, written.crc32c));
+        }
+        if found.records != written.records {
+            return Err(format!("it has {} records, {} were written", found.records, written.records));
+        }
+        Ok(())
+    }
 }
 
 impl<T: DeserializeOwned> ShuffleRecords<T> {
     /// Begins to fetch. Ends the task if it cannot.
     pub(crate) fn fetch(task: &TaskContext, shuffle: ShuffleId, reduce: PartitionId) -> Self {
-        match task.world().fetch(task.attempt(), shuffle, reduce) {
+        let memory = task.reserve();
+        let window_bytes = (2 * task.memory_minimum_bytes()).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
+        memory.take(window_bytes);
+        match task.world().fetch(task.attempt(), shuffle, reduce, window_bytes) {
             Ok(pieces) => Self {
                 task: task.clone(),
                 shuffle,
                 pieces,
                 current: None,
-                reader: FrameReader::new(bytes::Bytes::new()),
+                reader: FrameReader::default(),
+                _memory: memory,
                 records: PhantomData,
             },
             Err(failure) => abort(failure),
         }
     }
 
-    /// The bytes are those that were written, but not what they should be: only another run of the map task can help.
-    fn damaged(&self, map: TaskAttemptId, reason: String) -> ! {
+    /// Takes the bytes that come next; false at the end of the last piece.
+    #[inline(never)]
+    fn advance(&mut self) -> bool {
+        self.task.go_on();
+        let Some(current) = &mut self.current else {
+            let Some(piece) = self.pieces.next() else { return false };
+            let piece = piece.unwrap_or_else(|failure| abort(failure));
+            self.current = Some(Current { piece, found: ShufflePiece { len_bytes: 0, crc32c: 0, records: 0 } });
+            return true;
+        };
+        match current.piece.chunks.next() {
+            Some(Ok(bytes)) => {
+                self.task.measure(|metrics| metrics.shuffle_read_bytes += bytes.len() as u64);
+                current.found.len_bytes += bytes.len() as u64;
+                current.found.crc32c = crc32c::crc32c_append(current.found.crc32c, &bytes);
+                self.reader.feed(bytes);
+            }
+            Some(Err(failure)) => abort(failure),
+            None => {
+                let whole = self.reader.finish().map_err(|error| error.to_string());
+                if let Err(reason) = whole.and_then(|()| current.check()) {
+                    self.damaged(reason);
+                }
+                self.current = None;
+            }
+        }
+        true
+    }
+
+    /// The bytes are not those that were written: only another run of the map task can help.
+    fn damaged(&self, reason: String) -> ! {
+        let map = self.current.as_ref().map(|current| current.piece.map).expect("bytes are those of a piece");
         abort(TaskFailure::Fetch { shuffle: self.shuffle, map, reason })
+    }
+
+    /// Ends the task because of a frame.
+    fn refuse(&self, error: &FrameError) -> ! {
+        match error {
+            // Its checksum is right.
+            FrameError::Records(_) => unreadable(error),
+            _ => self.damaged(error.to_string()),
+        }
     }
 }
 
@@ -74,26 +134,18 @@ impl<T: DeserializeOwned> Iterator for ShuffleRecords<T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         loop {
-            if let Some((map, left)) = self.current {
-                match self.reader.next() {
-                    Ok(Some(record)) if left > 0 => {
-                        self.current = Some((map, left - 1));
-                        return Some(record);
+            match self.reader.next() {
+                Ok(Some(record)) => {
+                    if let Some(current) = &mut self.current {
+                        current.found.records += 1;
                     }
-                    Ok(None) if left == 0 => self.current = None,
-                    Ok(_) => self.damaged(map, "it does not hold as many records as were written".to_owned()),
-                    Err(error @ FrameError::Records(_)) => unreadable(&error),
-                    Err(error) => self.damaged(map, error.to_string()),
+                    return Some(record);
                 }
+                Ok(None) => {}
+                Err(error) => self.refuse(&error),
             }
-            match self.pieces.next()? {
-                Ok(Piece { map, piece, bytes }) => {
-                    self.task.go_on();
-                    self.task.measure(|metrics| metrics.shuffle_read_bytes += piece.len_bytes);
-                    self.current = Some((map, piece.records));
-                    self.reader = FrameReader::new(bytes);
-                }
-                Err(failure) => abort(failure),
+            if !self.advance() {
+                return None;
             }
         }
     }

@@ -14,22 +14,32 @@ use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::TaskFailure;
 
 use super::format::{Header, output_path};
-use super::frame::{FrameBuffer, FrameReader};
+use super::frame::{FrameBuffer, FrameError, FrameReader};
 use super::read::unreadable;
+use crate::program::memory::Reservation;
 use crate::program::task::{TaskContext, abort, abort_disk};
 
-/// How long frames become; shorter where there are so many pieces that their frames would fill the memory.
+/// How long frames become; shorter where there are many pieces.
 const FRAME_TARGET_BYTES: usize = 64 << 10;
+/// How long the frames of all pieces together become before they are packed, unless that is under [`FRAME_MIN_BYTES`] for
+/// each. It is the same for every worker: where frames end is part of what a map task leaves.
+const FRAMES_LEN_BYTES: usize = 8 << 20;
+/// No frame is made shorter than this, but the last.
+const FRAME_MIN_BYTES: usize = 1 << 10;
 /// How much is written at a time.
 const WRITE_LEN_BYTES: usize = 1 << 20;
+/// How much of a spill file is read at a time, for each piece that is being read.
+pub(super) const SPOOL_READ_LEN_BYTES: usize = 128 << 10;
+/// Less than this is not spilled, however short memory is.
+const SPILL_MIN_BYTES: usize = 256 << 10;
 
-/// Splits records into pieces, and holds their frames in memory up to a budget and in a spill file beyond it.
+/// Splits records into pieces, and holds their frames in memory as far as there is some, in a spill file beyond it.
 pub(crate) struct PieceWriter {
     task: TaskContext,
     pieces: Vec<PendingPiece>,
     frame_bytes: usize,
-    /// How much the finished frames may take in memory.
-    budget_bytes: usize,
+    memory: Reservation,
+    /// How much the finished frames take in memory.
     held_bytes: usize,
     spill: Option<Spill>,
 }
@@ -63,13 +73,25 @@ struct Spill {
 }
 
 impl PieceWriter {
-    /// Writes `pieces` pieces and holds up to `budget_bytes` of them in memory.
-    pub(crate) fn new(task: &TaskContext, pieces: usize, budget_bytes: usize) -> Self {
+    /// Writes the output of a map task in `pieces` pieces.
+    pub(crate) fn output(task: &TaskContext, pieces: usize) -> Self {
+        Self::new(task, pieces, (FRAMES_LEN_BYTES / pieces.max(1)).clamp(FRAME_MIN_BYTES, FRAME_TARGET_BYTES))
+    }
+
+    /// Writes `pieces` pieces that this task reads back, with what memory there is.
+    pub(crate) fn spool(task: &TaskContext, pieces: usize) -> Self {
+        let frame_bytes = task.memory_minimum_bytes() / (2 * pieces.max(1));
+        Self::new(task, pieces, frame_bytes.clamp(FRAME_MIN_BYTES, FRAME_TARGET_BYTES))
+    }
+
+    fn new(task: &TaskContext, pieces: usize, frame_bytes: usize) -> Self {
+        let memory = task.reserve();
+        memory.take(pieces * frame_bytes);
         Self {
             task: task.clone(),
             pieces: std::iter::repeat_with(PendingPiece::default).take(pieces).collect(),
-            frame_bytes: (budget_bytes / (2 * pieces.max(1))).clamp(1 << 10, FRAME_TARGET_BYTES),
-            budget_bytes: budget_bytes / 2,
+            frame_bytes,
+            memory,
             held_bytes: 0,
             spill: None,
         }
@@ -82,13 +104,23 @@ impl PieceWriter {
             abort(TaskFailure::Program { message });
         }
         if pending.frame.is_full(self.frame_bytes) {
-            let before = pending.packed.len();
+            let before = pending.packed.capacity();
             pending.records += pending.frame.finish(&mut pending.packed);
-            self.held_bytes += pending.packed.len() - before;
+            self.held_bytes += pending.packed.capacity() - before;
             self.task.go_on();
-            if self.held_bytes > self.budget_bytes {
-                self.spill();
-            }
+            self.keep_to_memory();
+        }
+    }
+
+    fn keep_to_memory(&mut self) {
+        let wanted = self.pieces.len() * self.frame_bytes + self.held_bytes;
+        if self.memory.grow_to(wanted) {
+            return;
+        }
+        if self.held_bytes < SPILL_MIN_BYTES.min(self.task.memory_minimum_bytes()) {
+            self.memory.take(wanted);
+        } else {
+            self.spill();
         }
     }
 
@@ -110,6 +142,7 @@ impl PieceWriter {
             }
         }
         self.held_bytes = 0;
+        self.memory.shrink_to(self.pieces.len() * self.frame_bytes);
     }
 
     /// Writes all pieces as the output of a map task, in its place, and says what they are.
@@ -137,9 +170,7 @@ impl PieceWriter {
             let (start, mut crc) = (out.position(), 0);
             for segment in &piece.spilled {
                 let spill = self.spill.as_ref().expect("a piece with segments has a spill file");
-                let bytes = spill.read(*segment)?;
-                crc = crc32c::crc32c_append(crc, &bytes);
-                out.append(&bytes)?;
+                crc = spill.copy(*segment, crc, &mut out)?;
             }
             crc = crc32c::crc32c_append(crc, &piece.packed);
             out.append(&piece.packed)?;
@@ -154,12 +185,19 @@ impl PieceWriter {
 
     /// Ends the writing; the pieces can be read back by this task.
     pub(crate) fn into_spool(mut self) -> Spool {
-        let spill = self.spill.take().map(Rc::new);
-        let pieces = self.pieces.drain(..).map(|mut piece| {
+        for piece in &mut self.pieces {
+            let before = piece.packed.capacity();
             piece.frame.finish(&mut piece.packed);
-            (piece.spilled, Bytes::from(piece.packed))
-        });
-        Spool { pieces: pieces.collect(), spill }
+            self.held_bytes += piece.packed.capacity() - before;
+        }
+        // What comes next needs the memory.
+        if self.held_bytes >= SPILL_MIN_BYTES.min(self.task.memory_minimum_bytes()) {
+            self.spill();
+        }
+        self.memory.shrink_to(self.held_bytes);
+        let spill = self.spill.take().map(Rc::new);
+        let pieces = self.pieces.drain(..).map(|piece| (piece.spilled, Bytes::from(piece.packed)));
+        Spool { pieces: pieces.collect(), held: Rc::new((spill, self.memory)) }
     }
 }
 
@@ -177,20 +215,29 @@ impl Spill {
         Ok(segment)
     }
 
-    /// Reads a segment back. A disk that gives other bytes than were written must not change a result.
-    fn read(&self, segment: Segment) -> Result<Bytes, DiskError> {
-        let bytes = self.file.read_at(segment.offset, segment.len_bytes)?;
-        if bytes.len() != segment.len_bytes || crc32c::crc32c(&bytes) != segment.crc32c {
-            return Err(DiskError {
-                path: self.path.clone(),
-                operation: "read",
-                kind: DiskErrorKind::Other(format!(
-                    "{} bytes at {} are not those that were written",
-                    segment.len_bytes, segment.offset
-                )),
-            });
+    /// Copies a segment; `crc` goes on over its bytes. A disk that gives other bytes than were written must not change a
+    /// result.
+    fn copy(&self, segment: Segment, mut crc: u32, out: &mut Appender) -> Result<u32, DiskError> {
+        let (mut found, mut at) = (0, 0);
+        while at < segment.len_bytes {
+            let bytes = self.read(segment.offset + at as u64, WRITE_LEN_BYTES.min(segment.len_bytes - at))?;
+            at += bytes.len();
+            found = crc32c::crc32c_append(found, &bytes);
+            crc = crc32c::crc32c_append(crc, &bytes);
+            out.append(&bytes)?;
         }
-        Ok(bytes)
+        if found == segment.crc32c { Ok(crc) } else { Err(self.damaged(segment.offset, segment.len_bytes)) }
+    }
+
+    /// Exactly so many bytes.
+    fn read(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
+        let bytes = self.file.read_at(offset, len_bytes)?;
+        if bytes.len() == len_bytes { Ok(bytes) } else { Err(self.damaged(offset, len_bytes)) }
+    }
+
+    fn damaged(&self, offset: u64, len_bytes: usize) -> DiskError {
+        let kind = DiskErrorKind::Other(format!("{len_bytes} bytes at {offset} are not those that were written"));
+        DiskError { path: self.path.clone(), operation: "read", kind }
     }
 }
 
@@ -240,7 +287,8 @@ impl Appender {
 pub(crate) struct Spool {
     /// Where each piece's frames are: first in the spill file, then in memory.
     pieces: Vec<(Vec<Segment>, Bytes)>,
-    spill: Option<Rc<Spill>>,
+    /// The spill file, and what the frames in memory take.
+    held: Rc<(Option<Rc<Spill>>, Reservation)>,
 }
 
 impl Spool {
@@ -251,12 +299,13 @@ impl Spool {
 
     /// The records of a piece, which is then empty. Ends the task if they cannot be read.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, piece: usize) -> SpoolRecords<T> {
-        let (segments, held) = std::mem::take(&mut self.pieces[piece]);
+        let (segments, packed) = std::mem::take(&mut self.pieces[piece]);
         SpoolRecords {
             segments: segments.into_iter(),
-            held,
-            spill: self.spill.clone(),
-            reader: FrameReader::new(Bytes::new()),
+            current: None,
+            packed,
+            held: Rc::clone(&self.held),
+            reader: FrameReader::default(),
             records: PhantomData,
         }
     }
@@ -265,10 +314,39 @@ impl Spool {
 /// The records of one piece of a [`Spool`].
 pub(crate) struct SpoolRecords<T> {
     segments: std::vec::IntoIter<Segment>,
-    held: Bytes,
-    spill: Option<Rc<Spill>>,
+    /// What is left of a segment: where, and how much.
+    current: Option<(u64, usize)>,
+    packed: Bytes,
+    held: Rc<(Option<Rc<Spill>>, Reservation)>,
     reader: FrameReader,
     records: PhantomData<fn() -> T>,
+}
+
+impl<T> SpoolRecords<T> {
+    /// The bytes that come next.
+    fn more(&mut self) -> Result<Option<Bytes>, DiskError> {
+        let Some(spill) = &self.held.0 else {
+            return Ok(Some(std::mem::take(&mut self.packed)).filter(|packed| !packed.is_empty()));
+        };
+        if self.current.is_none() {
+            self.current = self.segments.next().map(|segment| (segment.offset, segment.len_bytes));
+        }
+        let Some((offset, left)) = self.current else {
+            return Ok(Some(std::mem::take(&mut self.packed)).filter(|packed| !packed.is_empty()));
+        };
+        let len = left.min(SPOOL_READ_LEN_BYTES);
+        self.current = Some((offset + len as u64, left - len)).filter(|(_, left)| *left > 0);
+        spill.read(offset, len).map(Some)
+    }
+
+    /// The worker's disk gave other bytes than were written.
+    fn damaged(&self, error: &FrameError) -> ! {
+        let message = match &self.held.0 {
+            Some(spill) => format!("the spill file {} is damaged: {error}", spill.path.display()),
+            None => format!("a spool in memory is damaged: {error}"),
+        };
+        abort(TaskFailure::Storage { message, transient: false })
+    }
 }
 
 impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
@@ -279,17 +357,17 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
             match self.reader.next() {
                 Ok(Some(record)) => return Some(record),
                 Ok(None) => {}
-                Err(error) => unreadable(&error),
+                Err(error @ FrameError::Records(_)) => unreadable(&error),
+                Err(error) => self.damaged(&error),
             }
-            let bytes = match (self.segments.next(), &self.spill) {
-                (Some(segment), Some(spill)) => match spill.read(segment) {
-                    Ok(bytes) => bytes,
-                    Err(error) => abort_disk(&error),
+            match self.more() {
+                Ok(Some(bytes)) => self.reader.feed(bytes),
+                Ok(None) => match self.reader.finish() {
+                    Ok(()) => return None,
+                    Err(error) => self.damaged(&error),
                 },
-                _ if self.held.is_empty() => return None,
-                _ => std::mem::take(&mut self.held),
-            };
-            self.reader = FrameReader::new(bytes);
+                Err(error) => abort_disk(&error),
+            }
         }
     }
 }
@@ -302,9 +380,9 @@ mod tests {
     use situ_wire::time::TimeMs;
 
     use super::*;
-    use crate::dataset::Cache;
+    use crate::program::memory::{MemoryLimits, MemoryManager};
     use crate::program::task::{TaskOutput, run_task};
-    use crate::program::world::{DiskScratch, Files, Piece, Scratch, World};
+    use crate::program::world::{DiskScratch, Files, Pieces, Scratch, World};
     use crate::shuffle::hash_key;
 
     /// A world that is a disk to spill to.
@@ -327,27 +405,24 @@ mod tests {
             unreachable!("the writer is told its budget")
         }
 
-        fn fetch(
-            &self,
-            _: TaskAttemptId,
-            _: ShuffleId,
-            _: PartitionId,
-        ) -> Result<Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>, TaskFailure> {
+        fn fetch(&self, _: TaskAttemptId, _: ShuffleId, _: PartitionId, _: usize) -> Result<Pieces, TaskFailure> {
             unreachable!("the task fetches nothing")
         }
     }
 
     #[test]
     fn pieces_that_are_filled_one_after_the_other_keep_no_memory() {
-        const BUDGET_BYTES: usize = 64 << 10;
+        const LIMIT_BYTES: u64 = 1 << 20;
         let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
         let world: Arc<dyn World> =
             Arc::new(OnlyDisk(DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r") }));
+        let limits = MemoryLimits { total_bytes: LIMIT_BYTES, execution_bytes: LIMIT_BYTES, kept_bytes: 0, slots: 1 };
+        let manager = MemoryManager::new(limits);
         let mut kept_bytes = 0;
-        let outcome = run_task(attempt, Arc::default(), &world, &Arc::new(Cache::new(0)), |task| {
-            let mut writer = PieceWriter::new(task, 16, BUDGET_BYTES);
+        let outcome = run_task(attempt, Arc::default(), &world, &manager, |task| {
+            let mut writer = PieceWriter::spool(task, 16);
             for piece in 0..16 {
-                for number in 0..10_000_u32 {
+                for number in 0..100_000_u32 {
                     writer.write(piece, &hash_key(&number));
                 }
             }
@@ -355,7 +430,7 @@ mod tests {
             TaskOutput::Result(Bytes::new())
         });
         assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
-        // A vector that grows may be half empty.
-        assert!(kept_bytes <= 2 * BUDGET_BYTES, "{kept_bytes} bytes with a budget of {BUDGET_BYTES}");
+        assert!(kept_bytes as u64 <= LIMIT_BYTES, "{kept_bytes} bytes of {LIMIT_BYTES}");
+        assert!(manager.peak_bytes() <= LIMIT_BYTES);
     }
 }

@@ -417,6 +417,8 @@ pub struct TaskDone {
     pub pieces: Vec<ShufflePiece>,
     /// Partitions that the worker now holds in memory.
     pub cached: Vec<(DatasetId, PartitionId)>,
+    /// Partitions that it held and had to drop: before it took in those of `cached`.
+    pub dropped: Vec<(DatasetId, PartitionId)>,
     /// What it took.
     pub metrics: TaskMetrics,
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId, StageId};
 use situ_wire::messages::scheduler::{PersistedInput, Plan, PlanNode, StageOutput, StagePlan};
 
-pub(crate) use node::{Kept, MapTask, Node, NodeKind, Parent, Preferred, ResultTask};
+pub(crate) use node::{Kept, MapTask, Node, NodeKind, Parent, ResultTask};
 
 use crate::program::error::ProgramError;
 
@@ -151,7 +151,7 @@ impl Graph {
             partitions: node.partitions,
             output,
             reads,
-            preferred: node.preferred.as_ref().map(|preferred| preferred.as_ref().clone()).unwrap_or_default(),
+            preferred: node.preferred.as_ref().map(|places| places.to_vec()).unwrap_or_default(),
             persisted: self.persisted_inputs(&nodes, node, &persisted),
         });
     }

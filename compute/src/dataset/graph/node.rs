@@ -4,14 +4,13 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::{PartitionRange, TaskLocation};
+use situ_wire::messages::scheduler::PartitionRange;
 
+use crate::dataset::places::Preferred;
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
 use crate::program::world::{Backend, Released};
 
-/// Where the input of each partition lies, best first.
-pub(crate) type Preferred = Option<Arc<Vec<Vec<TaskLocation>>>>;
 /// Writes one partition's part of a shuffle.
 pub(crate) type MapTask = Arc<dyn Fn(&TaskContext, u32) -> Vec<ShufflePiece> + Send + Sync>;
 /// Computes one partition's result of an action.

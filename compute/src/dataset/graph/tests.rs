@@ -5,6 +5,7 @@ use situ_wire::ids::{NodeName, RackName};
 use situ_wire::messages::scheduler::{PartitionRange, TaskLocation};
 
 use super::*;
+use crate::dataset::places::{Places, Preferred};
 use crate::program::world::Backend;
 
 /// Nobody to tell of what is released.
@@ -47,7 +48,7 @@ fn range(stage: u32, dataset: u32, count: u32) -> PartitionRange {
 
 #[test]
 fn a_plan_is_cut_at_shuffles_parents_first_and_holds_what_is_reached() {
-    let preferred = Some(Arc::new(vec![vec![place("a")], vec![place("b")]]));
+    let preferred = Some(Arc::new(Places::Each(vec![vec![place("a")], vec![place("b")]])));
     let text = placed(node(0, "text", vec![], 2, NodeKind::Narrow), &preferred);
     let kept = placed(node(1, "kept", vec![Parent::whole(&text)], 2, persisted(1)), &preferred);
     let writes = placed(node(2, "reduce (map side)", vec![Parent::whole(&kept)], 2, map_side(3)), &preferred);

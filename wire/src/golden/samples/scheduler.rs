@@ -94,7 +94,13 @@ fn plan() -> Plan {
 }
 
 fn done() -> TaskDone {
-    TaskDone { result: bytes(), pieces: vec![PIECE], cached: vec![(DatasetId(1), PartitionId(0))], metrics: METRICS }
+    TaskDone {
+        result: bytes(),
+        pieces: vec![PIECE],
+        cached: vec![(DatasetId(1), PartitionId(0))],
+        dropped: vec![(DatasetId(1), PartitionId(2))],
+        metrics: METRICS,
+    }
 }
 
 pub(super) fn add(book: &mut Book) {
