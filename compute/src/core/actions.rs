@@ -109,14 +109,15 @@ impl Scheduler {
             let preferred = std::mem::take(&mut stage.preferred);
             let Job { stages, cached, .. } = found;
             match stages.get_mut(&key) {
-                Some(before) => before.wait_anew(Some(preferred), cached, self.executors.places()),
+                Some(before) => before.move_input(&preferred, cached, self.executors.places_mut()),
                 None => {
                     let stage = StagePlan { preferred, ..stage.clone() };
-                    found.plan(key, Stage::new(stage, self.executors.places()));
+                    found.plan(key, Stage::new(stage, self.executors.places_mut()));
                 }
             }
         }
         found.actions.insert(action, Action::Running { digest, plan });
+        found.running.insert(action);
         found.find_needed(at, self.executors.places());
         self.changed.insert(job);
         self.finish_action(at, job, action);
@@ -130,6 +131,7 @@ impl Scheduler {
         let Some(stage) = found.stages.get_mut(&key).filter(|stage| stage.is_complete()) else { return };
         let results = stage.close();
         let Some(Action::Running { digest, plan }) = found.actions.remove(&action) else { return };
+        found.running.remove(&action);
         found.actions.insert(action, Action::Done { digest, plan, results: results.clone() });
         found.forget_closed(key);
         found.find_needed(at, self.executors.places());

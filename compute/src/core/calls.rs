@@ -64,7 +64,9 @@ impl Scheduler {
                 now(Response::Executors(self.executors.iter().map(|(_, executor)| executor.status()).collect()))
             }
             Request::ExecutorRegister(registration) => self.register(asked, registration),
-            Request::ExecutorPoll { id, seen, events } => self.executor_poll(asked, id, seen, events),
+            Request::ExecutorPoll { id, seen, events, progress } => {
+                self.executor_poll(asked, id, seen, events, &progress)
+            }
             Request::DriverBegin { job, secret, attempt } => self.driver_begin(job, secret, attempt),
             Request::RunAction { job, secret, attempt, action, plan } => {
                 self.driver_of(job, secret, attempt)?;
@@ -189,11 +191,7 @@ impl Scheduler {
                     format!("there are {} reduce partitions; {first} to {end} were asked for", done.pieces.len()),
                 );
             };
-            outputs.push(MapOutput {
-                map: done.attempt,
-                address: executor.registration.address,
-                pieces: pieces.to_vec(),
-            });
+            outputs.push(MapOutput { map: done.attempt, address: executor.registration.address, pieces });
         }
         now(Response::MapOutputs(outputs))
     }

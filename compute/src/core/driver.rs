@@ -18,13 +18,13 @@ impl Scheduler {
     pub(super) fn place_drivers(&mut self, now: TimeMs) {
         for id in std::mem::take(&mut self.driverless) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let room = |(drivers, _): &(usize, ExecutorId)| *drivers < self.policy.drivers;
+            let mut least_busy = self.executors.by_drivers().take_while(room).map(|(_, executor)| executor);
+            let lost_on = &job.driver.lost_on;
             // Where an attempt was lost comes last.
-            let busy = |(id, executor): &(ExecutorId, &super::executor::Executor)| {
-                (job.driver.lost_on.contains(id), executor.drivers.len(), executor.load(), *id)
-            };
-            let takes =
-                |(_, executor): &(ExecutorId, &super::executor::Executor)| executor.drivers.len() < self.policy.drivers;
-            let Some((executor, _)) = self.executors.live().filter(takes).min_by_key(busy) else {
+            let first = least_busy.next();
+            let other = first.into_iter().chain(least_busy).find(|executor| !lost_on.contains(executor));
+            let Some(executor) = other.or(first) else {
                 self.driverless.insert(id);
                 continue;
             };
@@ -40,6 +40,7 @@ impl Scheduler {
                 executor.drivers.insert(id, attempt);
                 executor.push(ExecutorCommand::StartDriver { job: launch, attempt });
             }
+            self.executors.note(&self.policy);
             self.append(JobRecord::Driver { job: id, attempt, node });
             self.changed.insert(id);
         }

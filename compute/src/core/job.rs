@@ -13,7 +13,7 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::RecordId;
-use super::pending::Places;
+use super::places::Places;
 use super::recovery::{RecoveredBy, Recoveries};
 use super::stage::{Stage, StageKey};
 
@@ -33,6 +33,8 @@ pub(super) struct Job {
     pub(super) record: Option<RecordId>,
     pub(super) driver: Driver,
     pub(super) actions: BTreeMap<ActionId, Action>,
+    /// Those of them that are under way.
+    pub(super) running: BTreeSet<ActionId>,
     pub(super) stages: BTreeMap<StageKey, Stage>,
     /// Its stages in the order in which they were planned, the newest of them.
     pub(super) planned: VecDeque<StageKey>,
@@ -161,6 +163,7 @@ impl Job {
             driver: Driver::default(),
             served: 0,
             actions: BTreeMap::new(),
+            running: BTreeSet::new(),
             stages: BTreeMap::new(),
             planned: VecDeque::new(),
             planned_dropped: 0,
@@ -214,7 +217,7 @@ impl Job {
     /// newly needed indexes its tasks anew, and outputs that it lost unnoticed are missed now.
     pub(super) fn find_needed(&mut self, at: TimeMs, places: &Places) {
         let mut needed: BTreeMap<StageKey, ActionId> = BTreeMap::new();
-        for (action, _) in self.actions.iter().filter(|(_, action)| matches!(action, Action::Running { .. })) {
+        for action in &self.running {
             let mut open = vec![StageKey::Result(*action)];
             while let Some(key) = open.pop() {
                 let Some(stage) = self.stages.get(&key).filter(|stage| !stage.is_complete()) else { continue };
@@ -228,8 +231,7 @@ impl Job {
             if !needed.contains_key(&key)
                 && let Some(stage) = self.stages.get_mut(&key)
             {
-                stage.needed_by = None;
-                stage.hold_nothing_back();
+                stage.rest();
                 self.recoveries.give_up_stage(key, at);
             }
         }
@@ -246,7 +248,7 @@ impl Job {
         let Some(stage) = stages.get_mut(&key) else { return };
         stage.ready = ready;
         if stage.needed_by.replace(action).is_none() {
-            stage.wait_anew(None, cached, places);
+            stage.sort(cached, places);
         }
         for (partition, lost) in std::mem::take(&mut stage.lost) {
             let by = RecoveredBy::Task(key, PartitionId(partition));

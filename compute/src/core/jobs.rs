@@ -211,6 +211,7 @@ impl Scheduler {
         let mut found = self.jobs.remove(&job)?;
         self.driverless.remove(&job);
         self.changed.remove(&job);
+        self.turns.set(job, None);
         if let Some(by) = found.driver.begins_by {
             self.beginning.remove(&(by, job));
         }

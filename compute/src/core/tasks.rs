@@ -54,7 +54,7 @@ impl Scheduler {
         if let Some(stage) = job.stages.get_mut(&attempt.stage)
             && !stage.stop(id)
         {
-            stage.wait(id.partition.0, &job.cached, self.executors.places());
+            stage.wait(id.partition.0, &job.cached);
         }
         self.task_failed(now, id, attempt, outcome);
     }
@@ -71,7 +71,12 @@ impl Scheduler {
         job.recoveries.recover(RecoveredBy::Task(attempt.stage, id.partition), id, &node, now);
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
         let duration_ms = u64::try_from(now.since(attempt.started).as_millis()).unwrap_or(u64::MAX);
-        let left = DoneTask { attempt: id, executor: attempt.executor, pieces: done.pieces, result: done.result };
+        let left = DoneTask {
+            attempt: id,
+            executor: attempt.executor,
+            pieces: done.pieces.into(),
+            result: Box::from(&*done.result),
+        };
         let len = left.result.len();
         let others = stage.finish(left, duration_ms);
         let complete = stage.is_complete();
@@ -99,7 +104,7 @@ impl Scheduler {
     }
 
     /// An attempt is not needed any more: its executor shall give it up. It takes its slot until it has.
-    fn cancel(&mut self, id: TaskAttemptId) {
+    pub(super) fn cancel(&mut self, id: TaskAttemptId) {
         let attempt = self.jobs.get_mut(&id.job).and_then(|job| job.attempts.get_mut(&id));
         let Some(attempt) = attempt else { return };
         attempt.cancelled = true;
@@ -148,7 +153,14 @@ impl Scheduler {
     }
 
     /// A failure counts against the task, and against the executor as far as this job goes.
-    fn count_failure(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, node: &NodeName, message: &str) {
+    pub(super) fn count_failure(
+        &mut self,
+        now: TimeMs,
+        id: TaskAttemptId,
+        attempt: Attempt,
+        node: &NodeName,
+        message: &str,
+    ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         job.failures.entry(attempt.executor).or_default().tasks += 1;
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
@@ -178,7 +190,7 @@ impl Scheduler {
         } else {
             let node = self.executors.node(executor);
             if let Some(stage) = found.stages.get_mut(&key) {
-                stage.lose(map.partition, node, now, &found.cached, self.executors.places());
+                stage.lose(map.partition, node, now, &found.cached);
             }
         }
         if let Some(found) = self.jobs.get_mut(&job) {
@@ -199,7 +211,7 @@ impl Scheduler {
             let lost: Vec<u32> =
                 (0..).zip(&stage.tasks).filter(|(_, task)| there(task)).map(|(partition, _)| partition).collect();
             for partition in lost {
-                stage.lose(PartitionId(partition), node.clone(), now, cached, self.executors.places());
+                stage.lose(PartitionId(partition), node.clone(), now, cached);
             }
         }
     }
@@ -211,10 +223,10 @@ impl Scheduler {
         for ((dataset, partition), by) in found.cached.drop_executor(executor) {
             found.recoveries.lose(Lost::CachedPartition, by, node.clone(), now, RecoveredBy::Cache(dataset, partition));
         }
-        let Job { stages, needed, cached, .. } = found;
+        let Job { stages, needed, .. } = found;
         for key in &*needed {
             if let Some(stage) = stages.get_mut(key) {
-                stage.wait_anew(None, cached, self.executors.places());
+                stage.holder_gone(executor);
             }
         }
     }

@@ -94,8 +94,12 @@ impl<R: Runtime> Link<R> {
         }
         loop {
             let told = told_at_once(unheard);
-            let poll =
-                Request::ExecutorPoll { id: self.registration.id, seen: *seen, events: unheard[..told].to_vec() };
+            let poll = Request::ExecutorPoll {
+                id: self.registration.id,
+                seen: *seen,
+                events: unheard[..told].to_vec(),
+                progress: Vec::new(),
+            };
             tokio::select! {
                 answer = caller.call(&poll, CALL_TIMEOUT) => match answer {
                     Ok(Response::Commands { last, commands }) => {

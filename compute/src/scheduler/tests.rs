@@ -74,7 +74,7 @@ async fn execute(world: SimWorld, runtime: SimRuntime, ended: tokio::sync::mpsc:
             continue;
         }
         loop {
-            let poll = Request::ExecutorPoll { id, seen, events: Vec::<ExecutorEvent>::new() };
+            let poll = Request::ExecutorPoll { id, seen, events: Vec::<ExecutorEvent>::new(), progress: Vec::new() };
             let Ok(Response::Commands { last, commands }) = scheduler.call(&poll, PATIENCE).await else { break };
             for (_, command) in commands.into_iter().filter(|(number, _)| *number > seen) {
                 if let ExecutorCommand::StartDriver { job, attempt } = command
@@ -221,7 +221,7 @@ fn rubbish_and_wrong_callers_are_refused() {
         let _handle = start(&world).await;
         let user = world.host("ada", &[Role::User]);
         let scheduler = connect(&world, &user, Role::User).await;
-        let poll = Request::ExecutorPoll { id: ExecutorId(1), seen: 0, events: Vec::new() };
+        let poll = Request::ExecutorPoll { id: ExecutorId(1), seen: 0, events: Vec::new(), progress: Vec::new() };
         let error = scheduler.call(&poll, PATIENCE).await.unwrap_err();
         assert_eq!(error.remote().unwrap().code, ErrorCode::PermissionDenied);
         let identity = Identity { cluster: world.cluster(), role: Role::User, name: "ada".to_owned() };

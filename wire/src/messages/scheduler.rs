@@ -70,6 +70,8 @@ pub enum Request {
         seen: u64,
         /// What has happened there since the last poll that was answered.
         events: Vec<ExecutorEvent>,
+        /// How far the tasks that run there have come.
+        progress: Vec<TaskProgress>,
     },
 
     /// A driver begins. Answer: [`Response::Begun`].
@@ -247,6 +249,15 @@ pub enum ExecutorEvent {
         /// What is known.
         reason: String,
     },
+}
+
+/// How far a task has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskProgress {
+    /// Which attempt at it.
+    pub attempt: TaskAttemptId,
+    /// Rises whenever it has read, written or computed something.
+    pub steps: u64,
 }
 
 /// What an executor shall do.

@@ -286,7 +286,7 @@ fn commands_are_given_until_they_are_acknowledged() {
     // The answer was lost: it polls as if it had seen nothing.
     let id = ExecutorId(2);
     let role = situ_wire::hello::Role::Executor;
-    let again = |seen| Request::ExecutorPoll { id, seen, events: Vec::new() };
+    let again = |seen| Request::ExecutorPoll { id, seen, events: Vec::new(), progress: Vec::new() };
     assert_eq!(world.call("n2", role, "n2", again(0)), ["n2 <- run 0/0/0 Node"]);
     assert_eq!(world.call("n2", role, "n2", again(1)), [""; 0]);
     // A newer poll takes the place of the one that is kept.

@@ -4,4 +4,5 @@ mod failures;
 mod jobs;
 mod placement;
 mod simulation;
+mod speculation;
 mod world;

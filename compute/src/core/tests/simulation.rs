@@ -535,7 +535,7 @@ impl Simulation {
             return self.at(executor.hangs_until, Happens::PollAgain { executor: number, life });
         }
         let events = executor.events.iter().map(|(_, event)| event.clone()).collect();
-        let request = Request::ExecutorPoll { id: executor.id, seen: executor.seen, events };
+        let request = Request::ExecutorPoll { id: executor.id, seen: executor.seen, events, progress: Vec::new() };
         let told = executor.next_event;
         let last_poll = self.next_call;
         self.executors.get_mut(&number).unwrap().last_poll = last_poll;

@@ -9,7 +9,7 @@ use crate::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobState, JobStatus,
     JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request,
     Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
-    TaskSpec,
+    TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -102,6 +102,7 @@ fn requests(book: &mut Book) {
             id: EXECUTOR,
             seen: 12,
             events: vec![ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") }],
+            progress: vec![TaskProgress { attempt: ATTEMPT, steps: 70_000 }],
         },
         DriverBegin => Request::DriverBegin { job: JOB, secret: SECRET, attempt: 1 },
         RunAction => Request::RunAction {
@@ -151,6 +152,7 @@ fn tasks(book: &mut Book) {
     sample!(book, "scheduler", TaskSpec, task());
     sample!(book, "scheduler", TaskDone, done());
     sample!(book, "scheduler", TaskMetrics, METRICS);
+    sample!(book, "scheduler", TaskProgress, TaskProgress { attempt: ATTEMPT, steps: 70_000 });
     variants!(book, "scheduler", TaskOutcome {
         Done => TaskOutcome::Done(Box::new(done())),
         Failed => TaskOutcome::Failed(TaskFailure::Cancelled),
