@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use situ_wire::ids::{ExecutorId, JobId, TaskAttemptId};
-use situ_wire::messages::scheduler::{Locality, TaskProgress};
+use situ_wire::messages::scheduler::{JobStatus, Locality, QuietAttempt, TaskProgress};
 use situ_wire::time::TimeMs;
 
 use super::job::Job;
@@ -76,6 +76,21 @@ impl Scheduler {
             return free.next();
         }
         free.find(|executor| *executor != first_on)
+    }
+
+    /// Where a job stands, with the attempt of each stage that has made no progress for longest.
+    pub(super) fn job_status(&self, job: &Job) -> JobStatus {
+        let mut status = job.status();
+        let planned = job.planned.iter().filter_map(|key| job.stages.get(key));
+        for (stage, status) in planned.zip(&mut status.stages) {
+            let quiet = stage.all_attempts().min_by_key(|running| running.quiet_since);
+            status.quiet = quiet.map(|running| QuietAttempt {
+                attempt: running.attempt,
+                node: self.executors.node(running.executor),
+                since: running.quiet_since,
+            });
+        }
+        status
     }
 
     /// When the first task of a job needs a second attempt; it may have come.

@@ -382,6 +382,7 @@ impl Stage {
             running: self.tasks_running,
             failed: self.failed,
             localities: self.localities,
+            quiet: None,
         }
     }
 

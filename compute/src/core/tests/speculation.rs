@@ -57,7 +57,11 @@ fn a_task_that_makes_no_progress_runs_elsewhere_too() {
         assert_eq!(world.live(&[1, 2], 1_000), [""; 0], "it goes on");
         world.progress(1, "0/0/0", steps);
     }
+    let quiet = world.status(super::world::JOB).stages[0].quiet.clone().expect("an attempt runs");
+    assert_eq!((quiet.node.0.as_str(), quiet.since), ("n1", world.now), "it has made progress just now");
     assert_eq!(world.live(&[1, 2], 1_950), [""; 0]);
+    let later = world.status(super::world::JOB).stages[0].quiet.clone();
+    assert_eq!(later, Some(quiet), "since then it has made none");
     assert_eq!(world.live(&[1, 2], 100), ["n2 <- run 0/0/1 NoPreference"]);
     assert_eq!(world.live(&[1, 2], 1_000), [""; 0], "there are no third attempts");
     let shown = world.ended(2, &["0/0/1"], &result("a"));

@@ -7,9 +7,9 @@ use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobState, JobStatus,
-    JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request,
-    Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
-    TaskProgress, TaskSpec,
+    JobSummary, Locality, LogLocation, Lost, MapOutput, Plan, PlanNode, Program, QuietAttempt, Recovery,
+    RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation,
+    TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -209,7 +209,12 @@ fn stage_status() -> StageStatus {
         running: 2,
         failed: 1,
         localities: [1, 2, 3, 4, 5],
+        quiet: Some(quiet()),
     }
+}
+
+fn quiet() -> QuietAttempt {
+    QuietAttempt { attempt: ATTEMPT, node: node(), since: NOW }
 }
 
 fn recovery() -> Recovery {
@@ -273,6 +278,7 @@ pub(super) fn add_answers(book: &mut Book) {
     sample!(book, "scheduler", JobSummary, summary());
     sample!(book, "scheduler", JobStatus, status());
     sample!(book, "scheduler", StageStatus, stage_status());
+    sample!(book, "scheduler", QuietAttempt, quiet());
     sample!(book, "scheduler", Recovery, recovery());
     sample!(book, "scheduler", LogLocation, log());
     sample!(book, "scheduler", ExecutorStatus, executor());
