@@ -21,6 +21,8 @@ impl Scheduler {
         let version = (self.executors.version(), self.served);
         if self.changed.is_empty() && relaxed.is_empty() && self.assigned == version && self.turns.slow(now).is_empty()
         {
+            // The job that it was for may be gone.
+            self.assign_at = self.turns.next_start(now);
             return;
         }
         self.take_turns(now);

@@ -46,7 +46,7 @@ impl Scheduler {
         let stalled = ms(self.policy.stalled_ms);
         let mut candidates: Vec<(StageKey, Running, bool)> = Vec::new();
         let policy = &self.policy;
-        let Some(Job { stages, needed, .. }) = self.jobs.get_mut(&job) else { return None };
+        let Job { stages, needed, .. } = self.jobs.get_mut(&job)?;
         for key in &*needed {
             let Some(stage) = stages.get_mut(key).filter(|stage| stage.ready) else { continue };
             let quiet = stage.quiet_since(before(now, stalled));
