@@ -6,6 +6,9 @@ use super::job::{Action, Job};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
 
+/// At how many of a job's last actions a check looks: it shall not take longer the longer a job runs.
+const RECENT_ACTIONS: usize = 100;
+
 impl Scheduler {
     /// Asserts the invariants. For tests: it looks at everything.
     ///
@@ -100,8 +103,14 @@ impl Scheduler {
         let needed: BTreeSet<StageKey> =
             job.stages.iter().filter(|(_, stage)| stage.needed_by.is_some()).map(|(key, _)| *key).collect();
         assert_eq!(needed, job.needed, "needed stages are listed");
-        let running = job.actions.iter().filter(|(_, action)| matches!(action, Action::Running { .. }));
-        assert!(running.map(|(action, _)| action).eq(&job.under_way), "actions under way are listed: {}", job.id());
+        let is_running = |action: &Action| matches!(action, Action::Running { .. });
+        assert!(
+            job.under_way.iter().all(|action| job.actions.get(action).is_some_and(is_running)),
+            "what is under way runs: {}",
+            job.id()
+        );
+        let mut recent = job.actions.iter().rev().take(RECENT_ACTIONS).filter(|(_, action)| is_running(action));
+        assert!(recent.all(|(action, _)| job.under_way.contains(action)), "what runs is under way");
         for action in &job.under_way {
             let complete = job.stages.get(&StageKey::Result(*action)).map(Stage::is_complete);
             assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
