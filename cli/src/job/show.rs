@@ -1,9 +1,12 @@
 //! Jobs on the screen.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use situ_wire::ids::JobId;
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus};
+use situ_wire::time::TimeMs;
 
 use super::waiting;
 use crate::error::{CliError, CliResult};
@@ -67,6 +70,9 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
     show::line(format!("  shuffled   {}", human_size(status.metrics.shuffle_read_bytes)))?;
     for stage in &status.stages {
         show::line(format!("  {}", stage_text(stage)))?;
+        if let Some(quiet) = quiet_text(stage, now()).filter(|_| !summary.state.is_final()) {
+            show::line(format!("    {quiet}"))?;
+        }
     }
     if !status.recoveries.is_empty() {
         show::line("  lost and brought back:")?;
@@ -114,6 +120,22 @@ pub(super) fn stage_text(stage: &StageStatus) -> String {
         text += &format!("; {none} anywhere");
     }
     text
+}
+
+/// For how long an attempt may make no progress before people are told.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The attempt of a stage that has made no progress for longest, if that is long.
+fn quiet_text(stage: &StageStatus, now: TimeMs) -> Option<String> {
+    let quiet = stage.quiet.as_ref()?;
+    let rest = now.since(quiet.since);
+    let said =
+        || format!("{} on {} has made no progress for {} s", quiet.attempt.partition, quiet.node, rest.as_secs());
+    (rest >= QUIET).then(said)
+}
+
+fn now() -> TimeMs {
+    TimeMs(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default())
 }
 
 /// One loss and what became of it, in a line; `input_lost` if a replica of the task's input is known to be lost with it.
@@ -185,6 +207,10 @@ pub fn status_json(status: &JobStatus) -> Value {
             json!({
                 "stage": stage.stage.0, "name": stage.name, "tasks": stage.tasks, "done": stage.done,
                 "running": stage.running, "failed_attempts": stage.failed,
+                "quiet": stage.quiet.as_ref().map(|quiet| json!({
+                    "partition": quiet.attempt.partition.0, "attempt": quiet.attempt.attempt,
+                    "node": quiet.node.0, "since_ms": quiet.since.0,
+                })),
                 "attempts": { "process": process, "node": node, "rack": rack, "any": any, "no_preference": none },
             })
         })
@@ -227,9 +253,28 @@ pub fn status_json(status: &JobStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{NodeName, PartitionId, StageId, TaskAttemptId};
-    use situ_wire::time::TimeMs;
+    use situ_wire::messages::scheduler::{QuietAttempt, StageOutput};
 
     use super::*;
+
+    #[test]
+    fn what_makes_no_progress_is_named() {
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(2), partition: PartitionId(3), attempt: 0 };
+        let stage = StageStatus {
+            stage: StageId(2),
+            name: "map".to_owned(),
+            output: StageOutput::Result { action: situ_wire::ids::ActionId(0) },
+            tasks: 4,
+            done: 3,
+            running: 1,
+            failed: 0,
+            localities: [0; 5],
+            quiet: Some(QuietAttempt { attempt, node: NodeName("node-2".to_owned()), since: TimeMs(1_000) }),
+        };
+        assert_eq!(quiet_text(&stage, TimeMs(9_000)), None);
+        let said = quiet_text(&stage, TimeMs(48_500));
+        assert_eq!(said.as_deref(), Some("partition-3 on node-2 has made no progress for 47 s"));
+    }
 
     #[test]
     fn attempts_are_counted_within_a_life_of_the_scheduler() {

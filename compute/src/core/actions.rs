@@ -127,10 +127,10 @@ impl Scheduler {
             let preferred = std::mem::take(&mut stage.preferred);
             let Job { stages, cached, .. } = found;
             match stages.get_mut(&key) {
-                Some(before) => before.wait_anew(Some(preferred), cached, self.executors.places()),
+                Some(before) => before.move_input(&preferred, cached, self.executors.places_mut()),
                 None => {
                     let stage = StagePlan { preferred, ..stage.clone() };
-                    found.plan(key, Stage::new(stage, self.executors.places()));
+                    found.plan(key, Stage::new(stage, self.executors.places_mut()));
                 }
             }
         }

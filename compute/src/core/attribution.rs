@@ -45,11 +45,10 @@ impl Task {
 
 impl Stage {
     /// A task that would wait for a slot waits for better times first. False if another attempt at it runs.
-    fn rest(&mut self, partition: PartitionId) -> bool {
+    fn let_rest(&mut self, partition: PartitionId) -> bool {
         let waits = self.pending.contains(partition.0);
         if waits {
-            let preferred = self.plan.preferred.get(super::stage::index(partition.0)).map_or(&[][..], Vec::as_slice);
-            self.pending.remove(partition.0, preferred);
+            self.pending.remove(partition.0);
             self.resting.insert(partition.0);
         }
         waits
@@ -62,6 +61,7 @@ impl Scheduler {
     /// | failure | against the task | against the executor |
     /// |---|---|---|
     /// | its program, its storage | yes; the same words from two executors end the job | yes |
+    /// | it took longer than it may | yes | yes |
     /// | its worker ended | if it was alone there | once for each worker that ended |
     /// | the file system was away | no, for a time | no |
     /// | a piece could not be fetched | no, for many times | that which served it |
@@ -128,7 +128,14 @@ impl Scheduler {
     }
 
     /// A failure counts against the task.
-    fn blame_task(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, node: &NodeName, message: &str) {
+    pub(super) fn blame_task(
+        &mut self,
+        now: TimeMs,
+        id: TaskAttemptId,
+        attempt: Attempt,
+        node: &NodeName,
+        message: &str,
+    ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
         let name = stage.plan.name.clone();
@@ -146,7 +153,7 @@ impl Scheduler {
 
     /// A failure counts against an executor, as far as a job goes. Some time after the last one it is forgotten: what was
     /// wrong there may be right again.
-    fn blame_executor(&mut self, now: TimeMs, job: JobId, executor: ExecutorId) {
+    pub(super) fn blame_executor(&mut self, now: TimeMs, job: JobId, executor: ExecutorId) {
         self.note_failure(now, job, executor, |failures| failures.tasks += 1);
     }
 
@@ -185,6 +192,7 @@ impl Scheduler {
             self.pardons.pop_first();
             if let Some(found) = self.jobs.get_mut(&job) {
                 found.failures.remove(&executor);
+                self.changed.insert(job);
             }
         }
     }
@@ -208,7 +216,7 @@ impl Scheduler {
             );
             return self.fail_job(now, id.job, &reason);
         }
-        if stage.rest(id.partition) {
+        if stage.let_rest(id.partition) {
             let rest = BACKOFF.0.saturating_mul(1 << tries.min(16)).min(BACKOFF.1);
             // Not past the time at which the job gives up: then it is tried once more.
             let until = (now + rest).min((since + limit).max(now + BACKOFF.0));
@@ -228,7 +236,8 @@ impl Scheduler {
             if let Some(stage) = found.stages.get_mut(&key)
                 && stage.resting.remove(&partition.0)
             {
-                stage.wait(partition.0, &found.cached, self.executors.places());
+                stage.wait(partition.0, &found.cached);
+                self.changed.insert(job);
             }
         }
     }

@@ -66,7 +66,9 @@ impl Scheduler {
                 now(Response::Executors(self.executors.iter().map(|(_, executor)| executor.status()).collect()))
             }
             Request::ExecutorRegister(registration) => self.register(asked, registration),
-            Request::ExecutorPoll { id, seen, events, progress: _ } => self.executor_poll(asked, id, seen, events),
+            Request::ExecutorPoll { id, seen, events, progress } => {
+                self.executor_poll(asked, id, seen, events, &progress)
+            }
             Request::DriverBegin { job, secret, attempt } => self.driver_begin(job, secret, attempt),
             Request::RunAction { job, secret, attempt, action, plan } => {
                 self.driver_of(job, secret, attempt)?;
@@ -212,11 +214,7 @@ impl Scheduler {
                     format!("there are {} reduce partitions; {first} to {end} were asked for", done.pieces.len()),
                 );
             };
-            outputs.push(MapOutput {
-                map: done.attempt,
-                address: executor.registration.address,
-                pieces: pieces.to_vec(),
-            });
+            outputs.push(MapOutput { map: done.attempt, address: executor.registration.address, pieces });
         }
         if let Some(job) = self.jobs.get_mut(&job) {
             job.note_read(shuffle, (first.0, end.0), by);

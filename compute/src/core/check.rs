@@ -6,13 +6,17 @@ use super::job::{Action, Job};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
 
+/// At how many of a job's last actions a check looks: it shall not take longer the longer a job runs.
+const RECENT_ACTIONS: usize = 100;
+
 impl Scheduler {
     /// Asserts the invariants. For tests: it looks at everything.
     ///
     /// # Panics
     /// When one does not hold.
     pub fn check(&self) {
-        self.executors.check();
+        self.executors.check(&self.policy);
+        self.turns.check(&self.jobs.keys().copied().collect());
         self.waits.check();
         for (id, job) in &self.jobs {
             assert_eq!(*id, job.id(), "a job stands under its own id");
@@ -23,6 +27,7 @@ impl Scheduler {
             self.check_driver(job);
             self.check_attempts(job);
             self.check_stages(job);
+            self.check_turn(job);
         }
         for (id, executor) in self.executors.iter() {
             for attempt in &executor.running {
@@ -61,17 +66,26 @@ impl Scheduler {
             let next = job.numbers.next(id.stage, id.partition);
             assert!(id.attempt < next, "attempts are not numbered twice: {id}");
             let known = job.stages.get(&attempt.stage).is_some_and(|stage| {
-                stage.tasks.get(super::stage::index(id.partition.0)).is_some_and(|task| task.running.contains(id))
+                stage
+                    .attempts(id.partition.0)
+                    .any(|running| running.attempt == *id && running.executor == attempt.executor)
             });
             assert_eq!(known, !attempt.cancelled, "a task knows its attempts that count: {id}");
         }
     }
 
+    fn check_turn(&self, job: &Job) {
+        let (turn, open) = (self.turns.get(job.id()).unwrap_or_default(), job.is_open());
+        assert_eq!(turn.open, open.then_some((job.attempts.len(), job.served)), "a job's turn is known: {}", job.id());
+        assert_eq!(turn.slow, self.next_slow(job), "it is known when a task is slow: {}", job.id());
+        assert_eq!(turn.late, self.next_late(job), "it is known when an attempt is late: {}", job.id());
+    }
+
     fn check_stages(&self, job: &Job) {
         for (key, stage) in &job.stages {
-            stage.check();
-            for attempt in stage.tasks.iter().flat_map(|task| &task.running) {
-                assert!(job.attempts.contains_key(attempt), "a running attempt is known: {attempt}");
+            stage.check(&self.executors);
+            for running in stage.all_attempts() {
+                assert!(job.attempts.contains_key(&running.attempt), "a running attempt is known: {}", running.attempt);
             }
             if let StageKey::Shuffle(_) = key {
                 for done in stage.tasks.iter().filter_map(|task| task.done.as_ref()) {
@@ -89,13 +103,17 @@ impl Scheduler {
         let needed: BTreeSet<StageKey> =
             job.stages.iter().filter(|(_, stage)| stage.needed_by.is_some()).map(|(key, _)| *key).collect();
         assert_eq!(needed, job.needed, "needed stages are listed");
+        let is_running = |action: &Action| matches!(action, Action::Running { .. });
+        assert!(
+            job.under_way.iter().all(|action| job.actions.get(action).is_some_and(is_running)),
+            "what is under way runs: {}",
+            job.id()
+        );
+        let mut recent = job.actions.iter().rev().take(RECENT_ACTIONS).filter(|(_, action)| is_running(action));
+        assert!(recent.all(|(action, _)| job.under_way.contains(action)), "what runs is under way");
         for action in &job.under_way {
             let complete = job.stages.get(&StageKey::Result(*action)).map(Stage::is_complete);
             assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
-            assert!(
-                matches!(job.actions.get(action), Some(Action::Running { .. })),
-                "what is under way runs: {action}"
-            );
         }
         assert!(
             job.released.iter().all(|shuffle| job.stages.contains_key(&StageKey::Shuffle(*shuffle))),

@@ -22,20 +22,21 @@ impl Scheduler {
     /// Places drivers that wait on the least busy executors: first those of users who have the fewest drivers, of one user's
     /// those of the oldest jobs.
     pub(super) fn place_drivers(&mut self, now: TimeMs) {
-        if self.driverless.is_empty() {
+        let room = |(drivers, _): &(usize, ExecutorId)| *drivers < self.policy.drivers;
+        if self.driverless.is_empty() || !self.executors.by_drivers().next().as_ref().is_some_and(room) {
             return;
         }
         let mut turns = self.driver_turns();
         while let Some((count, id)) = turns.pop_first() {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let room = |(drivers, _): &(usize, ExecutorId)| *drivers < self.policy.drivers;
+            let mut least_busy = self.executors.by_drivers().take_while(room).map(|(_, executor)| executor);
+            let lost_on = &job.driver.lost_on;
             // Where an attempt was lost comes last.
-            let busy = |(id, executor): &(ExecutorId, &super::executor::Executor)| {
-                (job.driver.lost_on.contains(id), executor.drivers.len(), executor.load(), *id)
-            };
-            let takes =
-                |(_, executor): &(ExecutorId, &super::executor::Executor)| executor.drivers.len() < self.policy.drivers;
+            let first = least_busy.next();
+            let other = first.into_iter().chain(least_busy).find(|executor| !lost_on.contains(executor));
             // Where there is no place for one there is none for another.
-            let Some((executor, _)) = self.executors.live().filter(takes).min_by_key(busy) else { return };
+            let Some(executor) = other.or(first) else { return };
             self.driverless.remove(&id);
             let node = self.executors.node(executor);
             let attempt = job.driver.attempt;
@@ -49,6 +50,7 @@ impl Scheduler {
                 executor.drivers.insert(id, attempt);
                 executor.push(ExecutorCommand::StartDriver { job: launch, attempt });
             }
+            self.executors.note(&self.policy);
             self.append(JobRecord::Driver { job: id, attempt, node });
             self.changed.insert(id);
             self.next_turn(&mut turns, count, id);

@@ -8,7 +8,7 @@ use situ_wire::time::TimeMs;
 
 use super::CallId;
 use super::jobs::ARGUMENTS_LEN_BYTES;
-use super::pending::Offer;
+use super::places::Home;
 use super::policy::{SchedulingPolicy, ms};
 
 /// One run of an executor.
@@ -23,6 +23,8 @@ use super::policy::{SchedulingPolicy, ms};
 #[derive(Debug)]
 pub(super) struct Executor {
     pub(super) registration: ExecutorRegistration,
+    /// Where it lives.
+    pub(super) home: Home,
     /// The name in the certificate of who registered it: nobody else polls for it.
     pub(super) owner: String,
     pub(super) liveness: Liveness,
@@ -43,6 +45,25 @@ pub(super) struct Executor {
     commands: VecDeque<(u64, ExecutorCommand)>,
     /// The number of the last command.
     last: u64,
+    /// When it came to have as many free slots as it has, among all such changes; 0 if it has none.
+    pub(super) freed: u64,
+    /// What [`Executors`](super::executors::Executors) has noted of it.
+    pub(super) noted: Noted,
+}
+
+/// What an executor is listed under.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Noted {
+    /// Its load, if it has free slots.
+    pub(super) free: Option<u64>,
+    /// How many drivers it has and its load, if it is live.
+    pub(super) live: Option<(usize, u64)>,
+    /// When something must be done about it.
+    pub(super) due: Option<TimeMs>,
+    /// Whether it waits for commands that are there.
+    pub(super) told: bool,
+    /// Whether it is not heard, or not well.
+    pub(super) suspect: bool,
 }
 
 /// How much the commands of one answer take together, before the last of them. One takes [`ARGUMENTS_LEN_BYTES`] and a
@@ -80,6 +101,7 @@ impl Executor {
     pub(super) fn new(registration: ExecutorRegistration, owner: String, now: TimeMs) -> Self {
         Self {
             registration,
+            home: Home::default(),
             owner,
             liveness: Liveness::Live,
             last_poll: now,
@@ -91,12 +113,20 @@ impl Executor {
             drivers: BTreeMap::new(),
             commands: VecDeque::new(),
             last: 0,
+            freed: 0,
+            noted: Noted::default(),
         }
     }
 
-    pub(super) fn offer(&self) -> Offer<'_> {
-        let ExecutorRegistration { id, node, rack, .. } = &self.registration;
-        Offer { executor: *id, node, rack }
+    /// What it is to be listed under.
+    pub(super) fn note(&self, policy: &SchedulingPolicy) -> Noted {
+        Noted {
+            free: (self.free() > 0).then(|| self.load()),
+            live: (self.liveness == Liveness::Live).then(|| (self.drivers.len(), self.load())),
+            due: Some(self.next_due(policy)).filter(|due| *due < TimeMs::NEVER),
+            told: self.parked.is_some() && self.has_commands(),
+            suspect: self.liveness == Liveness::Suspect,
+        }
     }
 
     /// How many more tasks it takes.

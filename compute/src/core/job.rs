@@ -15,7 +15,7 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::RecordId;
-use super::pending::Places;
+use super::places::Places;
 use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
 use super::stage::{Stage, StageKey};
@@ -379,8 +379,7 @@ impl Job {
             if !needed.contains_key(&key)
                 && let Some(stage) = self.stages.get_mut(&key)
             {
-                stage.needed_by = None;
-                stage.hold_nothing_back();
+                stage.rest();
                 self.recoveries.give_up_stage(key, at);
             }
         }
@@ -397,7 +396,7 @@ impl Job {
         let Some(stage) = stages.get_mut(&key) else { return };
         stage.ready = ready;
         if stage.needed_by.replace(action).is_none() {
-            stage.wait_anew(None, cached, places);
+            stage.sort(cached, places);
         }
         for (partition, lost) in std::mem::take(&mut stage.lost) {
             let by = RecoveredBy::Task(key, PartitionId(partition));

@@ -201,7 +201,7 @@ impl Scheduler {
 
     pub(super) fn status_now(&self, job: JobId) -> Outcome {
         if let Some(job) = self.jobs.get(&job) {
-            return Ok(Some((Response::Status(Box::new(job.status())), job.record)));
+            return Ok(Some((Response::Status(Box::new(self.job_status(job))), job.record)));
         }
         match self.finished.get(job) {
             Some(ended) => Ok(Some((Response::Status(ended.status.clone()), ended.record))),
@@ -257,6 +257,7 @@ impl Scheduler {
         self.forget_attribution(job, &failures);
         self.driverless.remove(&job);
         self.changed.remove(&job);
+        self.turns.set(job, None);
         if let Some(by) = found.driver.begins_by {
             self.beginning.remove(&(by, job));
         }

@@ -2,7 +2,7 @@ use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ExecutorId, JobId, TaskAttemptId};
 use situ_wire::limits::NAME_LEN_BYTES;
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, Lost, Response};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, Lost, Response, TaskProgress};
 use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, now};
@@ -43,6 +43,7 @@ impl Scheduler {
         id: ExecutorId,
         seen: u64,
         events: Vec<ExecutorEvent>,
+        progress: &[TaskProgress],
     ) -> Outcome {
         let unknown = || {
             Err(RemoteError::new(
@@ -66,6 +67,7 @@ impl Scheduler {
             self.lose_executor(asked.now, id, "it takes this for another run of the scheduler");
             return unknown();
         }
+        self.progress(asked.now, id, progress);
         let told = !events.is_empty();
         for event in events {
             self.executor_event(asked.now, id, event);
@@ -92,13 +94,12 @@ impl Scheduler {
 
     /// Suspects, gives up and forgets executors that are not heard.
     pub(super) fn judge_executors(&mut self, now: TimeMs) {
-        let ids: Vec<ExecutorId> = self.executors.iter().map(|(id, _)| id).collect();
+        self.executors.note(&self.policy);
+        let ids: Vec<ExecutorId> = self.executors.due(now).collect();
         for id in ids {
             let Some(executor) = self.executors.get_mut(id) else { continue };
-            let overdue = executor.next_due(&self.policy) <= now;
             match (executor.liveness, executor.judge(now, &self.policy)) {
-                (Liveness::Dead, _) if overdue => self.executors.forget(id),
-                (Liveness::Dead, _) => {}
+                (Liveness::Dead, _) => self.executors.forget(id),
                 (_, Liveness::Dead) => self.lose_executor(now, id, "it is not heard any more"),
                 (_, judged) => executor.liveness = judged,
             }
@@ -146,7 +147,7 @@ impl Scheduler {
             let Some(attempt) = found.attempts.remove(&id) else { continue };
             let Some(stage) = found.stages.get_mut(&attempt.stage).filter(|_| !attempt.cancelled) else { continue };
             if !stage.stop(id) {
-                stage.wait(id.partition.0, &found.cached, self.executors.places());
+                stage.wait(id.partition.0, &found.cached);
             }
             if stage.needed_by.is_some() {
                 let by = RecoveredBy::Task(attempt.stage, id.partition);
@@ -155,13 +156,16 @@ impl Scheduler {
         }
     }
 
-    /// Executors came or went: what is near to input must be found anew.
+    /// Executors came or went: what is near to input has changed.
     fn places_changed(&mut self) {
-        for job in self.jobs.values_mut() {
-            let Job { stages, needed, cached, .. } = job;
-            for key in &*needed {
-                if let Some(stage) = stages.get_mut(key) {
-                    stage.wait_anew(None, cached, self.executors.places());
+        for home in self.executors.take_moved() {
+            for (id, job) in &mut self.jobs {
+                let Job { stages, needed, .. } = job;
+                for key in &*needed {
+                    if let Some(stage) = stages.get_mut(key) {
+                        stage.node_changed(home, self.executors.places());
+                        self.changed.insert(*id);
+                    }
                 }
             }
         }

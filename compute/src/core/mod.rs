@@ -8,13 +8,16 @@
 //! | `calls` | which call goes where, and who may make it |
 //! | `jobs`, `job`, `driver` | a job's life, from its submission to its end; where its driver runs |
 //! | `actions`, `plan` | what a driver asks for; whether a plan can be believed |
-//! | `stage`, `pending` | one stage: its tasks, their outputs, which of them wait and where their input lies |
-//! | `assign`, `speculation` | which task goes to which executor: fair sharing, delay scheduling, second attempts |
+//! | `stage`, `pieces` | one stage: its tasks, their attempts and their outputs |
+//! | `pending`, `homes`, `waiting` | which of a stage's tasks wait and where their input lies |
+//! | `assign`, `turns`, `search` | which task goes to which executor: fair sharing, delay scheduling |
+//! | `speculation` | tasks that are slow, have come to a standstill or take too long |
 //! | `tasks` | how tasks end: done, failed, fetch failures |
 //! | `attribution` | who is to blame for a failure: the task, its executor, nobody |
 //! | `rollback` | outputs that are not the same when they are computed again, and who had read them |
 //! | `release` | what of a job goes while it runs on |
 //! | `executors`, `executor` | who is there, what runs there, which commands are under way |
+//! | `places` | nodes and racks as numbers, and on which of them executors live |
 //! | `loss` | what the death of an executor takes with it |
 //! | `recovery` | the list of what was lost and how it came back |
 //! | `publications` | which outputs a job publishes, each once |
@@ -34,10 +37,13 @@ mod event;
 mod executor;
 mod executors;
 mod finished;
+mod homes;
 mod job;
 mod jobs;
 mod loss;
 mod pending;
+mod pieces;
+mod places;
 mod plan;
 mod policy;
 mod publications;
@@ -46,9 +52,12 @@ mod recovery;
 mod release;
 mod rollback;
 mod scheduler;
+mod search;
 mod speculation;
 mod stage;
 mod tasks;
+mod turns;
+mod waiting;
 mod waits;
 
 pub use cleaning::CLEAN_UP;

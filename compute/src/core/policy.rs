@@ -51,6 +51,10 @@ pub struct SchedulingPolicy {
     pub speculation_multiple_percent: u32,
     /// A task that runs for less than this is never slow, in ms.
     pub speculation_floor_ms: u32,
+    /// A task that has made no progress for so long gets a second attempt, in ms.
+    pub stalled_ms: u32,
+    /// An attempt at a task that takes longer is ended and counts as failed, in ms; none for no limit.
+    pub task_limit_ms: Option<u64>,
     /// How many drivers may run on one executor; those of further jobs wait.
     pub drivers: usize,
     /// How many unfinished jobs there may be.
@@ -105,6 +109,8 @@ impl Default for SchedulingPolicy {
             speculation_percent: 75,
             speculation_multiple_percent: 150,
             speculation_floor_ms: 3_000,
+            stalled_ms: 30_000,
+            task_limit_ms: None,
             drivers: 16,
             jobs: 1_000,
             user_jobs: 200,
@@ -143,6 +149,8 @@ impl SchedulingPolicy {
             (self.driver_begin_ms > 0, "driver_begin_ms must be at least 1"),
             (self.exclude_ms > 0, "exclude_ms must be at least 1"),
             (self.speculation_percent <= 100, "speculation_percent must be at most 100"),
+            (self.stalled_ms > 0, "stalled_ms must be at least 1"),
+            (self.task_limit_ms != Some(0), "task_limit_ms must be at least 1"),
             (self.finished_jobs > 0, "finished_jobs must be at least 1"),
             (self.user_jobs > 0 && self.user_jobs <= self.jobs, "user_jobs must be 1 to jobs"),
             (self.jobs > 0 && self.executors > 0 && self.drivers > 0, "jobs, executors and drivers must be at least 1"),

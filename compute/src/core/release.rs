@@ -42,7 +42,7 @@ impl Scheduler {
             found.released.remove(shuffle);
             found.given.remove(shuffle);
             let Some(stage) = found.forget_stage(StageKey::Shuffle(*shuffle)) else { continue };
-            cancelled.extend(stage.tasks.iter().flat_map(|task| task.running.iter().copied()));
+            cancelled.extend(stage.all_attempts().map(|running| running.attempt));
         }
         let touched = found.touched.clone();
         for attempt in cancelled {

@@ -4,6 +4,7 @@ use situ_wire::messages::scheduler::{Lost, Plan, StageOutput};
 use situ_wire::time::TimeMs;
 
 use super::job::Job;
+use super::pieces::Pieces;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, Stage, StageKey, Task};
@@ -49,14 +50,14 @@ impl Scheduler {
                 return self.fail_job(now, job, &reason);
             }
             for partition in partitions {
-                let places = self.executors.places();
                 let Job { stages, cached, recoveries, kept_len_bytes, .. } = &mut *found;
                 let Some(stage) = stages.get_mut(&key) else { continue };
                 let (id, by) = (PartitionId(partition), RecoveredBy::Task(key, PartitionId(partition)));
                 stage.task_mut(id).forget_read();
-                for attempt in stage.task(id).running.clone() {
+                let attempts: Vec<TaskAttemptId> = stage.attempts(partition).map(|running| running.attempt).collect();
+                for attempt in attempts {
                     if !stage.stop(attempt) {
-                        stage.wait(partition, cached, places);
+                        stage.wait(partition, cached);
                     }
                     recoveries.lose(Lost::Superseded, attempt, NodeName::default(), now, by);
                     cancelled.push(attempt);
@@ -64,10 +65,10 @@ impl Scheduler {
                 let Some(done) = &stage.task(id).done else { continue };
                 let node = self.executors.node(done.executor);
                 if let StageKey::Shuffle(_) = key {
-                    stage.lose(id, node, now, cached, places);
+                    stage.lose(id, node, now, cached);
                 } else if let Some(done) = stage.retract(id) {
                     *kept_len_bytes -= done.result.len();
-                    stage.wait(partition, cached, places);
+                    stage.wait(partition, cached);
                     recoveries.lose(Lost::Superseded, done.attempt, node, now, by);
                 }
             }
@@ -153,15 +154,15 @@ impl Task {
 impl Stage {
     /// For which reducers an output that was computed again is not what it was, in order. Nothing is known of one that
     /// nobody can have read.
-    pub(super) fn differs(&mut self, partition: PartitionId, pieces: &[ShufflePiece]) -> Vec<u32> {
+    pub(super) fn differs(&mut self, partition: PartitionId, pieces: &Pieces) -> Vec<u32> {
         let Some(before) = self.fingerprints.remove(&partition.0) else { return Vec::new() };
-        let same = |(before, piece): (&u64, &ShufflePiece)| *before == number(piece);
-        let pairs = before.iter().zip(pieces).map(same);
+        let same = |(before, piece): (&u64, ShufflePiece)| *before == number(piece);
+        let pairs = before.iter().zip(pieces.iter()).map(same);
         (0..).zip(pairs).filter(|(_, same)| !same).map(|(reducer, _)| reducer).collect()
     }
 
     /// What it takes to know later whether an output is the same again.
-    pub(super) fn keep_fingerprint(&mut self, partition: PartitionId, pieces: &[ShufflePiece]) {
+    pub(super) fn keep_fingerprint(&mut self, partition: PartitionId, pieces: &Pieces) {
         if self.told {
             self.fingerprints.insert(partition.0, pieces.iter().map(number).collect());
         }
@@ -192,7 +193,7 @@ impl Stage {
 }
 
 /// A piece as a number. Two that differ have the same one by chance, once in 2^64.
-fn number(piece: &ShufflePiece) -> u64 {
+fn number(piece: ShufflePiece) -> u64 {
     mix(mix(mix(piece.len_bytes) ^ u64::from(piece.crc32c)) ^ piece.records)
 }
 

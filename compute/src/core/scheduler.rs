@@ -13,6 +13,7 @@ use super::executors::Executors;
 use super::finished::Finished;
 use super::job::Job;
 use super::policy::{SchedulingPolicy, ms};
+use super::turns::Turns;
 use super::waits::{Topic, Waits};
 use super::{CallId, Effect, Event, JobRecord, RecordId, SecretKey};
 
@@ -63,10 +64,16 @@ pub struct Scheduler {
     pub(super) pardons: BTreeSet<(TimeMs, JobId, ExecutorId)>,
     /// Tasks that are tried again later: some of those that rest, and for a while those that have gone.
     pub(super) resting: BTreeSet<Resting>,
+    /// The same, once it is known how they stand: their followers are told.
+    pub(super) revised: BTreeSet<JobId>,
+    /// Which job's turn it is.
+    pub(super) turns: Turns,
     /// How many tasks were started.
     pub(super) served: u64,
     /// When tasks may be started that no event will start: a level relaxes, an attempt becomes slow.
     pub(super) assign_at: Option<TimeMs>,
+    /// What was known of executors and started tasks when everything was started that could be.
+    pub(super) assigned: (u64, u64),
     last_record: RecordId,
     pub(super) synced: RecordId,
     effects: VecDeque<Effect>,
@@ -96,8 +103,11 @@ impl Scheduler {
             changed: BTreeSet::new(),
             pardons: BTreeSet::new(),
             resting: BTreeSet::new(),
+            revised: BTreeSet::new(),
+            turns: Turns::default(),
             served: 0,
             assign_at: None,
+            assigned: (0, 0),
             last_record: RecordId(0),
             synced: RecordId(0),
             effects: VecDeque::new(),
@@ -133,6 +143,7 @@ impl Scheduler {
         self.excuse(now);
         self.judge_executors(now);
         self.judge_drivers(now);
+        self.judge_attempts(now);
         self.judge_clean_ups(now);
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
@@ -151,8 +162,8 @@ impl Scheduler {
         let beginning = self.beginning.first().map(|(by, _)| *by);
         let pardon = self.pardons.first().map(|(until, ..)| *until);
         let rested = self.resting.first().map(|(until, ..)| *until);
-        let tasks = [self.assign_at, beginning, pardon, rested];
-        let others = [self.executors.next_due(&self.policy), self.waits.next_due(), self.next_clean_up()];
+        let tasks = [self.assign_at, self.turns.next_late(), beginning, pardon, rested];
+        let others = [self.executors.next_due(), self.waits.next_due(), self.next_clean_up()];
         tasks.into_iter().chain(others).flatten().min()
     }
 
@@ -173,7 +184,7 @@ impl Scheduler {
         self.assign(now);
         self.place_clean_ups(now);
         self.answer_polls(now);
-        for job in std::mem::take(&mut self.changed) {
+        for job in std::mem::take(&mut self.revised) {
             if let Some(job) = self.jobs.get_mut(&job) {
                 job.revision += 1;
                 self.waits.hasten(Topic::Status(job.id()), now, ms(self.policy.status_ms));
@@ -182,15 +193,25 @@ impl Scheduler {
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
         }
+        self.executors.note(&self.policy);
+        self.sweep_places();
         // Nobody can come before now: what is due already makes each of many events late by the time since the last only.
         self.expected = self.poll_timeout().map(|due| due.max(now));
+    }
+
+    /// Drops the names of nodes and racks of jobs that are gone.
+    fn sweep_places(&mut self) {
+        if self.executors.places().is_full() {
+            let stages = self.jobs.values().flat_map(|job| job.stages.values());
+            self.executors.sweep_places(stages.flat_map(|stage| stage.pending.homes.used()));
+        }
     }
 
     /// If the owner comes late, it stood still and heard nobody: that silence does not count against executors.
     fn excuse(&mut self, now: TimeMs) {
         let late = self.expected.map(|expected| now.since(expected)).unwrap_or_default();
         if late > STALL {
-            self.executors.iter_mut().for_each(|executor| executor.excuse(late));
+            self.executors.excuse(late, now, &self.policy);
             self.excuse_drivers(late);
         }
     }
@@ -225,11 +246,12 @@ impl Scheduler {
 
     /// Tells executors that wait for work what to do.
     fn answer_polls(&mut self, now: TimeMs) {
-        let policy = &self.policy;
-        let due =
-            |executor: &super::executor::Executor| executor.has_commands() || executor.holds_too_long(now, policy);
-        let ids: Vec<ExecutorId> =
-            self.executors.iter().filter(|(_, executor)| due(executor)).map(|(id, _)| id).collect();
+        self.executors.note(&self.policy);
+        let too_long = |id: &ExecutorId| {
+            self.executors.get(*id).is_some_and(|executor| executor.holds_too_long(now, &self.policy))
+        };
+        let held = self.executors.due(now).filter(too_long);
+        let ids: BTreeSet<ExecutorId> = self.executors.told().chain(held).collect();
         for id in ids {
             self.answer_poll(now, id);
         }

@@ -54,7 +54,7 @@ impl Scheduler {
         if let Some(stage) = job.stages.get_mut(&attempt.stage)
             && !stage.stop(id)
         {
-            stage.wait(id.partition.0, &job.cached, self.executors.places());
+            stage.wait(id.partition.0, &job.cached);
         }
         self.task_failed(now, id, attempt, outcome);
     }
@@ -77,7 +77,12 @@ impl Scheduler {
         job.recoveries.recover(RecoveredBy::Task(attempt.stage, id.partition), id, &node, now);
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
         let duration_ms = u64::try_from(now.since(attempt.started).as_millis()).unwrap_or(u64::MAX);
-        let left = DoneTask { attempt: id, executor: attempt.executor, pieces: done.pieces, result: done.result };
+        let left = DoneTask {
+            attempt: id,
+            executor: attempt.executor,
+            pieces: done.pieces.into(),
+            result: Box::from(&*done.result),
+        };
         let len = left.result.len();
         let differing = stage.differs(id.partition, &left.pieces);
         let others = stage.finish(left, duration_ms);
@@ -131,7 +136,7 @@ impl Scheduler {
             let node = self.executors.node(executor);
             let Some(found) = self.jobs.get_mut(&job) else { return };
             if let Some(stage) = found.stages.get_mut(&key) {
-                stage.lose(map.partition, node, now, &found.cached, self.executors.places());
+                stage.lose(map.partition, node, now, &found.cached);
             }
         }
         if let Some(found) = self.jobs.get_mut(&job) {
@@ -152,7 +157,7 @@ impl Scheduler {
             let lost: Vec<u32> =
                 (0..).zip(&stage.tasks).filter(|(_, task)| there(task)).map(|(partition, _)| partition).collect();
             for partition in lost {
-                stage.lose(PartitionId(partition), node.clone(), now, cached, self.executors.places());
+                stage.lose(PartitionId(partition), node.clone(), now, cached);
             }
         }
     }
@@ -164,10 +169,10 @@ impl Scheduler {
         for ((dataset, partition), by) in found.cached.drop_executor(executor) {
             found.recoveries.lose(Lost::CachedPartition, by, node.clone(), now, RecoveredBy::Cache(dataset, partition));
         }
-        let Job { stages, needed, cached, .. } = found;
+        let Job { stages, needed, .. } = found;
         for key in &*needed {
             if let Some(stage) = stages.get_mut(key) {
-                stage.wait_anew(None, cached, self.executors.places());
+                stage.holder_gone(executor);
             }
         }
     }

@@ -55,10 +55,11 @@ impl Waits {
 
     /// Takes out all that wait for anything of a job.
     pub(super) fn take_job(&mut self, job: JobId) -> Vec<Wait> {
-        let of = |topic: &Topic| match topic {
-            Topic::Action(of, _) | Topic::Status(of) => *of == job,
-        };
-        let calls: Vec<CallId> = self.calls.values().filter(|wait| of(&wait.topic)).map(|wait| wait.call).collect();
+        let actions =
+            (Topic::Action(job, ActionId(0)), CallId(0))..=(Topic::Action(job, ActionId(u32::MAX)), CallId(u64::MAX));
+        let mut calls: Vec<CallId> = self.topics.range(actions).map(|(_, call)| *call).collect();
+        calls.extend(self.on(Topic::Status(job)));
+        calls.sort_unstable();
         calls.into_iter().filter_map(|call| self.remove(call)).collect()
     }
 

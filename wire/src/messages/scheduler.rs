@@ -854,6 +854,19 @@ pub struct StageStatus {
     pub failed: u32,
     /// How many attempts were started, by locality: process, node, rack, any, no preference.
     pub localities: [u32; 5],
+    /// The attempt that runs and has made no progress for longest.
+    pub quiet: Option<QuietAttempt>,
+}
+
+/// An attempt at a task that makes no progress.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuietAttempt {
+    /// Which.
+    pub attempt: TaskAttemptId,
+    /// On which node it runs.
+    pub node: NodeName,
+    /// Since when, by the scheduler's clock.
+    pub since: TimeMs,
 }
 
 /// Something that was lost and what became of it.

@@ -8,4 +8,5 @@ mod journal;
 mod placement;
 mod rollback;
 mod simulation;
+mod speculation;
 mod world;

@@ -32,6 +32,20 @@ fn tasks_that_waited_long_enough_go_further_away() {
 }
 
 #[test]
+fn nothing_is_due_for_a_job_that_ended_while_it_waited_for_a_slot() {
+    let mut world = World::with_executors(1);
+    let (first, second) = (world.start(1), world.start(2));
+    world.run(first, 0, flat(0, vec![vec![place(1)]]));
+    world.run(second, 0, flat(0, vec![vec![place(1)]]));
+    for number in 1..=4 {
+        world.poll(number, Vec::new());
+    }
+    assert_eq!(world.live(&[1, 2, 3, 4], 100), [""; 0], "the second job waits for the slot of the first");
+    world.user(Request::Kill { job: second, reason: "enough".to_owned() });
+    world.live(&[1, 2, 3, 4], 1_000);
+}
+
+#[test]
 fn slots_of_other_nodes_are_all_used_when_the_input_lies_on_one() {
     let mut world = World::with_executors(1);
     let job = world.start(1);

@@ -12,7 +12,7 @@ use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus, PartitionRange,
     PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan,
-    TaskDone, TaskFailure, TaskLocation, TaskOutcome,
+    TaskDone, TaskFailure, TaskLocation, TaskOutcome, TaskProgress,
 };
 use situ_wire::time::TimeMs;
 
@@ -211,6 +211,14 @@ impl World {
     pub(super) fn poll(&mut self, number: u32, events: Vec<ExecutorEvent>) -> Vec<String> {
         let seen = self.seen.get(&number).copied().unwrap_or_default();
         let request = Request::ExecutorPoll { id: ExecutorId(number.into()), seen, events, progress: Vec::new() };
+        self.call(&format!("n{number}"), Role::Executor, &format!("n{number}"), request)
+    }
+
+    /// An executor tells how far a task has come, given as `stage/partition/attempt`.
+    pub(super) fn progress(&mut self, number: u32, of: &str, steps: u64) -> Vec<String> {
+        let seen = self.seen.get(&number).copied().unwrap_or_default();
+        let progress = vec![TaskProgress { attempt: attempt(of), steps }];
+        let request = Request::ExecutorPoll { id: ExecutorId(number.into()), seen, events: Vec::new(), progress };
         self.call(&format!("n{number}"), Role::Executor, &format!("n{number}"), request)
     }
 

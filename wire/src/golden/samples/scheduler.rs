@@ -8,8 +8,8 @@ use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
     ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
     JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
-    PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone,
-    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
+    PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus,
+    TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -260,7 +260,12 @@ fn stage_status() -> StageStatus {
         running: 2,
         failed: 1,
         localities: [1, 2, 3, 4, 5],
+        quiet: Some(quiet()),
     }
+}
+
+fn quiet() -> QuietAttempt {
+    QuietAttempt { attempt: ATTEMPT, node: node(), since: NOW }
 }
 
 fn recovery() -> Recovery {
@@ -326,6 +331,7 @@ pub(super) fn add_answers(book: &mut Book) {
     sample!(book, "scheduler", JobSummary, summary());
     sample!(book, "scheduler", JobStatus, status());
     sample!(book, "scheduler", StageStatus, stage_status());
+    sample!(book, "scheduler", QuietAttempt, quiet());
     sample!(book, "scheduler", Recovery, recovery());
     sample!(book, "scheduler", LogLocation, log());
     sample!(book, "scheduler", ExecutorStatus, executor());

@@ -1,0 +1,100 @@
+use situ_wire::messages::scheduler::{JobState, TaskFailure, TaskOutcome};
+
+use super::world::{World, flat, result};
+use crate::core::SchedulingPolicy;
+
+/// Executors with so many slots each, and a job of so many tasks, which run where the lines say.
+fn world(policy: SchedulingPolicy, slots: &[u32], tasks: usize) -> (World, Vec<String>) {
+    let mut world = World::with(policy);
+    for (number, slots) in (1..).zip(slots) {
+        world.join(number, *slots);
+        world.poll(number, Vec::new());
+    }
+    let job = world.start(1);
+    world.poll(1, Vec::new());
+    let shown = world.run(job, 0, flat(0, vec![Vec::new(); tasks]));
+    for number in (1..).take(slots.len()) {
+        world.poll(number, Vec::new());
+    }
+    (world, shown)
+}
+
+fn quick() -> SchedulingPolicy {
+    SchedulingPolicy { speculation_floor_ms: 1_000, ..SchedulingPolicy::default() }
+}
+
+fn impatient() -> SchedulingPolicy {
+    SchedulingPolicy { stalled_ms: 2_000, ..SchedulingPolicy::default() }
+}
+
+#[test]
+fn of_two_tasks_one_that_is_done_shows_that_the_other_is_slow() {
+    let (mut world, shown) = world(quick(), &[1, 1], 2);
+    assert_eq!(shown, ["n1 <- run 0/0/0 NoPreference", "n2 <- run 0/1/0 NoPreference"]);
+    world.pass(100);
+    assert_eq!(world.ended(1, &["0/0/0"], &result("a")), [""; 0]);
+    assert_eq!(world.live(&[1, 2], 850), [""; 0]);
+    assert_eq!(world.live(&[1, 2], 50), ["n1 <- run 0/1/1 NoPreference"]);
+}
+
+#[test]
+fn of_three_tasks_two_must_be_done() {
+    let (mut world, _) = world(quick(), &[2, 2], 3);
+    world.pass(100);
+    world.ended(1, &["0/0/0"], &result("a"));
+    assert_eq!(world.live(&[1, 2], 2_000), [""; 0]);
+    world.ended(2, &["0/1/0"], &result("b"));
+    // Of 100 and 2,100 ms the second counts, and half of it more.
+    assert_eq!(world.live(&[1, 2], 1_000), [""; 0]);
+    assert_eq!(world.live(&[1, 2], 100), ["n2 <- run 0/2/1 NoPreference"]);
+}
+
+#[test]
+fn a_task_that_makes_no_progress_runs_elsewhere_too() {
+    let (mut world, shown) = world(impatient(), &[1, 1], 1);
+    assert_eq!(shown, ["n1 <- run 0/0/0 NoPreference"]);
+    for steps in 1..=3 {
+        assert_eq!(world.live(&[1, 2], 1_000), [""; 0], "it goes on");
+        world.progress(1, "0/0/0", steps);
+    }
+    let quiet = world.status(super::world::JOB).stages[0].quiet.clone().expect("an attempt runs");
+    assert_eq!((quiet.node.0.as_str(), quiet.since), ("n1", world.now), "it has made progress just now");
+    assert_eq!(world.live(&[1, 2], 1_950), [""; 0]);
+    let later = world.status(super::world::JOB).stages[0].quiet.clone();
+    assert_eq!(later, Some(quiet), "since then it has made none");
+    assert_eq!(world.live(&[1, 2], 100), ["n2 <- run 0/0/1 NoPreference"]);
+    assert_eq!(world.live(&[1, 2], 1_000), [""; 0], "there are no third attempts");
+    let shown = world.ended(2, &["0/0/1"], &result("a"));
+    let done =
+        ["append 4: job-1 has done action-0", r#"driver <- results [b"a"], after record 4"#, "n1 <- cancel 0/0/0"];
+    assert_eq!(shown, done);
+}
+
+#[test]
+fn a_task_that_makes_no_progress_runs_beside_itself_where_there_is_no_other_place() {
+    let (mut world, shown) = world(impatient(), &[2], 1);
+    assert_eq!(shown, ["n1 <- run 0/0/0 NoPreference"]);
+    assert_eq!(world.live(&[1], 1_900), [""; 0]);
+    assert_eq!(world.live(&[1], 150), ["n1 <- run 0/0/1 NoPreference"]);
+}
+
+#[test]
+fn an_attempt_that_takes_longer_than_the_limit_is_ended_and_counts_as_failed() {
+    let policy = SchedulingPolicy { task_limit_ms: Some(1_000), ..SchedulingPolicy::default() };
+    let (mut world, shown) = world(policy, &[1, 1], 1);
+    assert_eq!(shown, ["n1 <- run 0/0/0 NoPreference"]);
+    let cancelled = TaskOutcome::Failed(TaskFailure::Cancelled);
+    for attempt in 0..4 {
+        let (here, there) = (1 + attempt % 2, 2 - attempt % 2);
+        assert_eq!(world.status(super::world::JOB).stages[0].failed, attempt);
+        let shown = world.live(&[1, 2], 1_050);
+        if attempt < 3 {
+            assert!(shown.contains(&format!("n{here} <- cancel 0/0/{attempt}")), "{shown:?}");
+            assert!(shown.contains(&format!("n{there} <- run 0/0/{} NoPreference", attempt + 1)), "{shown:?}");
+            world.ended(here, &[&format!("0/0/{attempt}")], &cancelled);
+        }
+    }
+    let JobState::Failed { reason } = world.status(super::world::JOB).summary.state else { panic!("it failed") };
+    assert!(reason.contains("longer than 1 s, the limit on a task's time"), "{reason}");
+    assert!(reason.contains("raise the limit, `task_limit_ms`"), "{reason}");
+}
