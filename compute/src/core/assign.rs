@@ -23,7 +23,7 @@ impl Scheduler {
         let mut free: Free = self.executors.live().filter_map(free).collect();
         let turn = |job: &Job| (job.attempts.len(), job.served, job.id());
         let mut open: BTreeSet<(usize, u64, JobId)> =
-            self.jobs.values().filter(|job| job.is_open()).map(turn).collect();
+            self.jobs.values().filter(|job| !job.resumes && job.is_open()).map(turn).collect();
         while let Some((.., job)) = open.pop_first() {
             if free.is_empty() {
                 break;

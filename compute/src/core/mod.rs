@@ -16,6 +16,8 @@
 //! | `release` | what of a job goes while it runs on |
 //! | `executors`, `executor` | who is there, what runs there, which commands are under way |
 //! | `loss` | what the death of an executor takes with it |
+//! | `resuming` | how jobs go on that an earlier life of the scheduler began |
+//! | `reports` | what executors say that they have, until a plan names it |
 //! | `recovery` | the list of what was lost and how it came back |
 //! | `publications` | which outputs a job publishes, each once |
 //! | `cleaning` | what a job that did not succeed wrote aside, until it is gone |
@@ -44,6 +46,8 @@ mod publications;
 mod record;
 mod recovery;
 mod release;
+mod reports;
+mod resuming;
 mod rollback;
 mod scheduler;
 mod speculation;

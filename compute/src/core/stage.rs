@@ -66,6 +66,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) struct LostOutput {
     pub(super) at: TimeMs,
+    pub(super) executor: ExecutorId,
     pub(super) attempt: TaskAttemptId,
     pub(super) node: NodeName,
 }
@@ -173,11 +174,16 @@ impl Stage {
 
     /// An attempt at a task runs.
     pub(super) fn start(&mut self, attempt: TaskAttemptId, locality: Locality) {
+        self.localities[slot(locality)] += 1;
+        self.take_up(attempt);
+    }
+
+    /// An attempt at a task runs, which somebody else may have started.
+    pub(super) fn take_up(&mut self, attempt: TaskAttemptId) {
         let partition = attempt.partition.0;
         let preferred = self.plan.preferred.get(index(partition)).map_or(&[][..], Vec::as_slice);
         self.pending.remove(partition, preferred);
         self.running.insert(partition);
-        self.localities[slot(locality)] += 1;
         let task = self.task_mut(attempt.partition);
         assert!(task.done.is_none(), "a done task is not started");
         task.running.push(attempt);
@@ -196,6 +202,15 @@ impl Stage {
 
     /// A task is done; the other attempts at it, which run for nothing now.
     pub(super) fn finish(&mut self, done: DoneTask, duration_ms: u64) -> Vec<TaskAttemptId> {
+        if self.durations_ms.len() == DURATIONS {
+            self.durations_ms.pop_front();
+        }
+        self.durations_ms.push_back(duration_ms);
+        self.complete(done)
+    }
+
+    /// What a task left is there; the attempts at it.
+    pub(super) fn complete(&mut self, done: DoneTask) -> Vec<TaskAttemptId> {
         let partition = done.attempt.partition;
         let preferred = self.plan.preferred.get(index(partition.0)).map_or(&[][..], Vec::as_slice);
         self.pending.remove(partition.0, preferred);
@@ -203,10 +218,6 @@ impl Stage {
         self.lost.remove(&partition.0);
         self.done += 1;
         self.results_len_bytes += done.result.len();
-        if self.durations_ms.len() == DURATIONS {
-            self.durations_ms.pop_front();
-        }
-        self.durations_ms.push_back(duration_ms);
         let task = self.task_mut(partition);
         assert!(task.done.is_none(), "the first attempt that ends wins");
         task.done = Some(done);
@@ -226,7 +237,7 @@ impl Stage {
         let Some(done) = self.task_mut(partition).done.take() else { return };
         self.done -= 1;
         self.keep_fingerprint(partition, &done.pieces);
-        self.lost.insert(partition.0, LostOutput { at, attempt: done.attempt, node });
+        self.lost.insert(partition.0, LostOutput { at, executor: done.executor, attempt: done.attempt, node });
         self.wait(partition.0, cached, places);
     }
 

@@ -20,4 +20,6 @@ pub(crate) use read::{ShuffleRecords, verify};
 pub(crate) use sorter::{Order, Sorter};
 pub(crate) use write::PieceWriter;
 
+#[cfg(test)]
+pub(crate) use format::Header;
 pub use format::{OutputFile, ShuffleFileError, output_path};
