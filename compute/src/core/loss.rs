@@ -177,7 +177,7 @@ impl Scheduler {
     }
 
     /// The outputs that were on an executor are lost, but it may come back with them: they are not computed again at once.
-    fn await_return(&mut self, now: TimeMs, executor: ExecutorId, job: JobId) {
+    pub(super) fn await_return(&mut self, now: TimeMs, executor: ExecutorId, job: JobId) {
         let Some(found) = self.jobs.get_mut(&job).filter(|found| self.policy.resume_ms > 0 && !found.varies) else {
             return;
         };

@@ -1,5 +1,6 @@
 use situ_wire::ids::{DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::limits::TASK_RESULT_LEN_BYTES;
+use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
     ExecutorCommand, ExecutorEvent, Lost, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome,
 };
@@ -133,6 +134,9 @@ impl Scheduler {
             if let Some(stage) = found.stages.get_mut(&key) {
                 stage.lose(map.partition, node, now, &found.cached, self.executors.places());
             }
+        }
+        if self.executors.get(executor).is_some_and(|there| there.liveness == Liveness::Suspect) {
+            self.await_return(now, executor, job);
         }
         if let Some(found) = self.jobs.get_mut(&job) {
             found.find_needed(now, self.executors.places());

@@ -508,7 +508,7 @@ mod tests {
     use std::path::Path;
 
     use situ_runtime::real::RealRuntime;
-    use situ_wire::ids::NodeName;
+    use situ_wire::ids::{NodeName, TaskAttemptId};
     use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions};
 
     use super::*;
@@ -597,6 +597,49 @@ mod tests {
         command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
         owner.removals.ended().await;
         assert!(!at("jobs/job-1").exists());
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_has_left_is_told_of_jobs_that_go_on_and_goes_of_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join("jobs").join(name);
+        for name in ["job-1/work/shuffle-3", "job-1/work/spill", "job-1/cwd", "job-2/work/shuffle-3"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let partition = situ_wire::ids::PartitionId(0);
+        let map = TaskAttemptId { job: JobId(1), stage: situ_wire::ids::StageId(2), partition, attempt: 0 };
+        let header = crate::shuffle::Header { map, shuffle: situ_wire::ids::ShuffleId(3), pieces: Vec::new() };
+        std::fs::write(at("job-1/work/shuffle-3/partition-0-attempt-0"), header.encode()).unwrap();
+        let (mut owner, mut inbox) = owner(directory.path(), "cat > /dev/null");
+        assert!(!at("job-1/work/spill").exists() && !at("job-1/cwd").exists());
+        let (events, mut told) = mpsc::unbounded_channel();
+        owner.events = events;
+        // It registers again before the first survey has come to its end.
+        for _ in 0..2 {
+            owner.survey(BTreeSet::from([JobId(1), JobId(3)]));
+        }
+        for _ in 0..2 {
+            let surveyed = inbox.recv().await.unwrap();
+            owner.hear(surveyed);
+        }
+        let mut holdings = Vec::new();
+        while let Ok(ToLink::Event(ExecutorEvent::Holds(holding))) = told.try_recv() {
+            holdings.push(holding);
+        }
+        let [Holding::Job(JobId(1)), Holding::Left { attempt, .. }, Holding::Whole] = &holdings[..] else {
+            panic!("{holdings:?}")
+        };
+        assert_eq!(*attempt, map);
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(!at("job-2").exists() && at("job-1").exists());
+        // The job begins here, and its end takes away what was left.
+        let launch = start(1, Program::BuiltIn { name: "wordcount".to_owned() }, 0);
+        if let ExecutorCommand::StartDriver { job, .. } = launch {
+            command(&mut owner, ExecutorCommand::BeginJob { job });
+        }
+        command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(!at("job-1").exists());
     }
 
     #[tokio::test]

@@ -15,4 +15,5 @@ mod liveness;
 mod metadata;
 mod programs;
 mod replay;
+mod resuming;
 mod robustness;
