@@ -30,7 +30,9 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
         ["large-piece", len_mib] => large_piece(context, len_mib.parse()?),
         ["uneven-sort", records] => uneven_sort(context, records.parse()?),
         ["driver-waits", place] => driver_waits(context, Path::new(place)),
-        ["counted-runs", place, maps, ms] => counted_runs(context, place, maps.parse()?, Duration::from_millis(ms.parse()?)),
+        ["counted-runs", place, maps, ms] => {
+            counted_runs(context, place, maps.parse()?, Duration::from_millis(ms.parse()?))
+        }
         ["idle-worker", idle, go] => idle_worker(context, Path::new(idle), Path::new(go)),
         ["standard-input"] => {
             std::io::stdin().read_to_end(&mut Vec::new())?;

@@ -70,9 +70,7 @@ impl Scheduler {
 
     /// After a job's driver has a place, its user's next one waits its turn.
     fn next_turn(&self, turns: &mut BTreeSet<(usize, JobId)>, drivers: usize, after: JobId) {
-        let user = |id: &JobId| {
-            self.jobs.get(id).filter(|job| job.driver.former.is_none()).map(|job| &job.launch.user)
-        };
+        let user = |id: &JobId| self.jobs.get(id).filter(|job| job.driver.former.is_none()).map(|job| &job.launch.user);
         let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let next = self.driverless.range(later).find(|id| user(id) == user(&after));
         turns.extend(next.map(|next| (drivers + 1, *next)));

@@ -106,9 +106,8 @@ impl Scheduler {
         let before = self.synced;
         self.synced = record.max(before);
         // A driver may have lived on meanwhile.
-        let durable = |job: &&Job| {
-            job.record.is_some_and(|at| at > before && at <= record) && job.driver.place.is_none()
-        };
+        let durable =
+            |job: &&Job| job.record.is_some_and(|at| at > before && at <= record) && job.driver.place.is_none();
         let begin: Vec<JobId> = self.jobs.values().filter(durable).map(Job::id).collect();
         self.driverless.extend(begin);
     }

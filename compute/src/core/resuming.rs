@@ -153,7 +153,8 @@ impl Job {
         let job = self.id();
         let varies = self.varies.then_some(JobRecord::Varies { job });
         let held = self.held.iter();
-        held.map(move |(shuffle, held)| JobRecord::Shuffled { job, shuffle: *shuffle, digest: held.digest }).chain(varies)
+        held.map(move |(shuffle, held)| JobRecord::Shuffled { job, shuffle: *shuffle, digest: held.digest })
+            .chain(varies)
     }
 
     /// What the shuffles held that an earlier life has seen whole.

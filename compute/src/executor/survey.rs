@@ -155,17 +155,13 @@ mod tests {
         assert_eq!(found(&disk, &directories, true), [1, 2]);
         assert!(!disk.exists(&new).unwrap());
         // Another job's file, moved here.
-        let moved = output_path(&directories.work(JobId(2)), ShuffleId(5), TaskAttemptId {
-            job: JOB,
-            stage: StageId(2),
-            partition: PartitionId(1),
-            attempt: 4,
-        });
+        let moved = output_path(
+            &directories.work(JobId(2)),
+            ShuffleId(5),
+            TaskAttemptId { job: JOB, stage: StageId(2), partition: PartitionId(1), attempt: 4 },
+        );
         disk.create_directory(moved.parent().unwrap()).unwrap();
         disk.rename(&paths[1], &moved).unwrap();
-        assert_eq!(
-            survey(&disk, &directories, &[Surveyed { job: JobId(2), is_idle: true }]),
-            [Holding::Job(JobId(2))]
-        );
+        assert_eq!(survey(&disk, &directories, &[Surveyed { job: JobId(2), is_idle: true }]), [Holding::Job(JobId(2))]);
     }
 }

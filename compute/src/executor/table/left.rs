@@ -81,8 +81,7 @@ mod tests {
     use super::*;
 
     fn note(left: &mut Left, partition: u32, len: usize, cached: &[u32]) {
-        let attempt =
-            TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(partition), attempt: 0 };
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(partition), attempt: 0 };
         let (action, output) = (ActionId(0), StageOutput::Result { action: ActionId(0) });
         let (plan_digest, locality, alone) = ([0; 32], Locality::Node, false);
         let task = TaskSpec { attempt, action, plan_digest, output, locality, alone };

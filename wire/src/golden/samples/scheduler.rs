@@ -6,8 +6,7 @@ use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, 
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, Holding, JobLaunch,
-    JobOptions,
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, Holding, JobLaunch, JobOptions,
     JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
     PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone,
     TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
