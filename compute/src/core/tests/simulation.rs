@@ -159,6 +159,7 @@ impl Executor {
 
     /// It is registered: it keeps what it has of these jobs, and tells it.
     fn report(&mut self, jobs: &[JobId]) {
+        self.events.clear();
         let goes_on = |job: JobId| jobs.contains(&job);
         self.running.retain(|attempt, _| goes_on(attempt.job));
         self.outputs.retain(|attempt, _| goes_on(attempt.job));
@@ -460,9 +461,7 @@ impl Simulation {
                 self.commanded(executor, life, last, commands);
             }
             (Who::Register { executor, life }, Ok(Response::Registered { jobs, .. })) => {
-                let registered = self.executors.get_mut(&executor).unwrap();
-                registered.events.clear();
-                registered.report(&jobs);
+                self.executors.get_mut(&executor).unwrap().report(&jobs);
                 self.poll(executor, life);
             }
             (Who::Begin { process }, Ok(_)) => self.write_aside(process),
