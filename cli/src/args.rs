@@ -318,6 +318,9 @@ pub enum JobCommand {
     /// Show all about a job
     #[command(after_help = "Example:\n  situ job status 1")]
     Status(JobArgs),
+    /// Wait for a job's end and end as it does: with 0 if it succeeded, with 1 if not
+    #[command(after_help = "Example:\n  situ job wait 1")]
+    Wait(JobArgs),
     /// End a job
     #[command(after_help = "Example:\n  situ job kill 1")]
     Kill(JobArgs),

@@ -30,6 +30,9 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
         ["large-piece", len_mib] => large_piece(context, len_mib.parse()?),
         ["uneven-sort", records] => uneven_sort(context, records.parse()?),
         ["driver-waits", place] => driver_waits(context, Path::new(place)),
+        ["counted-runs", place, maps, ms] => {
+            counted_runs(context, place, maps.parse()?, Duration::from_millis(ms.parse()?))
+        }
         ["idle-worker", idle, go] => idle_worker(context, Path::new(idle), Path::new(go)),
         ["standard-input"] => {
             std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -122,6 +125,37 @@ fn driver_waits(context: &Context, place: &Path) -> ProgramResult {
         } else {
             std::fs::write(passed, "")?;
         }
+    }
+    Ok(())
+}
+
+/// Sums numbers in three groups. Each of its tasks takes so long, and leaves a file in `place` for each time that it is run.
+fn counted_runs(context: &Context, place: &str, maps: u64, lasts: Duration) -> ProgramResult {
+    let run = |kind: &'static str| {
+        let place = place.to_owned();
+        move |number: u64| {
+            let fresh = |time: &u32| {
+                std::fs::File::create_new(Path::new(&place).join(format!("{kind}-{number}-{time}"))).is_ok()
+            };
+            assert!((0..1_000).any(|time| fresh(&time)), "{place} can be written to");
+            std::thread::sleep(lasts);
+        }
+    };
+    let (map, reduce) = (run("map"), run("reduce"));
+    let pairs = context.parallelize((0..maps).collect(), u32::try_from(maps)?).map(move |number| {
+        map(number);
+        (number % 3, number)
+    });
+    let sums = pairs.reduce_by_key(|one, two| one + two, 3).map(move |(group, sum)| {
+        reduce(group);
+        (group, sum)
+    });
+    let mut sums = sums.collect()?;
+    sums.sort_unstable();
+    let expected: Vec<(u64, u64)> =
+        (0..3).map(|group| (group, (0..maps).filter(|number| number % 3 == group).sum())).collect();
+    if sums != expected {
+        return Err(format!("{sums:?} instead of {expected:?}").into());
     }
     Ok(())
 }

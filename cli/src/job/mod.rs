@@ -42,6 +42,7 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
         }
         JobCommand::List => show::list(session, json).await,
         JobCommand::Status(args) => show::status(session, parse(args)?, json).await,
+        JobCommand::Wait(args) => finish(session, parse(args)?, json).await,
         JobCommand::Kill(args) => kill(session, parse(args)?, json).await,
         JobCommand::Logs(args) => logs::all(session, parse(args)?, json).await,
     }
@@ -137,7 +138,7 @@ async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
         () = session.interrupt.wait() => {
             let number = job.0;
             return Err(CliError::failed(format!(
-                "interrupted; {job} goes on: `situ job status {number}` shows it, `situ job kill {number}` ends it"
+                "interrupted; {job} goes on: `situ job wait {number}` waits for it, `situ job kill {number}` ends it"
             )));
         }
     };

@@ -20,6 +20,8 @@ use crate::error::ClientError;
 
 /// How much longer than a long poll its call may take.
 const POLL_MARGIN: Duration = Duration::from_secs(5);
+/// How long one question waits for news of a job.
+const NEWS: Duration = Duration::from_secs(20);
 
 /// Jobs. Each call is made again while that can help.
 #[derive(Debug)]
@@ -105,6 +107,18 @@ impl<R: Runtime> Scheduler<R> {
         let patience = self.client.config().patience();
         let answered = remote.call_within(asked, &request, timeout, patience).await?;
         answer!(asked, "Status", answered, Response::Status(status) => *status)
+    }
+
+    /// Waits until a job has ended; its state then.
+    ///
+    /// # Errors
+    /// When there is no such job, or the scheduler refuses or cannot be reached.
+    pub async fn wait(&self, job: JobId) -> Result<JobStatus, ClientError> {
+        let mut status = self.status(job).await?;
+        while !status.summary.state.is_final() {
+            status = self.changed_status(job, status.revision, NEWS).await?;
+        }
+        Ok(status)
     }
 
     /// Ends a job; `reason` goes into its status.

@@ -139,6 +139,7 @@ impl Scheduler {
         found.find_needed(at, self.executors.places());
         self.changed.insert(job);
         self.finish_action(at, job, action);
+        self.adopt(at, job);
         Ok(())
     }
 

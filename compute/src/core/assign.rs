@@ -59,7 +59,7 @@ impl Scheduler {
         let sooner = |one: Option<TimeMs>, other| [one, other].into_iter().flatten().min();
         for key in &found.needed {
             let Some(stage) = found.stages.get_mut(key) else { continue };
-            if stage.is_open() {
+            if !found.resumes && stage.is_open() {
                 turn.open = Some((found.attempts.len(), found.served));
                 stage.hold_back(at);
                 turn.relaxes = sooner(turn.relaxes, stage.next_relaxation(at, &self.policy));
@@ -155,6 +155,6 @@ impl Scheduler {
 impl Job {
     /// Whether it has tasks that may be started.
     pub(super) fn is_open(&self) -> bool {
-        self.needed.iter().filter_map(|key| self.stages.get(key)).any(Stage::is_open)
+        !self.resumes && self.needed.iter().filter_map(|key| self.stages.get(key)).any(Stage::is_open)
     }
 }

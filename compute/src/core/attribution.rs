@@ -45,7 +45,7 @@ impl Task {
 
 impl Stage {
     /// A task that would wait for a slot waits for better times first. False if another attempt at it runs.
-    fn let_rest(&mut self, partition: PartitionId) -> bool {
+    pub(super) fn let_rest(&mut self, partition: PartitionId) -> bool {
         let waits = self.pending.contains(partition.0);
         if waits {
             self.pending.remove(partition.0);

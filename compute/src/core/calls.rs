@@ -8,7 +8,7 @@ use situ_wire::time::TimeMs;
 use super::finished::Ended;
 use super::job::{Action, Job};
 use super::scheduler::Scheduler;
-use super::stage::{StageKey, index};
+use super::stage::{Stage, StageKey, index};
 use super::waits::{Topic, Wait};
 use super::{CallId, Caller, RecordId};
 
@@ -123,8 +123,15 @@ impl Scheduler {
     }
 
     /// The same, for its driver alone.
-    pub(super) fn driver_of(&self, job: JobId, secret: JobSecret, attempt: u32) -> Result<&Job, RemoteError> {
+    pub(super) fn driver_of(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Result<(), RemoteError> {
         let found = self.job_of(job, secret)?;
+        if found.driver.former.is_some() && attempt < self.first_driver_attempt() {
+            return Err(RemoteError::new(
+                ErrorCode::Unavailable,
+                job,
+                "the scheduler has just begun, and the executor has not told of this driver yet; ask again",
+            ));
+        }
         if attempt != found.driver.attempt || found.driver.place.is_none() {
             return Err(RemoteError::new(
                 ErrorCode::LeaseLost,
@@ -132,7 +139,8 @@ impl Scheduler {
                 format!("attempt {attempt} at the driver was given up: the process must end"),
             ));
         }
-        Ok(found)
+        self.driver_calls(job);
+        Ok(())
     }
 
     /// Why a job that is not under way cannot be worked for.
@@ -199,6 +207,11 @@ impl Scheduler {
             return error(ErrorCode::OutputsLost, format!("nobody waits for {by}"));
         }
         let stage = found.stages.get(&StageKey::Shuffle(shuffle));
+        // Who lives on from an earlier life of the scheduler may be faster than its driver, and than those who have the outputs.
+        if found.resumes && !stage.is_some_and(Stage::is_complete) || stage.is_none() && found.reports.runs(by) {
+            let message = "the scheduler has just begun, and not all executors have told what they have; ask again";
+            return error(ErrorCode::Unavailable, message.to_owned());
+        }
         let Some(stage) = stage else { return error(ErrorCode::NotFound, "no action has planned it".to_owned()) };
         let range = index(first.0)..index(end.0);
         let mut outputs = Vec::new();
@@ -216,10 +229,9 @@ impl Scheduler {
             };
             outputs.push(MapOutput { map: done.attempt, address: executor.registration.address, pieces });
         }
-        if let Some(job) = self.jobs.get_mut(&job) {
-            job.note_read(shuffle, (first.0, end.0), by);
-        }
-        now(Response::MapOutputs(outputs))
+        let Some(job) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
+        job.note_read(shuffle, (first.0, end.0), by);
+        Ok(Some((Response::MapOutputs(outputs), job.held_record(shuffle))))
     }
 }
 

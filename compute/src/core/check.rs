@@ -37,6 +37,10 @@ impl Scheduler {
                     "a slot is taken by an attempt that is known: {attempt}"
                 );
             }
+            for attempt in &executor.reported {
+                let waits = self.jobs.get(&attempt.job).is_some_and(|job| job.reports.runs(*attempt));
+                assert!(waits, "a slot is taken by an attempt that was reported: {attempt}");
+            }
             for (job, attempt) in &executor.drivers {
                 let driver = self.jobs.get(job).map(|job| (job.driver.place, job.driver.attempt));
                 assert_eq!(driver, Some((Some(id), *attempt)), "a driver's place knows it");
@@ -63,7 +67,7 @@ impl Scheduler {
         for (id, attempt) in &job.attempts {
             let there = self.executors.get(attempt.executor).is_some_and(|executor| executor.running.contains(id));
             assert!(there, "an attempt takes a slot: {id}");
-            let next = job.numbers.next(id.stage, id.partition);
+            let next = job.numbers.next(self.life, id.stage, id.partition);
             assert!(id.attempt < next, "attempts are not numbered twice: {id}");
             let known = job.stages.get(&attempt.stage).is_some_and(|stage| {
                 stage

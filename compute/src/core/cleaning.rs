@@ -7,7 +7,6 @@ use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, JobOptions, Pro
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::driver::DRIVER_ATTEMPTS_PER_LIFE;
 use super::executor::Executor;
 use super::scheduler::Scheduler;
 use super::{JobRecord, RecordId};
@@ -124,11 +123,12 @@ impl Scheduler {
     /// All records are read: what stood before its own job in them is the job's, and what is made from the key can be made.
     pub(super) fn replayed(&mut self) {
         let secrets: BTreeMap<JobId, JobSecret> = self.jobs.keys().map(|job| (*job, self.secret(*job))).collect();
+        let first = self.first_driver_attempt();
         for (id, job) in &mut self.jobs {
             if let Some(secret) = secrets.get(id) {
                 job.launch.secret = *secret;
             }
-            job.driver.attempt = job.driver.attempt.max(self.life.saturating_mul(DRIVER_ATTEMPTS_PER_LIFE));
+            job.driver.attempt = job.driver.attempt.max(first);
             let aside = self.cleaning.remove(id).map(|cleaning| cleaning.outputs).unwrap_or_default();
             job.outputs.extend(aside.into_iter().map(|output| (output, None)));
         }

@@ -63,7 +63,7 @@ impl Scheduler {
         for (id, job) in &self.jobs {
             let (drivers, oldest) = users.entry(&job.launch.user).or_default();
             *drivers += usize::from(job.driver.place.is_some());
-            if oldest.is_none() && self.driverless.contains(id) {
+            if oldest.is_none() && self.driverless.contains(id) && job.driver.former.is_none() {
                 *oldest = Some(*id);
             }
         }
@@ -72,7 +72,7 @@ impl Scheduler {
 
     /// After a job's driver has a place, its user's next one waits its turn.
     fn next_turn(&self, turns: &mut BTreeSet<(usize, JobId)>, drivers: usize, after: JobId) {
-        let user = |id: &JobId| self.jobs.get(id).map(|job| &job.launch.user);
+        let user = |id: &JobId| self.jobs.get(id).filter(|job| job.driver.former.is_none()).map(|job| &job.launch.user);
         let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let next = self.driverless.range(later).find(|id| user(id) == user(&after));
         turns.extend(next.map(|next| (drivers + 1, *next)));
@@ -81,6 +81,12 @@ impl Scheduler {
     pub(super) fn driver_begin(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Outcome {
         self.driver_of(job, secret, attempt)?;
         let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
+        now(Response::Begun { publisher: found.publisher() })
+    }
+
+    /// A driver calls: it has begun.
+    pub(super) fn driver_calls(&mut self, job: JobId) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
         if let Some(by) = found.driver.begins_by.take() {
             self.beginning.remove(&(by, job));
         }
@@ -88,7 +94,6 @@ impl Scheduler {
             found.state = JobState::Running;
             self.changed.insert(job);
         }
-        now(Response::Begun { publisher: found.publisher() })
     }
 
     /// Gives up attempts at drivers that should have begun by now: their programs hang, or are none of a job.
@@ -165,13 +170,15 @@ impl Scheduler {
 
     /// An attempt at a driver is lost: another one is made, elsewhere if that is possible.
     pub(super) fn lose_driver(&mut self, at: TimeMs, job: JobId, why: &str) {
+        let first = self.first_driver_attempt();
         let Some(found) = self.jobs.get_mut(&job) else { return };
         let Some(executor) = found.driver.place.take() else { return };
         if let Some(by) = found.driver.begins_by.take() {
             self.beginning.remove(&(by, job));
         }
         let attempt = found.driver.attempt;
-        found.driver.attempt += 1;
+        // One that has lived on has a number of an earlier life.
+        found.driver.attempt = (attempt + 1).max(first);
         found.driver.lost += 1;
         found.driver.lost_on.insert(executor);
         let lost = found.driver.lost;
@@ -231,6 +238,7 @@ impl Job {
         records.extend(self.outputs.keys().map(aside));
         records.extend(self.action_records());
         records.extend(self.publication_records());
+        records.extend(self.held_records());
         records
     }
 }

@@ -39,6 +39,10 @@ pub(super) struct Executor {
     parked: Option<CallId>,
     /// Attempts that take a slot.
     pub(super) running: BTreeSet<TaskAttemptId>,
+    /// Attempts that it has reported, which take a slot until a plan names them.
+    pub(super) reported: BTreeSet<TaskAttemptId>,
+    /// It has not told yet all that it has: until then, or that time, it gets no tasks.
+    pub(super) reports_until: Option<TimeMs>,
     /// Drivers that run there, with their attempts.
     pub(super) drivers: BTreeMap<JobId, u32>,
     /// Commands that it has not acknowledged.
@@ -110,6 +114,8 @@ impl Executor {
             disconnected: None,
             parked: None,
             running: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            reports_until: None,
             drivers: BTreeMap::new(),
             commands: VecDeque::new(),
             last: 0,
@@ -131,8 +137,9 @@ impl Executor {
 
     /// How many more tasks it takes.
     pub(super) fn free(&self) -> u32 {
-        let running = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
-        if self.liveness == Liveness::Live { self.registration.slots.saturating_sub(running) } else { 0 }
+        let running = u32::try_from(self.running.len() + self.reported.len()).unwrap_or(u32::MAX);
+        let takes = self.liveness == Liveness::Live && self.reports_until.is_none();
+        if takes { self.registration.slots.saturating_sub(running) } else { 0 }
     }
 
     /// How busy it is, in thousandths of its slots.
@@ -207,7 +214,7 @@ impl Executor {
             since + ms(if self.liveness == Liveness::Live { policy.suspect_ms } else { policy.dead_ms })
         });
         let cut = self.disconnected.map_or(TimeMs::NEVER, |since| since + ms(policy.reconnect_ms));
-        hold.min(silence).min(cut)
+        hold.min(silence).min(cut).min(self.reports_until.unwrap_or(TimeMs::NEVER))
     }
 
     /// Whether its kept poll has been kept long enough.
@@ -241,6 +248,8 @@ impl Executor {
     pub(super) fn bury(&mut self) -> Option<CallId> {
         self.liveness = Liveness::Dead;
         self.running.clear();
+        self.reported.clear();
+        self.reports_until = None;
         self.drivers.clear();
         self.commands.clear();
         self.quiet_since = None;

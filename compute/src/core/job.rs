@@ -18,6 +18,8 @@ use super::RecordId;
 use super::places::Places;
 use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
+use super::reports::Reports;
+use super::resuming::Former;
 use super::stage::{Stage, StageKey};
 
 /// How many stages a status lists.
@@ -74,6 +76,14 @@ pub(super) struct Job {
     /// What the shuffles held that actions used which are done, as digests of their pieces: what is computed again must be
     /// the same. Until they are released.
     pub(super) given: BTreeMap<ShuffleId, u64>,
+    /// What its shuffles held when they were whole last, until they are released.
+    pub(super) held: BTreeMap<ShuffleId, Held>,
+    /// Whether its outputs are known not to be the same when they are computed again: then nothing is adopted.
+    pub(super) varies: bool,
+    /// What executors have of it that no plan names yet. The policy bounds it.
+    pub(super) reports: Reports,
+    /// Whether an earlier life of the scheduler began it, and executors may still report what they have of it.
+    pub(super) resumes: bool,
     /// Shuffles that the driver has released and an action under way may need.
     pub(super) released: BTreeSet<ShuffleId>,
     /// How much the results of its actions and the plans of those under way take.
@@ -83,6 +93,14 @@ pub(super) struct Job {
     pub(super) pieces: u64,
 }
 
+/// What a shuffle held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) digest: u64,
+    /// The record that says so; none if an earlier life of the scheduler wrote it.
+    pub(super) record: Option<RecordId>,
+}
+
 /// The driver of a job.
 #[derive(Debug, Default)]
 pub(super) struct Driver {
@@ -90,6 +108,8 @@ pub(super) struct Driver {
     pub(super) attempt: u32,
     /// Where; none while it waits for an executor.
     pub(super) place: Option<ExecutorId>,
+    /// The attempt that may live on from an earlier life of the scheduler: no other is placed while that is open.
+    pub(super) former: Option<Former>,
     /// Until when that attempt must have begun; none when it has, or has no place.
     pub(super) begins_by: Option<TimeMs>,
     /// Where attempts were lost.
@@ -188,8 +208,10 @@ impl AttemptNumbers {
     }
 
     /// The number that an attempt at a task would have now.
-    pub(super) fn next(&self, stage: StageId, partition: PartitionId) -> u32 {
-        self.next.get(&(stage, partition)).copied().or(self.gone.map(|(_, after)| after)).unwrap_or(0)
+    pub(super) fn next(&self, life: u32, stage: StageId, partition: PartitionId) -> u32 {
+        let first = life.saturating_mul(ATTEMPTS_PER_LIFE);
+        let next = self.next.get(&(stage, partition)).copied().or(self.gone.map(|(_, after)| after));
+        next.unwrap_or(first).max(first)
     }
 
     /// A stage is gone.
@@ -265,13 +287,31 @@ impl Cached {
         gone
     }
 
+    /// Whether anybody holds anything of a dataset.
+    pub(super) fn has(&self, dataset: DatasetId) -> bool {
+        let all = (dataset, PartitionId(0))..=(dataset, PartitionId(u32::MAX));
+        self.holders.range(all).next().is_some()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.holders.is_empty()
+    }
+
+    /// Who holds what, and which attempt put it there.
+    pub(super) fn all(&self) -> impl Iterator<Item = ((DatasetId, PartitionId), ExecutorId, TaskAttemptId)> {
+        let holders = |(what, holders): (&(DatasetId, PartitionId), &BTreeMap<ExecutorId, TaskAttemptId>)| {
+            let what = *what;
+            holders.clone().into_iter().map(move |(executor, by)| (what, executor, by))
+        };
+        self.holders.iter().flat_map(holders)
+    }
+
     /// Nobody reads these datasets any more.
     pub(super) fn release(&mut self, datasets: &[DatasetId]) {
         self.holders.retain(|(dataset, _), _| !datasets.contains(dataset));
     }
 
     /// For how many partitions somebody is known.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.holders.len()
     }
@@ -316,6 +356,10 @@ impl Job {
             outputs: BTreeMap::new(),
             publications: BTreeMap::new(),
             given: BTreeMap::new(),
+            held: BTreeMap::new(),
+            varies: false,
+            reports: Reports::default(),
+            resumes: false,
             released: BTreeSet::new(),
             kept_len_bytes: 0,
             tasks: 0,

@@ -14,6 +14,7 @@ use situ_wire::time::TimeMs;
 use super::calls::{Asked, Outcome, ended_error, now};
 use super::cleaning::job_directory;
 use super::job::{Action, DoneAction, Job};
+use super::resuming::Former;
 use super::scheduler::Scheduler;
 use super::waits::Topic;
 use super::{JobRecord, RecordId};
@@ -104,7 +105,9 @@ impl Scheduler {
     pub(super) fn on_synced(&mut self, record: RecordId) {
         let before = self.synced;
         self.synced = record.max(before);
-        let durable = |job: &&Job| job.record.is_some_and(|at| at > before && at <= record);
+        // A driver may have lived on meanwhile.
+        let durable =
+            |job: &&Job| job.record.is_some_and(|at| at > before && at <= record) && job.driver.place.is_none();
         let begin: Vec<JobId> = self.jobs.values().filter(durable).map(Job::id).collect();
         self.driverless.extend(begin);
     }
@@ -127,7 +130,10 @@ impl Scheduler {
             }
             JobRecord::Driver { job, attempt, node } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
-                    job.driver.attempt = job.driver.attempt.max(attempt.saturating_add(1));
+                    if attempt >= job.driver.attempt {
+                        job.driver.attempt = attempt.saturating_add(1);
+                        job.driver.former = Some(Former { attempt, node: node.clone() });
+                    }
                     job.add_driver_logs(attempt, node);
                 }
             }
@@ -158,7 +164,9 @@ impl Scheduler {
             JobRecord::ActionDone { job, .. }
             | JobRecord::Recorded { job, .. }
             | JobRecord::Publishing { job, .. }
-            | JobRecord::Published { job, .. } => {
+            | JobRecord::Published { job, .. }
+            | JobRecord::Shuffled { job, .. }
+            | JobRecord::Varies { job } => {
                 // It has ended; or this is what a snapshot repeats, and the job itself comes with it.
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.restore(record);
@@ -269,6 +277,7 @@ impl Scheduler {
         for executor in &found.touched {
             if let Some(executor) = self.executors.get_mut(*executor) {
                 executor.drivers.remove(&job);
+                executor.reported.retain(|attempt| attempt.job != job);
             }
             self.executors.command(*executor, ExecutorCommand::EndJob { job });
         }
@@ -334,6 +343,8 @@ impl Job {
             }
             JobRecord::Publishing { action, output, .. } => self.restore_publishing(action, output),
             JobRecord::Published { action, .. } => self.restore_published(action),
+            JobRecord::Shuffled { shuffle, digest, .. } => self.restore_held(shuffle, digest),
+            JobRecord::Varies { .. } => self.varies = true,
             _ => unreachable!("only what a job has done is restored: {record:?}"),
         }
     }

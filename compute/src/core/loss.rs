@@ -1,5 +1,7 @@
+use std::collections::BTreeSet;
+
 use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::{ExecutorId, JobId, TaskAttemptId};
+use situ_wire::ids::{ExecutorId, JobId, PartitionId, TaskAttemptId};
 use situ_wire::limits::NAME_LEN_BYTES;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, Lost, Response, TaskProgress};
@@ -7,8 +9,10 @@ use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, now};
 use super::job::Job;
+use super::policy::ms;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
+use super::stage::LostOutput;
 
 /// The most tasks that one executor may run at once.
 const SLOTS: u32 = 4_096;
@@ -32,9 +36,14 @@ impl Scheduler {
                 ));
             }
             self.executors.insert(registration, asked.caller.name.clone(), asked.now);
+            let reports = ms(self.policy.resume_ms);
+            if let Some(executor) = self.executors.get_mut(id).filter(|_| !reports.is_zero()) {
+                executor.reports_until = Some(asked.now + reports);
+            }
             self.places_changed();
         }
-        now(Response::Registered { poll_ms: self.policy.suspect_ms })
+        let kept = self.jobs.keys().filter(|_| self.policy.resume_ms > 0);
+        now(Response::Registered { poll_ms: self.policy.suspect_ms, jobs: kept.copied().collect() })
     }
 
     pub(super) fn executor_poll(
@@ -49,7 +58,7 @@ impl Scheduler {
             Err(RemoteError::new(
                 ErrorCode::NotRegistered,
                 format!("executor {id}"),
-                "the scheduler does not know it (any more): it must end everything of earlier jobs and register",
+                "the scheduler does not know it (any more): it must register",
             ))
         };
         if !self.executors.is_there(id) {
@@ -69,8 +78,15 @@ impl Scheduler {
         }
         self.progress(asked.now, id, progress);
         let told = !events.is_empty();
+        let mut reported = BTreeSet::new();
         for event in events {
+            if let ExecutorEvent::Holds(holding) = &event {
+                reported.extend(holding.job());
+            }
             self.executor_event(asked.now, id, event);
+        }
+        for job in reported {
+            self.adopt(asked.now, job);
         }
         let before = self.executors.get_mut(id).and_then(|executor| executor.park(asked.call));
         if let Some(call) = before {
@@ -101,7 +117,10 @@ impl Scheduler {
             match (executor.liveness, executor.judge(now, &self.policy)) {
                 (Liveness::Dead, _) => self.executors.forget(id),
                 (_, Liveness::Dead) => self.lose_executor(now, id, "it is not heard any more"),
-                (_, judged) => executor.liveness = judged,
+                (_, judged) => {
+                    executor.liveness = judged;
+                    executor.reports_until.take_if(|until| *until <= now);
+                }
             }
         }
     }
@@ -120,9 +139,11 @@ impl Scheduler {
         for job in jobs {
             self.lose_attempts(now, id, job);
             self.lose_outputs(now, id, job);
+            self.await_return(now, id, job);
             self.lose_cached(now, id, job);
             let Some(found) = self.jobs.get_mut(&job) else { continue };
             found.touched.remove(&id);
+            found.reports.drop_executor(id);
             if let Some(failures) = found.failures.remove(&id) {
                 self.pardons.remove(&(failures.until, job, id));
             }
@@ -152,6 +173,24 @@ impl Scheduler {
             if stage.needed_by.is_some() {
                 let by = RecoveredBy::Task(attempt.stage, id.partition);
                 found.recoveries.lose(Lost::RunningTask, id, node.clone(), now, by);
+            }
+        }
+    }
+
+    /// The outputs that were on an executor are lost, but it may come back with them: they are not computed again at once.
+    pub(super) fn await_return(&mut self, now: TimeMs, executor: ExecutorId, job: JobId) {
+        let Some(found) = self.jobs.get_mut(&job).filter(|found| self.policy.resume_ms > 0 && !found.varies) else {
+            return;
+        };
+        let until = now + ms(self.policy.resume_ms);
+        for (key, stage) in &mut found.stages {
+            let there = |lost: &LostOutput| lost.executor == executor;
+            let lost: Vec<u32> =
+                stage.lost.iter().filter(|(_, lost)| there(lost)).map(|(partition, _)| *partition).collect();
+            for partition in lost.into_iter().map(PartitionId) {
+                if stage.let_rest(partition) {
+                    self.resting.insert((until, job, *key, partition));
+                }
             }
         }
     }

@@ -19,6 +19,8 @@
 //! | `executors`, `executor` | who is there, what runs there, which commands are under way |
 //! | `places` | nodes and racks as numbers, and on which of them executors live |
 //! | `loss` | what the death of an executor takes with it |
+//! | `resuming` | how jobs go on that an earlier life of the scheduler began |
+//! | `reports` | what executors say that they have, until a plan names it |
 //! | `recovery` | the list of what was lost and how it came back |
 //! | `publications` | which outputs a job publishes, each once |
 //! | `cleaning` | what a job that did not succeed wrote aside, until it is gone |
@@ -50,6 +52,8 @@ mod publications;
 mod record;
 mod recovery;
 mod release;
+mod reports;
+mod resuming;
 mod rollback;
 mod scheduler;
 mod search;

@@ -16,6 +16,10 @@ pub struct SchedulingPolicy {
     pub dead_ms: u32,
     /// An executor whose connection broke is dead if it is not back within this time, in ms.
     pub reconnect_ms: u32,
+    /// How long jobs wait after a start of the scheduler for executors to report what they have, before what nobody has
+    /// reported is started anew; and how long after the end of an executor its outputs may come back with it, in ms. At 0
+    /// nothing is waited for and nothing is adopted.
+    pub resume_ms: u32,
     /// How long a dead executor is still listed, in ms.
     pub forget_ms: u32,
     /// How long a stage leaves slots unused for a slot in the process that holds a task's input in memory, in ms.
@@ -92,6 +96,7 @@ impl Default for SchedulingPolicy {
             suspect_ms: 3_000,
             dead_ms: 10_000,
             reconnect_ms: 1_000,
+            resume_ms: 2_000,
             forget_ms: 600_000,
             wait_process_ms: 300,
             wait_node_ms: 300,

@@ -111,6 +111,20 @@ pub enum JobRecord {
         /// Which options.
         options: JobOptions,
     },
+    /// All outputs of a shuffle were there, for the first time or after some were lost.
+    Shuffled {
+        /// Of which job.
+        job: JobId,
+        /// Which shuffle.
+        shuffle: ShuffleId,
+        /// What it held, as a [digest](crate::core) of its pieces.
+        digest: u64,
+    },
+    /// Its outputs are not the same when they are computed again: what executors have of it does not count in later lives.
+    Varies {
+        /// Which job.
+        job: JobId,
+    },
 }
 
 /// A key that nobody but the scheduler knows. It is not shown.
@@ -137,7 +151,9 @@ impl JobRecord {
             | Self::Recorded { job, .. }
             | Self::Publishing { job, .. }
             | Self::Published { job, .. }
-            | Self::Options { job, .. } => Some(*job),
+            | Self::Options { job, .. }
+            | Self::Shuffled { job, .. }
+            | Self::Varies { job } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

@@ -41,6 +41,7 @@ impl Scheduler {
         for shuffle in &gone {
             found.released.remove(shuffle);
             found.given.remove(shuffle);
+            found.held.remove(shuffle);
             let Some(stage) = found.forget_stage(StageKey::Shuffle(*shuffle)) else { continue };
             cancelled.extend(stage.all_attempts().map(|running| running.attempt));
         }

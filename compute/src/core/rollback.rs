@@ -28,6 +28,7 @@ impl Scheduler {
         map: PartitionId,
         reducers: &[u32],
     ) {
+        self.outputs_vary(job);
         let Some(found) = self.jobs.get_mut(&job) else { return };
         if found.given.contains_key(&shuffle) {
             let what = "a result that the program has already was computed from what it was before";
@@ -122,7 +123,7 @@ impl Job {
         new
     }
 
-    fn not_the_same(&self, shuffle: ShuffleId, map: Option<PartitionId>, what: &str) -> String {
+    pub(super) fn not_the_same(&self, shuffle: ShuffleId, map: Option<PartitionId>, what: &str) -> String {
         let stage = self.stages.get(&StageKey::Shuffle(shuffle)).map(|stage| (&stage.plan.name, stage.plan.stage));
         let (name, stage) = stage.map_or((String::new(), String::new()), |(name, id)| (name.clone(), id.to_string()));
         let part = map.map(|map| format!(", {map},")).unwrap_or_default();
@@ -164,20 +165,25 @@ impl Stage {
     /// What it takes to know later whether an output is the same again.
     pub(super) fn keep_fingerprint(&mut self, partition: PartitionId, pieces: &Pieces) {
         if self.told {
-            self.fingerprints.insert(partition.0, pieces.iter().map(number).collect());
+            self.fingerprints.insert(partition.0, fingerprint(pieces.iter()));
         }
     }
 
     /// One number for all that it has left, the lost outputs that somebody has read among it; none while there is something
     /// missing. It stands in the journal: how it is computed must not change.
     pub(super) fn digest(&self) -> Option<u64> {
+        self.digest_with(|_| None)
+    }
+
+    /// The same, with what `others` gives for what is missing.
+    pub(super) fn digest_with<'a>(&self, others: impl Fn(u32) -> Option<&'a [ShufflePiece]>) -> Option<u64> {
         let mut digest = 0;
         for (partition, task) in (0..).zip(&self.tasks) {
             let mut add = |piece| digest = mix(digest ^ piece);
             match (&task.done, self.fingerprints.get(&partition)) {
                 (Some(done), _) => done.pieces.iter().map(number).for_each(&mut add),
                 (None, Some(lost)) => lost.iter().copied().for_each(&mut add),
-                (None, None) => return None,
+                (None, None) => others(partition)?.iter().copied().map(number).for_each(&mut add),
             }
         }
         Some(digest)
@@ -190,6 +196,10 @@ impl Stage {
         self.results_len_bytes -= done.result.len();
         Some(done)
     }
+}
+
+pub(super) fn fingerprint(pieces: impl Iterator<Item = ShufflePiece>) -> Fingerprint {
+    pieces.map(number).collect()
 }
 
 /// A piece as a number. Two that differ have the same one by chance, once in 2^64.

@@ -70,6 +70,8 @@ pub struct Scheduler {
     pub(super) turns: Turns,
     /// How many tasks were started.
     pub(super) served: u64,
+    /// Until when jobs of earlier lives wait for executors; none when that is over, never until the first event.
+    pub(super) resume_by: Option<TimeMs>,
     /// When tasks may be started that no event will start: a level relaxes, an attempt becomes slow.
     pub(super) assign_at: Option<TimeMs>,
     /// What was known of executors and started tasks when everything was started that could be.
@@ -82,8 +84,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler that goes on from `records`, the journal of earlier lives, in which the same thing may stand twice. The
-    /// drivers of jobs that had not ended start again; the actions that were done are done, and what was published is.
+    /// A scheduler that goes on from `records`, the journal of earlier lives, in which the same thing may stand twice. Jobs
+    /// that had not ended go on with what executors report; the actions that were done are done, and what was published is.
     /// `key` must be random: the secrets of jobs are made from it, unless the journal has one already. There are effects to
     /// be carried out at once.
     pub fn new(policy: SchedulingPolicy, key: SecretKey, records: impl IntoIterator<Item = JobRecord>) -> Self {
@@ -106,6 +108,7 @@ impl Scheduler {
             revised: BTreeSet::new(),
             turns: Turns::default(),
             served: 0,
+            resume_by: None,
             assign_at: None,
             assigned: (0, 0),
             last_record: RecordId(0),
@@ -121,6 +124,7 @@ impl Scheduler {
             scheduler.append(JobRecord::Key(key));
         }
         scheduler.replayed();
+        scheduler.wait_for_reports();
         let record = scheduler.append(JobRecord::Began { life: scheduler.life, next: scheduler.next_job });
         // Nothing is started before it is on the disk which life this is.
         scheduler.jobs.values_mut().for_each(|job| job.record = Some(record));
@@ -162,7 +166,8 @@ impl Scheduler {
         let beginning = self.beginning.first().map(|(by, _)| *by);
         let pardon = self.pardons.first().map(|(until, ..)| *until);
         let rested = self.resting.first().map(|(until, ..)| *until);
-        let tasks = [self.assign_at, self.turns.next_late(), beginning, pardon, rested];
+        let resume = self.resume_by.filter(|by| *by < TimeMs::NEVER);
+        let tasks = [self.assign_at, self.turns.next_late(), beginning, pardon, rested, resume];
         let others = [self.executors.next_due(), self.waits.next_due(), self.next_clean_up()];
         tasks.into_iter().chain(others).flatten().min()
     }
@@ -179,6 +184,7 @@ impl Scheduler {
 
     /// Lets tasks start, tells executors and followers of jobs.
     fn settle(&mut self, now: TimeMs) {
+        self.end_resuming(now);
         self.pardon(now);
         self.wake(now);
         self.assign(now);
@@ -209,6 +215,7 @@ impl Scheduler {
 
     /// If the owner comes late, it stood still and heard nobody: that silence does not count against executors.
     fn excuse(&mut self, now: TimeMs) {
+        self.begin_resuming(now);
         let late = self.expected.map(|expected| now.since(expected)).unwrap_or_default();
         if late > STALL {
             self.executors.excuse(late, now, &self.policy);

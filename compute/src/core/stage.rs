@@ -81,6 +81,7 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct LostOutput {
     pub(super) at: TimeMs,
+    pub(super) executor: ExecutorId,
     pub(super) attempt: TaskAttemptId,
     pub(super) node: NodeName,
 }
@@ -215,10 +216,15 @@ impl Stage {
 
     /// An attempt at a task runs.
     pub(super) fn start(&mut self, attempt: TaskAttemptId, executor: ExecutorId, now: TimeMs, locality: Locality) {
+        self.localities[slot(locality)] += 1;
+        self.take_up(attempt, executor, now);
+    }
+
+    /// An attempt at a task runs, which somebody else may have started.
+    pub(super) fn take_up(&mut self, attempt: TaskAttemptId, executor: ExecutorId, now: TimeMs) {
         let key = (attempt.partition.0, attempt.attempt);
         self.pending.remove(key.0);
         assert!(self.task(attempt.partition).done.is_none(), "a done task is not started");
-        self.localities[slot(locality)] += 1;
         let first = self.attempts(key.0).next().is_none();
         self.tasks_running += u32::from(first);
         let running = Running { attempt, executor, started: now, steps: 0, quiet_since: now, listed: now };
@@ -302,12 +308,17 @@ impl Stage {
 
     /// A task is done; the other attempts at it, which run for nothing now.
     pub(super) fn finish(&mut self, done: DoneTask, duration_ms: u64) -> Vec<TaskAttemptId> {
+        self.add_duration(duration_ms);
+        self.complete(done)
+    }
+
+    /// What a task left is there; the attempts at it.
+    pub(super) fn complete(&mut self, done: DoneTask) -> Vec<TaskAttemptId> {
         let partition = done.attempt.partition;
         self.pending.remove(partition.0);
         self.lost.remove(&partition.0);
         self.done += 1;
         self.results_len_bytes += done.result.len();
-        self.add_duration(duration_ms);
         let others: Vec<TaskAttemptId> = self.attempts(partition.0).map(|running| running.attempt).collect();
         self.tasks_running -= u32::from(!others.is_empty());
         for other in &others {
@@ -335,7 +346,7 @@ impl Stage {
         let Some(done) = self.task_mut(partition).done.take() else { return };
         self.done -= 1;
         self.keep_fingerprint(partition, &done.pieces);
-        self.lost.insert(partition.0, LostOutput { at, attempt: done.attempt, node });
+        self.lost.insert(partition.0, LostOutput { at, executor: done.executor, attempt: done.attempt, node });
         self.wait(partition.0, cached);
     }
 

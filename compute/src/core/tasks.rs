@@ -1,5 +1,6 @@
 use situ_wire::ids::{DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::limits::TASK_RESULT_LEN_BYTES;
+use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
     ExecutorCommand, ExecutorEvent, Lost, StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome,
 };
@@ -26,14 +27,15 @@ impl Scheduler {
                 self.lose_cached(now, executor, job);
                 self.changed.insert(job);
             }
+            ExecutorEvent::Holds(holding) => self.holds(now, executor, holding),
         }
     }
 
     fn task_ended(&mut self, now: TimeMs, executor: ExecutorId, id: TaskAttemptId, outcome: TaskOutcome) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
-        // Told twice, or not its own.
+        // Told twice, not its own, or in no plan yet.
         let Some(attempt) = job.attempts.get(&id).copied().filter(|attempt| attempt.executor == executor) else {
-            return;
+            return self.reported_ended(now, executor, id, outcome);
         };
         job.attempts.remove(&id);
         if let Some(executor) = self.executors.get_mut(executor) {
@@ -99,14 +101,16 @@ impl Scheduler {
         }
         if complete {
             self.stage_complete(now, id.job, attempt.stage);
+            self.adopt(now, id.job);
         }
     }
 
-    fn stage_complete(&mut self, now: TimeMs, job: JobId, key: StageKey) {
+    pub(super) fn stage_complete(&mut self, now: TimeMs, job: JobId, key: StageKey) {
         match key {
             StageKey::Result(action) => self.finish_action(now, job, action),
             StageKey::Shuffle(shuffle) => {
                 self.check_given(now, job, shuffle);
+                self.note_held(now, job, shuffle);
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.find_needed(now, self.executors.places());
                 }
@@ -138,6 +142,9 @@ impl Scheduler {
             if let Some(stage) = found.stages.get_mut(&key) {
                 stage.lose(map.partition, node, now, &found.cached);
             }
+        }
+        if self.executors.get(executor).is_some_and(|there| there.liveness == Liveness::Suspect) {
+            self.await_return(now, executor, job);
         }
         if let Some(found) = self.jobs.get_mut(&job) {
             found.find_needed(now, self.executors.places());
@@ -181,7 +188,7 @@ impl Scheduler {
 impl Job {
     /// Whether a stage keeps that partition in memory, as its plan says: an executor's word alone is not enough to send
     /// tasks there.
-    fn is_persisted(&self, key: StageKey, (dataset, partition): (DatasetId, PartitionId)) -> bool {
+    pub(super) fn is_persisted(&self, key: StageKey, (dataset, partition): (DatasetId, PartitionId)) -> bool {
         let Some(stage) =
             self.stages.get(&key).filter(|stage| stage.plan.persisted.iter().any(|kept| kept.dataset == dataset))
         else {
@@ -197,7 +204,7 @@ impl Job {
 }
 
 /// Whether a done task left what its stage asks of it.
-fn check_done(done: &TaskDone, plan: Option<&StagePlan>) -> Result<(), String> {
+pub(super) fn check_done(done: &TaskDone, plan: Option<&StagePlan>) -> Result<(), String> {
     let Some(plan) = plan else { return Err("its stage is gone".to_owned()) };
     let pieces = match plan.output {
         StageOutput::Shuffle { reducers, .. } => index(reducers),

@@ -2,7 +2,8 @@
 //!
 //! A poll waits at the scheduler until there is a command. When something happens here meanwhile, the poll is given up
 //! and made again with the event; events are repeated until a poll that carried them is answered, and commands until
-//! their number has been seen, so that each takes effect once. How far tasks have come goes with the next poll, whenever
+//! their number has been seen, so that each takes effect once. A scheduler that was started anew does not know this
+//! executor: it registers, and what it has of unfinished jobs goes first. How far tasks have come goes with the next poll, whenever
 //! that is.
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use situ_runtime::rpc::{Caller, Connector, RpcError};
 use situ_wire::codec;
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
+use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::{
     ExecutorCommand, ExecutorEvent, ExecutorRegistration, Request, Response, TaskProgress,
 };
@@ -28,10 +30,20 @@ const POLL_LEN_BYTES: usize = 8 << 20;
 /// What the owner hears from the scheduler.
 #[derive(Debug)]
 pub(super) enum FromScheduler {
-    /// The scheduler knows this executor from now on, and nothing of what it did before.
-    Registered,
+    /// The scheduler knows this executor from now on, and that these jobs have not ended. The owner says [`ToLink::Began`]
+    /// and then what it has of them.
+    Registered(Vec<JobId>),
     /// Carry this out.
     Command(ExecutorCommand),
+}
+
+/// What the owner says to the link.
+#[derive(Debug)]
+pub(super) enum ToLink {
+    /// It has heard that this executor is registered: what it said before was for an earlier registration.
+    Began,
+    /// Tell the scheduler.
+    Event(ExecutorEvent),
 }
 
 type SchedulerCaller<R> = Caller<R, Request, Response>;
@@ -42,7 +54,7 @@ pub(super) struct Link<R: Runtime> {
     pub(super) registration: ExecutorRegistration,
     pub(super) scheduler: std::net::SocketAddr,
     pub(super) commands: mpsc::Sender<FromScheduler>,
-    pub(super) events: mpsc::UnboundedReceiver<ExecutorEvent>,
+    pub(super) events: mpsc::UnboundedReceiver<ToLink>,
     pub(super) progress: watch::Receiver<Vec<TaskProgress>>,
 }
 
@@ -124,10 +136,11 @@ impl<R: Runtime> Link<R> {
                 },
                 event = self.events.recv() => match event {
                     None => return End::Owner,
-                    Some(event) => {
-                        unheard.push(event);
-                        while let Ok(event) = self.events.try_recv() {
+                    Some(said) => {
+                        let mut said = Ok(said);
+                        while let Ok(ToLink::Event(event)) = said {
                             unheard.push(event);
+                            said = self.events.try_recv();
                         }
                     }
                 },
@@ -135,12 +148,20 @@ impl<R: Runtime> Link<R> {
         }
     }
 
-    async fn register(&self, caller: &SchedulerCaller<R>) -> Result<(), End> {
+    /// Registers; the next thing that the owner says is for this registration.
+    async fn register(&mut self, caller: &SchedulerCaller<R>) -> Result<(), End> {
         let request = Request::ExecutorRegister(self.registration.clone());
         match caller.call(&request, CALL_TIMEOUT).await {
-            Ok(Response::Registered { .. }) => {
+            Ok(Response::Registered { jobs, .. }) => {
                 tracing::info!(scheduler = %self.scheduler, "registered with the scheduler");
-                self.commands.send(FromScheduler::Registered).await.map_err(|_| End::Owner)
+                self.commands.send(FromScheduler::Registered(jobs)).await.map_err(|_| End::Owner)?;
+                loop {
+                    match self.events.recv().await {
+                        Some(ToLink::Began) => return Ok(()),
+                        Some(ToLink::Event(_)) => {}
+                        None => return Err(End::Owner),
+                    }
+                }
             }
             Ok(other) => Err(End::Failed(wrong("ExecutorRegister", &other))),
             Err(error) => Err(End::Failed(error)),
@@ -168,7 +189,7 @@ fn told_at_once(events: &[ExecutorEvent]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use situ_wire::ids::{JobId, PartitionId, StageId, TaskAttemptId};
+    use situ_wire::ids::{PartitionId, StageId, TaskAttemptId};
     use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskOutcome};
 
     use super::*;

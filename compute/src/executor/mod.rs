@@ -22,6 +22,7 @@
 //! | `descendants` | what a process has started, as the operating system shows it |
 //! | `bounded_log` | what keeps a log from filling a disk |
 //! | `programs` | executables, fetched from the file system and checked |
+//! | `survey` | what an earlier run has left in the directories of jobs |
 //! | `removals` | what is being removed, beside the owner |
 //! | `service` | calls and streams from workers, other executors and people |
 
@@ -37,6 +38,7 @@ mod server;
 mod service;
 mod shim;
 mod starting;
+mod survey;
 mod table;
 
 pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};

@@ -1,6 +1,6 @@
 //! The owner task: it alone holds the table of jobs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,15 +16,16 @@ use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, ExecutorId, JobId};
 use situ_wire::messages::executor::{JobSecret, LogName, ProcessLife, Request, Response};
-use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobLaunch, Program, TaskProgress};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, Holding, JobLaunch, Program, TaskProgress};
 use situ_wire::time::TimeMs;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::link::{FromScheduler, Link};
+use super::link::{FromScheduler, Link, ToLink};
 use super::process::Ending;
 use super::programs::{Executable, Programs};
 use super::removals::Removals;
 use super::starting::Starting;
+use super::survey::{Surveyed, survey};
 use super::table::{Action, Event, JobTable, WaiterId};
 use super::{ExecutorConfig, StartError};
 use crate::core::CLEAN_UP;
@@ -36,7 +37,7 @@ const QUEUE: usize = 4096;
 /// Where things are in an executor's directory.
 ///
 /// ```text
-/// jobs/job-N/work/    a worker's shuffle output and spills; gone when the job ends
+/// jobs/job-N/work/    a worker's shuffle output and spills; gone when the job ends, not when the executor does
 /// jobs/job-N/cwd/     where its processes run; likewise
 /// logs/job-N/         what its processes wrote, and who may read it; kept
 /// programs/HASH       fetched executables; those that were used last are kept
@@ -97,6 +98,8 @@ pub(super) enum ToOwner {
     DriverEnded { job: JobId, attempt: u32, life: ProcessLife, ending: Ending },
     /// A worker process has ended.
     WorkerEnded { job: JobId, life: ProcessLife, ending: Ending },
+    /// What a survey has found.
+    Surveyed { number: u64, found: Vec<Holding> },
 }
 
 /// Starts executors.
@@ -154,7 +157,7 @@ impl Executor {
         config.check()?;
         let directories = Arc::new(Directories(config.directory.clone()));
         let (disk, making, own) = (runtime.disk().clone(), Arc::clone(&directories), program.clone());
-        let (lock, programs) = runtime.blocking(move || prepare(&disk, &making, own)).await?;
+        let (lock, programs, earlier) = runtime.blocking(move || prepare(&disk, &making, own)).await?;
         let address = listener.address();
         let advertised = config.advertise.unwrap_or(address);
         let connector_identity = Identity { cluster, role: Role::Executor, name: config.node.0.clone() };
@@ -209,6 +212,8 @@ impl Executor {
             processes: BTreeMap::new(),
             programs,
             removals: Removals::default(),
+            earlier,
+            surveys: 0,
             inbox_sender: owner_sender,
             events: events_sender,
             progress: progress_sender,
@@ -225,15 +230,26 @@ impl Executor {
     }
 }
 
-/// Takes the directory and clears away what an earlier run left.
-fn prepare<D: Disk>(disk: &D, directories: &Directories, own: PathBuf) -> Result<(D::Lock, Programs), DiskError> {
+/// Takes the directory and clears away what an earlier run left, but for the output of tasks: the jobs that have some.
+fn prepare<D: Disk>(
+    disk: &D,
+    directories: &Directories,
+    own: PathBuf,
+) -> Result<(D::Lock, Programs, BTreeSet<JobId>), DiskError> {
     disk.create_directory(&directories.0)?;
     let lock = disk.lock(&directories.0)?;
-    disk.remove_directory(&directories.jobs())?;
     for directory in [directories.jobs(), directories.programs(), directories.all_logs()] {
         disk.create_directory(&directory)?;
     }
-    Ok((lock, Programs::load(disk, own, directories.programs())?))
+    let mut earlier = BTreeSet::new();
+    for entry in disk.list(&directories.jobs())? {
+        let Ok(job) = entry.name.parse() else { continue };
+        for unneeded in [directories.cwd(job), directories.work(job).join("spill")] {
+            disk.remove_directory(&unneeded)?;
+        }
+        earlier.insert(job);
+    }
+    Ok((lock, Programs::load(disk, own, directories.programs())?, earlier))
 }
 
 struct Owner<R: Runtime> {
@@ -250,8 +266,12 @@ struct Owner<R: Runtime> {
     processes: BTreeMap<JobId, BTreeMap<ProcessLife, Process>>,
     programs: Programs,
     removals: Removals,
+    /// Jobs of which an earlier run has left something.
+    earlier: BTreeSet<JobId>,
+    /// How many surveys were begun.
+    surveys: u64,
     inbox_sender: mpsc::Sender<ToOwner>,
-    events: mpsc::UnboundedSender<ExecutorEvent>,
+    events: mpsc::UnboundedSender<ToLink>,
     progress: watch::Sender<Vec<TaskProgress>>,
     _lock: <R::Disk as Disk>::Lock,
 }
@@ -278,7 +298,12 @@ impl<R: Runtime> Owner<R> {
                 _ = &mut shutting_down => break,
                 Some(message) = inbox.recv() => self.hear(message),
                 Some(message) = commands.recv() => match message {
-                    FromScheduler::Registered => self.table.handle(clock.now(), Event::Registered),
+                    FromScheduler::Registered(jobs) => {
+                        // The link ends only with this owner.
+                        let _ = self.events.send(ToLink::Began);
+                        let jobs = jobs.into_iter().collect();
+                        self.table.handle(clock.now(), Event::Registered { jobs });
+                    }
                     FromScheduler::Command(command) => self.table.handle(clock.now(), Event::Command(command)),
                 },
                 () = clock.sleep_until(deadline) => self.table.handle_timeout(clock.now()),
@@ -307,7 +332,31 @@ impl<R: Runtime> Owner<R> {
                 let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
                 self.table.handle(self.runtime.clock().now(), Event::WorkerEnded { job, life, reason });
             }
+            // It may have registered again since; then another survey is under way.
+            ToOwner::Surveyed { number, found } => {
+                if number == self.surveys {
+                    for holding in found.into_iter().chain([Holding::Whole]) {
+                        self.tell(ExecutorEvent::Holds(holding));
+                    }
+                }
+            }
         }
+    }
+
+    /// Looks for what is in the directories of unfinished jobs; what is there of others goes.
+    fn survey(&mut self, jobs: BTreeSet<JobId>) {
+        let ended: Vec<JobId> = self.earlier.difference(&jobs).copied().collect();
+        ended.into_iter().for_each(|job| self.end_job(job));
+        let here = jobs.into_iter().filter(|job| self.table.has(*job) || self.earlier.contains(job));
+        let here: Vec<Surveyed> = here.map(|job| Surveyed { job, is_idle: !self.table.has(job) }).collect();
+        self.surveys += 1;
+        let (number, runtime, owner) = (self.surveys, self.runtime.clone(), self.inbox_sender.clone());
+        let (disk, directories) = (self.runtime.disk().clone(), Arc::clone(&self.directories));
+        self.runtime.spawn("survey", async move {
+            let found = runtime.blocking(move || survey(&disk, &directories, &here)).await;
+            // The owner is gone only when this executor ends.
+            let _ = owner.send(ToOwner::Surveyed { number, found }).await;
+        });
     }
 
     fn call(&mut self, request: Request, reply: Reply) {
@@ -332,6 +381,7 @@ impl<R: Runtime> Owner<R> {
                     }
                 }
                 Action::Report(event) => self.tell(event),
+                Action::Survey { jobs } => self.survey(jobs),
                 Action::Progress(progress) => drop(self.progress.send_replace(progress)),
                 Action::StartDriver { launch, attempt, life } => self.start_driver(launch, attempt, life),
                 Action::StartWorker { launch, life } => self.start_worker(launch, life),
@@ -352,7 +402,7 @@ impl<R: Runtime> Owner<R> {
 
     fn tell(&self, event: ExecutorEvent) {
         // The link ends only with this owner.
-        let _ = self.events.send(event);
+        let _ = self.events.send(ToLink::Event(event));
     }
 
     fn start_driver(&mut self, launch: JobLaunch, attempt: u32, life: ProcessLife) {
@@ -445,6 +495,7 @@ impl<R: Runtime> Owner<R> {
     }
 
     fn end_job(&mut self, job: JobId) {
+        self.earlier.remove(&job);
         let processes = self.processes.remove(&job).unwrap_or_default();
         // This drops what stops them.
         let ending = processes.into_values().map(|process| process.task).collect();
@@ -457,7 +508,7 @@ mod tests {
     use std::path::Path;
 
     use situ_runtime::real::RealRuntime;
-    use situ_wire::ids::NodeName;
+    use situ_wire::ids::{NodeName, TaskAttemptId};
     use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions};
 
     use super::*;
@@ -473,7 +524,7 @@ mod tests {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let config = ExecutorConfig::new(directory.to_owned(), NodeName("node-1".to_owned()), nowhere, nowhere);
         let directories = Arc::new(Directories(directory.to_owned()));
-        let (lock, programs) = prepare(runtime.disk(), &directories, program.clone()).unwrap();
+        let (lock, programs, earlier) = prepare(runtime.disk(), &directories, program.clone()).unwrap();
         let cluster = ClusterId(1);
         let identity = Identity { cluster, role: Role::Executor, name: "node-1".to_owned() };
         let (inbox_sender, inbox) = mpsc::channel(QUEUE);
@@ -492,6 +543,8 @@ mod tests {
             processes: BTreeMap::new(),
             programs,
             removals: Removals::default(),
+            earlier,
+            surveys: 0,
             inbox_sender,
             events,
             progress: watch::Sender::default(),
@@ -544,6 +597,49 @@ mod tests {
         command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
         owner.removals.ended().await;
         assert!(!at("jobs/job-1").exists());
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_has_left_is_told_of_jobs_that_go_on_and_goes_of_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join("jobs").join(name);
+        for name in ["job-1/work/shuffle-3", "job-1/work/spill", "job-1/cwd", "job-2/work/shuffle-3"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let partition = situ_wire::ids::PartitionId(0);
+        let map = TaskAttemptId { job: JobId(1), stage: situ_wire::ids::StageId(2), partition, attempt: 0 };
+        let header = crate::shuffle::Header { map, shuffle: situ_wire::ids::ShuffleId(3), pieces: Vec::new() };
+        std::fs::write(at("job-1/work/shuffle-3/partition-0-attempt-0"), header.encode()).unwrap();
+        let (mut owner, mut inbox) = owner(directory.path(), "cat > /dev/null");
+        assert!(!at("job-1/work/spill").exists() && !at("job-1/cwd").exists());
+        let (events, mut told) = mpsc::unbounded_channel();
+        owner.events = events;
+        // It registers again before the first survey has come to its end.
+        for _ in 0..2 {
+            owner.survey(BTreeSet::from([JobId(1), JobId(3)]));
+        }
+        for _ in 0..2 {
+            let surveyed = inbox.recv().await.unwrap();
+            owner.hear(surveyed);
+        }
+        let mut holdings = Vec::new();
+        while let Ok(ToLink::Event(ExecutorEvent::Holds(holding))) = told.try_recv() {
+            holdings.push(holding);
+        }
+        let [Holding::Job(JobId(1)), Holding::Left { attempt, .. }, Holding::Whole] = &holdings[..] else {
+            panic!("{holdings:?}")
+        };
+        assert_eq!(*attempt, map);
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(!at("job-2").exists() && at("job-1").exists());
+        // The job begins here, and its end takes away what was left.
+        let launch = start(1, Program::BuiltIn { name: "wordcount".to_owned() }, 0);
+        if let ExecutorCommand::StartDriver { job, .. } = launch {
+            command(&mut owner, ExecutorCommand::BeginJob { job });
+        }
+        command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
+        std::mem::take(&mut owner.removals).ended().await;
+        assert!(!at("job-1").exists());
     }
 
     #[tokio::test]

@@ -210,14 +210,25 @@ impl<F: File> OutputFile<F> {
         shuffle: ShuffleId,
         map: TaskAttemptId,
     ) -> Result<Self, ShuffleFileError> {
-        let path = output_path(work_dir, shuffle, map);
+        let output = Self::read(disk, &output_path(work_dir, shuffle, map))?;
+        let Header { map: found, shuffle: of, .. } = output.header;
+        if found != map || of != shuffle {
+            let reason = format!("it holds {of} of {found}, expected {shuffle} of {map}");
+            return Err(ShuffleFileError::Damaged { path: output.path, reason });
+        }
+        Ok(output)
+    }
+
+    /// Opens whatever output is at a path. Blocks.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read or is damaged.
+    pub(crate) fn read<D: Disk<File = F>>(disk: &D, path: &Path) -> Result<Self, ShuffleFileError> {
+        let path = path.to_owned();
         let file = disk.open(&path, OpenMode::Read)?;
         let pieces = Header::decode_fixed(&path, &file.read_at(0, FIXED_LEN_BYTES)?)?;
         let header = Header::decode(&path, &file.read_at(0, Header::len_bytes(pieces))?)?;
         let damaged = |reason: String| ShuffleFileError::Damaged { path: path.clone(), reason };
-        if header.map != map || header.shuffle != shuffle {
-            return Err(damaged(format!("it holds {} of {}, expected {shuffle} of {map}", header.shuffle, header.map)));
-        }
         let mut offsets = Vec::with_capacity(header.pieces.len() + 1);
         let mut offset = Header::len_bytes(pieces) as u64;
         offsets.push(offset);
@@ -232,6 +243,11 @@ impl<F: File> OutputFile<F> {
             return Err(damaged(format!("it has {len} bytes, its header says {offset}")));
         }
         Ok(Self { path, file, header, offsets })
+    }
+
+    /// Whose output it is, and its pieces.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
     }
 
     /// What each piece is, one a reduce partition.

@@ -29,4 +29,6 @@ pub(crate) use sorter::{Order, Sorter};
 pub(crate) use table::{Aggregation, COMBINING_TOTAL_BYTES, Table};
 pub(crate) use write::PieceWriter;
 
+#[cfg(test)]
+pub(crate) use format::Header;
 pub use format::{OutputFile, ShuffleFileError, output_path};

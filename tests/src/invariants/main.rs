@@ -17,5 +17,6 @@ mod metadata;
 mod once;
 mod programs;
 mod replay;
+mod resuming;
 mod robustness;
 mod unread;

@@ -61,13 +61,13 @@ pub enum Request {
     /// The executors. Answer: [`Response::Executors`].
     Executors,
 
-    /// An executor joins. What an earlier run of it had is taken as lost, and its commands are numbered from 1 again.
-    /// Answer: [`Response::Registered`].
+    /// An executor joins, or comes back. Its commands are numbered from 1 again; what it still has of unfinished jobs it
+    /// tells with its next polls, as [`ExecutorEvent::Holds`]. Answer: [`Response::Registered`].
     ExecutorRegister(ExecutorRegistration),
     /// An executor lives, tells what has ended and asks for work; the answer comes as soon as there is some, at the
     /// latest when the scheduler wants to hear it again. Answer: [`Response::Commands`]; or
     /// [`ErrorCode::NotRegistered`](crate::error::ErrorCode::NotRegistered) when the scheduler does not know it (any more):
-    /// everything of earlier jobs shall end, and it registers anew.
+    /// it registers anew.
     ExecutorPoll {
         /// Which.
         id: ExecutorId,
@@ -305,6 +305,56 @@ pub enum ExecutorEvent {
         /// What is known.
         reason: String,
     },
+    /// What it has of unfinished jobs; it registered just before. What tasks have left outlives the scheduler so, as blocks
+    /// outlive a namenode.
+    Holds(Holding),
+}
+
+/// Something that an executor has when it registers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Holding {
+    /// Anything of a job; what it is follows.
+    Job(JobId),
+    /// An attempt at a job's driver runs.
+    Driver {
+        /// Of which job.
+        job: JobId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// A task runs, or waits for its worker.
+    Task(Box<TaskSpec>),
+    /// A task is done, and what it left is here.
+    Left {
+        /// Which attempt.
+        attempt: TaskAttemptId,
+        /// What became of it.
+        output: StageOutput,
+        /// What it left.
+        done: Box<TaskDone>,
+    },
+    /// Partitions that the job's worker holds in memory.
+    Cached {
+        /// The attempt that put them there.
+        attempt: TaskAttemptId,
+        /// Which.
+        partitions: Vec<(DatasetId, PartitionId)>,
+    },
+    /// That is all.
+    Whole,
+}
+
+impl Holding {
+    /// Of which job it is.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Job(job) | Self::Driver { job, .. } => Some(*job),
+            Self::Task(task) => Some(task.attempt.job),
+            Self::Left { attempt, .. } | Self::Cached { attempt, .. } => Some(attempt.job),
+            Self::Whole => None,
+        }
+    }
 }
 
 /// What an executor shall do.
@@ -740,6 +790,8 @@ pub enum Response {
     Registered {
         /// How long the scheduler waits between two polls before it suspects the executor.
         poll_ms: u32,
+        /// The jobs that have not ended: the executor keeps what it has of these, and ends all others.
+        jobs: Vec<JobId>,
     },
     /// What the executor shall do.
     Commands {

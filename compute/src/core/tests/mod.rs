@@ -6,6 +6,7 @@ mod failures;
 mod jobs;
 mod journal;
 mod placement;
+mod resuming;
 mod rollback;
 mod simulation;
 mod speculation;

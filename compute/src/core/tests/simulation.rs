@@ -14,7 +14,7 @@ use situ_wire::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, Operation
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, JobOptions, JobState, Lost, MapOutput, PartitionRange,
+    ActionResult, ExecutorCommand, ExecutorEvent, Holding, JobOptions, JobState, Lost, MapOutput, PartitionRange,
     PersistedInput, Plan, Program, Request, Response, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskSpec,
 };
 use situ_wire::path::DfsPath;
@@ -128,11 +128,6 @@ enum Happens {
         attempt: TaskAttemptId,
         outcome: TaskOutcome,
     },
-    Tells {
-        executor: u32,
-        life: u64,
-        event: ExecutorEvent,
-    },
     Fault,
     Return(u32),
 }
@@ -153,9 +148,10 @@ struct Executor {
     last_poll: u64,
     /// The jobs that it was told how to start.
     begun: BTreeSet<JobId>,
-    running: BTreeSet<TaskAttemptId>,
+    running: BTreeMap<TaskAttemptId, Box<TaskSpec>>,
     cancelled: BTreeSet<TaskAttemptId>,
-    outputs: BTreeSet<TaskAttemptId>,
+    /// What tasks have left: pieces in its directory, results in its memory.
+    outputs: BTreeMap<TaskAttemptId, (StageOutput, TaskDone)>,
     drivers: BTreeSet<(JobId, u32)>,
 }
 
@@ -163,6 +159,25 @@ impl Executor {
     fn tell(&mut self, event: ExecutorEvent) {
         self.next_event += 1;
         self.events.push((self.next_event, event));
+    }
+
+    /// It is registered: it keeps what it has of these jobs, and tells it.
+    fn report(&mut self, jobs: &[JobId]) {
+        self.events.clear();
+        let goes_on = |job: JobId| jobs.contains(&job);
+        self.running.retain(|attempt, _| goes_on(attempt.job));
+        self.outputs.retain(|attempt, _| goes_on(attempt.job));
+        self.drivers.retain(|(job, _)| goes_on(*job));
+        self.begun.retain(|job| goes_on(*job));
+        let drivers = self.drivers.iter().map(|(job, attempt)| Holding::Driver { job: *job, attempt: *attempt });
+        let running = self.running.values().map(|task| Holding::Task(task.clone()));
+        let left = self.outputs.iter().flat_map(|(attempt, (output, done))| {
+            let (attempt, output, mut done, partitions) = (*attempt, *output, done.clone(), done.cached.clone());
+            done.cached = Vec::new();
+            [Holding::Left { attempt, output, done: Box::new(done) }, Holding::Cached { attempt, partitions }]
+        });
+        let all: Vec<Holding> = drivers.chain(running).chain(left).chain([Holding::Whole]).collect();
+        all.into_iter().for_each(|holding| self.tell(ExecutorEvent::Holds(holding)));
     }
 }
 
@@ -193,6 +208,9 @@ struct Simulation {
     published: BTreeSet<JobId>,
     /// What the map tasks had written of which the results came that a driver has heard.
     contents: BTreeMap<JobId, Vec<u32>>,
+    /// Who died, hung or lost something in this life of the scheduler; and of which jobs a piece could not be fetched.
+    troubled: BTreeSet<u32>,
+    starved: BTreeSet<JobId>,
     trace: blake3::Hasher,
     lost: usize,
     superseded: usize,
@@ -247,6 +265,8 @@ impl Simulation {
             done: BTreeMap::new(),
             published: BTreeSet::new(),
             contents: BTreeMap::new(),
+            troubled: BTreeSet::new(),
+            starved: BTreeSet::new(),
             trace: blake3::Hasher::new(),
             lost: 0,
             superseded: 0,
@@ -336,12 +356,6 @@ impl Simulation {
             Happens::Disconnected(executor) => self.scheduler.handle(self.now, Event::Disconnected { executor }),
             Happens::PollAgain { executor, life } => self.poll(executor, life),
             Happens::TaskEnds { executor, life, attempt, outcome } => self.task_ends(executor, life, attempt, outcome),
-            Happens::Tells { executor, life, event } => {
-                if self.executors[&executor].life == life {
-                    self.executors.get_mut(&executor).unwrap().tell(event);
-                    self.poll(executor, life);
-                }
-            }
             Happens::Fault => self.fault(),
             Happens::Return(number) => self.executor_starts(number),
         }
@@ -356,7 +370,7 @@ impl Simulation {
             }
             Who::Register { executor, life } => lives(executor, *life),
             Who::Reducer { executor, life, task } => {
-                lives(executor, *life) && self.executors[executor].running.contains(&task.attempt)
+                lives(executor, *life) && self.executors[executor].running.contains_key(&task.attempt)
             }
             Who::Begin { process }
             | Who::Aside { process }
@@ -453,7 +467,10 @@ impl Simulation {
                 self.executors.get_mut(&executor).unwrap().events.retain(|(number, _)| *number > told);
                 self.commanded(executor, life, last, commands);
             }
-            (Who::Register { executor, life }, Ok(Response::Registered { .. })) => self.poll(executor, life),
+            (Who::Register { executor, life }, Ok(Response::Registered { jobs, .. })) => {
+                self.executors.get_mut(&executor).unwrap().report(&jobs);
+                self.poll(executor, life);
+            }
             (Who::Begin { process }, Ok(_)) => self.write_aside(process),
             (Who::Aside { process }, Ok(Response::Publication { published })) => {
                 assert!(published || !self.published.contains(&process.job), "what is published stays published");
@@ -491,20 +508,17 @@ impl Simulation {
             }
             (who, Err(error)) if error.code == ErrorCode::Unavailable => self.ask_again(who),
             (Who::Poll { executor, .. }, Err(error)) if error.code == ErrorCode::NotRegistered => {
-                let before = &self.executors[&executor];
-                let (id, life) = (before.id, before.life + 1);
-                let running = before.running.clone();
-                self.executors.insert(executor, Executor { life, alive: true, id, ..Executor::default() });
-                for attempt in running {
-                    // Its processes are being ended; what they still say comes late.
-                    let outcome = TaskOutcome::Done(Box::default());
-                    let event = ExecutorEvent::TaskEnded { attempt, outcome };
-                    self.later(2_000, Happens::Tells { executor, life, event });
-                }
+                // Its processes go on.
+                let unknown = self.executors.get_mut(&executor).unwrap();
+                (unknown.seen, unknown.last_poll) = (0, u64::MAX);
+                let life = unknown.life;
                 self.register(executor, life);
             }
-            // The job has ended, or begun anew: its processes are ended soon.
-            (Who::Reducer { .. }, Err(_)) => {}
+            // The job has ended: its processes are ended soon. Or nobody knows of the task any more.
+            (Who::Reducer { executor, life, task }, Err(_)) => {
+                let (attempt, outcome) = (task.attempt, TaskOutcome::Failed(TaskFailure::Cancelled));
+                self.later(10, Happens::TaskEnds { executor, life, attempt, outcome });
+            }
             (
                 Who::End { process }
                 | Who::Publish { process }
@@ -595,7 +609,10 @@ impl Simulation {
         if executor.alive {
             return;
         }
-        *executor = Executor { life: executor.life + 1, alive: true, id, ..Executor::default() };
+        // Its directory stays, and its memory does not.
+        let mut outputs = std::mem::take(&mut executor.outputs);
+        outputs.retain(|_, (output, _)| matches!(output, StageOutput::Shuffle { .. }));
+        *executor = Executor { life: executor.life + 1, alive: true, id, outputs, ..Executor::default() };
         let life = executor.life;
         self.register(number, life);
     }
@@ -647,20 +664,20 @@ impl Simulation {
                         let started = task.attempt.attempt / ATTEMPTS_PER_LIFE;
                         assert!(started <= u32::from(*life), "a done action runs in no later life: {task:?}");
                     }
-                    executor.running.insert(task.attempt);
+                    executor.running.insert(task.attempt, task.clone());
                     tasks.push(task);
                 }
                 ExecutorCommand::CancelTask { attempt } => {
                     executor.cancelled.insert(attempt);
-                    if executor.running.remove(&attempt) {
+                    if executor.running.remove(&attempt).is_some() {
                         let outcome = TaskOutcome::Failed(TaskFailure::Cancelled);
                         executor.tell(ExecutorEvent::TaskEnded { attempt, outcome });
                     }
                 }
                 ExecutorCommand::EndJob { job } => {
                     executor.begun.remove(&job);
-                    executor.running.retain(|attempt| attempt.job != job);
-                    executor.outputs.retain(|attempt| attempt.job != job);
+                    executor.running.retain(|attempt, _| attempt.job != job);
+                    executor.outputs.retain(|attempt, _| attempt.job != job);
                     executor.drivers.retain(|(other, _)| *other != job);
                 }
                 ExecutorCommand::Release { .. } => unreachable!("no driver releases anything"),
@@ -674,12 +691,32 @@ impl Simulation {
             self.later(1_000, Happens::Cleans(process));
         }
         for task in tasks {
+            self.check_started(&task);
             match task.output {
                 StageOutput::Shuffle { reducers, .. } => self.map(number, life, &task, reducers),
                 StageOutput::Result { .. } => self.fetch(number, life, task),
             }
         }
         self.later(10, Happens::PollAgain { executor: number, life });
+    }
+
+    /// In a new life of the scheduler no task runs again that was done, if whoever has what it left had no trouble.
+    fn check_started(&self, task: &TaskSpec) {
+        let TaskAttemptId { job, partition, attempt, .. } = task.attempt;
+        if attempt != u32::from(self.scheduler_life) * ATTEMPTS_PER_LIFE
+            || job == VARYING
+            || self.starved.contains(&job)
+        {
+            return;
+        }
+        let is = |(other, (output, _)): (&TaskAttemptId, &(StageOutput, TaskDone))| {
+            other.job == job && other.partition == partition && *output == task.output && other.attempt < attempt
+        };
+        let has = |(number, executor): &(&u32, &Executor)| {
+            executor.alive && !self.troubled.contains(number) && executor.outputs.iter().any(is)
+        };
+        let has = self.executors.iter().find(has).map(|(number, _)| number);
+        assert_eq!(has, None, "{:?}: a finished task runs again: {task:?}", self.now);
     }
 
     /// A task runs for a while and ends with `done`, or fails.
@@ -732,9 +769,10 @@ impl Simulation {
         assert_eq!(outputs.len(), plan(0, attempt.job, 0).stages[0].plan_partitions(), "all outputs are listed");
         let missing = outputs.iter().find(|output| {
             let there = self.executors.get(&u32::from(output.address.port())).unwrap();
-            !there.alive || there.hangs_until > self.now || !there.outputs.contains(&output.map)
+            !there.alive || there.hangs_until > self.now || !there.outputs.contains_key(&output.map)
         });
         if let Some(output) = missing {
+            self.starved.insert(attempt.job);
             let shuffle = plan(0, attempt.job, 0).stages[1].reads[0];
             let outcome =
                 TaskOutcome::Failed(TaskFailure::Fetch { shuffle, map: output.map, reason: "gone".to_owned() });
@@ -748,11 +786,12 @@ impl Simulation {
 
     fn task_ends(&mut self, number: u32, life: u64, attempt: TaskAttemptId, outcome: TaskOutcome) {
         let executor = self.executors.get_mut(&number).unwrap();
-        if !executor.alive || executor.life != life || !executor.running.remove(&attempt) {
+        if !executor.alive || executor.life != life {
             return;
         }
-        if matches!(outcome, TaskOutcome::Done(_)) {
-            executor.outputs.insert(attempt);
+        let Some(task) = executor.running.remove(&attempt) else { return };
+        if let TaskOutcome::Done(done) = &outcome {
+            executor.outputs.insert(attempt, (task.output, TaskDone::clone(done)));
         }
         executor.tell(ExecutorEvent::TaskEnded { attempt, outcome });
         // It does not wait for the answer to the poll that is under way.
@@ -765,7 +804,11 @@ impl Simulation {
         }
         self.later(6_000, Happens::Fault);
         let number = u32::try_from(1 + self.random.below(EXECUTORS.into())).unwrap();
-        match self.random.below(10) {
+        let fault = self.random.below(10);
+        if !(7..=8).contains(&fault) {
+            self.troubled.insert(number);
+        }
+        match fault {
             0..=4 => {
                 let executor = self.executors.get_mut(&number).unwrap();
                 let (id, was_alive) = (executor.id, std::mem::replace(&mut executor.alive, false));
@@ -803,6 +846,10 @@ impl Simulation {
         self.appended.truncate(self.synced);
         self.before = self.synced;
         self.scheduler_life += 1;
+        let now = self.now;
+        let hangs = |(_, executor): &(&u32, &Executor)| !executor.alive || executor.hangs_until > now;
+        self.troubled = self.executors.iter().filter(hangs).map(|(number, _)| *number).collect();
+        self.starved.clear();
         self.scheduler = Scheduler::new(policy(), SecretKey([self.scheduler_life; 32]), self.appended.clone());
         self.held.clear();
         self.heap.retain(|_, what| !matches!(what, Happens::Synced(_)));

@@ -33,6 +33,7 @@ pub(super) struct World {
     pub(super) now: TimeMs,
     pub(super) scheduler: Scheduler,
     pub(super) records: Vec<JobRecord>,
+    policy: SchedulingPolicy,
     /// Who made which call.
     calls: BTreeMap<CallId, String>,
     /// The last command that each executor has seen, by its number.
@@ -48,11 +49,17 @@ impl World {
         Self::with(SchedulingPolicy { speculation: false, ..SchedulingPolicy::default() })
     }
 
+    /// A scheduler that waits for nobody who may come back.
     pub(super) fn with(policy: SchedulingPolicy) -> Self {
+        Self::resuming(SchedulingPolicy { resume_ms: 0, ..policy })
+    }
+
+    pub(super) fn resuming(policy: SchedulingPolicy) -> Self {
         let records = vec![JobRecord::Key(SecretKey([0; 32]))];
         let mut world = Self {
             now: TimeMs(1_000),
-            scheduler: Scheduler::new(policy, SecretKey([1; 32]), records.clone()),
+            scheduler: Scheduler::new(policy.clone(), SecretKey([1; 32]), records.clone()),
+            policy,
             records,
             calls: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -78,7 +85,8 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.key += 1;
         let key = SecretKey([self.key; 32]);
-        self.scheduler = Scheduler::new(SchedulingPolicy::default(), key, self.records.clone());
+        let policy = SchedulingPolicy { speculation: true, ..self.policy.clone() };
+        self.scheduler = Scheduler::new(policy, key, self.records.clone());
         self.seen.clear();
         self.effects();
     }
@@ -397,6 +405,8 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Publishing { job, action, output } => format!("{job} publishes {action} at {output}"),
         JobRecord::Published { job, action } => format!("{job} has published {action}"),
         JobRecord::Key(_) => "a key".to_owned(),
+        JobRecord::Shuffled { job, shuffle, .. } => format!("{job} has all of {shuffle}"),
+        JobRecord::Varies { job } => format!("{job} varies"),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
     }
 }

@@ -17,12 +17,14 @@ use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{JobId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::{JobSecret, Orders, ProcessLife, WorkerPoll};
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, JobLaunch, Program, TaskFailure, TaskOutcome, TaskProgress, TaskSpec,
+    ExecutorCommand, ExecutorEvent, Holding, JobLaunch, Program, TaskFailure, TaskOutcome, TaskProgress, TaskSpec,
 };
 use situ_wire::time::TimeMs;
 
+use self::left::Left;
 use self::worker::{Cause, Limits, Verdict, Worker};
 
+mod left;
 mod worker;
 
 #[cfg(test)]
@@ -37,8 +39,9 @@ pub(super) struct WaiterId(pub(super) u64);
 /// What has happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Event {
-    /// The scheduler knows this executor from now on, and nothing of what it did before.
-    Registered,
+    /// The scheduler knows this executor from now on, and that these jobs have not ended; what else it did before it must be
+    /// told.
+    Registered { jobs: BTreeSet<JobId> },
     /// The scheduler says what to do. Each command comes once.
     Command(ExecutorCommand),
     /// A worker polls.
@@ -66,6 +69,8 @@ pub(super) enum Action {
     Answer { waiter: WaiterId, result: Result<Orders, RemoteError> },
     /// Tell the scheduler.
     Report(ExecutorEvent),
+    /// Look for what is in the directories of these jobs, and tell the scheduler; that is all then.
+    Survey { jobs: BTreeSet<JobId> },
     /// Tell the scheduler some time how far the tasks have come that workers hold.
     Progress(Vec<TaskProgress>),
 }
@@ -85,6 +90,7 @@ struct Job {
     worker: Option<Worker>,
     /// Tasks that no worker has.
     queued: VecDeque<Box<TaskSpec>>,
+    left: Left,
 }
 
 /// The jobs of an executor.
@@ -122,7 +128,7 @@ impl JobTable {
     pub(super) fn handle(&mut self, now: TimeMs, event: Event) {
         self.excuse(now);
         match event {
-            Event::Registered => self.end_all(),
+            Event::Registered { jobs } => self.registered(jobs),
             Event::Command(command) => self.command(now, command),
             Event::Poll { waiter, poll } => self.poll(now, waiter, poll),
             Event::DriverEnded { job, attempt, life, error, retry } => {
@@ -175,7 +181,23 @@ impl JobTable {
         }
     }
 
-    /// Ends every job: the scheduler knows nothing of them any more, or this executor ends.
+    /// Ends the jobs that have ended, and tells the scheduler what there is of the others.
+    fn registered(&mut self, jobs: BTreeSet<JobId>) {
+        let ended: Vec<JobId> = self.jobs.keys().filter(|job| !jobs.contains(job)).copied().collect();
+        ended.into_iter().for_each(|job| self.end_job(job));
+        for (id, job) in &self.jobs {
+            let holdings = job.holdings(*id).into_iter();
+            self.actions.extend(holdings.map(|holding| Action::Report(ExecutorEvent::Holds(holding))));
+        }
+        self.actions.push_back(Action::Survey { jobs });
+    }
+
+    /// Whether a job is here.
+    pub(super) fn has(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// Ends every job: this executor ends.
     pub(super) fn end_all(&mut self) {
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         jobs.into_iter().for_each(|job| self.end_job(job));
@@ -188,7 +210,10 @@ impl JobTable {
             ExecutorCommand::RunTask { task } => self.run_task(now, task),
             ExecutorCommand::CancelTask { attempt } => self.cancel(now, attempt),
             ExecutorCommand::EndJob { job } => self.end_job(job),
-            ExecutorCommand::Release { job, shuffles, .. } => {
+            ExecutorCommand::Release { job, shuffles, datasets } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.left.release(&datasets);
+                }
                 if self.jobs.contains_key(&job) && !shuffles.is_empty() {
                     self.actions.push_back(Action::Release { job, shuffles });
                 }
@@ -262,11 +287,11 @@ impl JobTable {
             Err(error) => Err(error),
         };
         let job = self.jobs.get_mut(&poll.job).filter(|_| result.is_ok());
-        let found = job.and_then(|Job { worker, queued, .. }| Some((worker.as_mut()?, queued)));
-        let Some((worker, queued)) = found.filter(|(worker, _)| worker.life == poll.life) else {
+        let found = job.and_then(|Job { worker, queued, left, .. }| Some((worker.as_mut()?, queued, left)));
+        let Some((worker, queued, left)) = found.filter(|(worker, ..)| worker.life == poll.life) else {
             return self.actions.push_back(Action::Answer { waiter, result });
         };
-        self.progress.0 |= worker.poll(now, &self.limits, (waiter, poll), queued, &mut self.actions);
+        self.progress.0 |= worker.poll(now, &self.limits, (waiter, poll), queued, left, &mut self.actions);
         worker.hand_over(now, queued, &mut self.actions);
         self.tell_progress(now);
     }
@@ -286,6 +311,7 @@ impl JobTable {
             let Some(worker) = &mut job.worker else { continue };
             let Some(cause) = worker.judge(now, &self.limits, &mut self.actions) else { continue };
             if cause == Cause::Silent {
+                job.left.lose_worker();
                 // They run elsewhere at once, whatever it takes to end it.
                 let Verdict { reason, .. } = worker.verdict("");
                 let lost = ExecutorEvent::WorkerLost { job: *id, reason: reason.clone() };
@@ -313,6 +339,7 @@ impl JobTable {
     fn worker_ended(&mut self, now: TimeMs, job: JobId, life: ProcessLife, reason: &str) {
         let Some(known) = self.jobs.get_mut(&job) else { return };
         let Some(mut worker) = known.worker.take_if(|worker| worker.life == life) else { return };
+        known.left.lose_worker();
         worker.send_home(&mut self.actions);
         let Verdict { reason, cause } = worker.verdict(reason);
         let never_ready: Vec<TaskAttemptId> = match worker.is_ready() {
@@ -355,6 +382,14 @@ impl JobTable {
 }
 
 impl Job {
+    /// What there is of it, but for what stands in files.
+    fn holdings(&self, id: JobId) -> Vec<Holding> {
+        let drivers = self.drivers.keys().map(|attempt| Holding::Driver { job: id, attempt: *attempt });
+        let held = self.worker.iter().flat_map(Worker::tasks).chain(self.queued.iter());
+        let tasks = held.map(|task| Holding::Task(task.clone()));
+        std::iter::once(Holding::Job(id)).chain(drivers).chain(tasks).chain(self.left.holdings()).collect()
+    }
+
     /// Gives tasks to the worker if its poll waits.
     fn hand_over(&mut self, now: TimeMs, actions: &mut VecDeque<Action>) {
         if let Some(worker) = &mut self.worker {
@@ -379,5 +414,6 @@ fn job_of<'a>(jobs: &'a mut BTreeMap<JobId, Job>, launch: &JobLaunch) -> &'a mut
         drivers: BTreeMap::new(),
         worker: None,
         queued: VecDeque::new(),
+        left: Left::default(),
     })
 }

@@ -442,3 +442,44 @@ fn released_shuffles_of_a_job_that_is_here_are_dropped() {
     let expected = Action::Release { job: JOB, shuffles: vec![ShuffleId(3)] };
     assert_eq!(table.command(release(vec![ShuffleId(3)])), [expected]);
 }
+
+#[test]
+fn what_is_here_of_unfinished_jobs_is_told_and_others_end() {
+    let mut table = Table::holding(3);
+    table.run(3);
+    // One is done with a result, and left a partition in memory; one was cancelled.
+    let left = TaskDone {
+        result: "r".into(),
+        cached: vec![(situ_wire::ids::DatasetId(4), PartitionId(0))],
+        ..TaskDone::default()
+    };
+    let held = [1, 2].map(|partition| TaskProgress { attempt: attempt(partition), steps: 0 });
+    table.poll_with(held.to_vec(), vec![(attempt(0), TaskOutcome::Done(Box::new(left.clone())))], 0);
+    table.cancel(2);
+    table.command(ExecutorCommand::StartDriver { job: launch(), attempt: 7 });
+    let holds = |holding| Action::Report(ExecutorEvent::Holds(holding));
+    let is = |partition| holds(Holding::Task(Box::new(task(partition))));
+    let output = task(0).output;
+    let result = Box::new(TaskDone { cached: Vec::new(), ..left.clone() });
+    let jobs = BTreeSet::from([JOB, JobId(2)]);
+    assert_eq!(
+        table.handle(Event::Registered { jobs: jobs.clone() }),
+        [
+            holds(Holding::Job(JOB)),
+            holds(Holding::Driver { job: JOB, attempt: 7 }),
+            is(1),
+            is(3),
+            holds(Holding::Left { attempt: attempt(0), output, done: result }),
+            holds(Holding::Cached { attempt: attempt(0), partitions: left.cached }),
+            Action::Survey { jobs: jobs.clone() },
+        ]
+    );
+    // The worker's memory goes with it.
+    table.gone(1, "signal 9");
+    let told = table.handle(Event::Registered { jobs });
+    assert!(!told.iter().any(|it| matches!(it, Action::Report(ExecutorEvent::Holds(Holding::Cached { .. })))));
+    let jobs = BTreeSet::from([JobId(2)]);
+    let shown = table.handle(Event::Registered { jobs: jobs.clone() });
+    assert_eq!(shown, [Action::EndJob { job: JOB }, Action::Survey { jobs }]);
+    assert!(!table.table.has(JOB));
+}

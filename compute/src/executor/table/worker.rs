@@ -9,6 +9,7 @@ use situ_wire::messages::executor::{Orders, ProcessLife, WorkerPoll};
 use situ_wire::messages::scheduler::{TaskFailure, TaskOutcome, TaskProgress, TaskSpec};
 use situ_wire::time::TimeMs;
 
+use super::left::Left;
 use super::{Action, END, WaiterId, report};
 use crate::program::task::{about_len_bytes, cut};
 
@@ -122,6 +123,7 @@ impl Worker {
         limits: &Limits,
         (waiter, poll): (WaiterId, WorkerPoll),
         queued: &mut VecDeque<Box<TaskSpec>>,
+        left: &mut Left,
         actions: &mut VecDeque<Action>,
     ) -> bool {
         if poll.number <= self.last {
@@ -137,7 +139,10 @@ impl Worker {
             poll.ended.iter().map(|(_, outcome)| about_len_bytes(outcome)).sum::<usize>() > OUTCOMES_LEN_BYTES;
         for (attempt, outcome) in poll.ended {
             // Otherwise it is said again.
-            if self.held.remove(&attempt).is_some() {
+            if let Some(held) = self.held.remove(&attempt) {
+                if let TaskOutcome::Done(done) = &outcome {
+                    left.note(&held.task, done);
+                }
                 // A worker has cut it already, if it keeps to that.
                 let outcome = match outcome {
                     TaskOutcome::Failed(failure) => TaskOutcome::Failed(cut(failure)),
@@ -245,6 +250,11 @@ impl Worker {
     /// What it held is its no more.
     pub(super) fn take_held(&mut self) -> Vec<TaskAttemptId> {
         std::mem::take(&mut self.held).into_keys().collect()
+    }
+
+    /// The tasks that it holds and shall do.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &Box<TaskSpec>> {
+        self.held.values().filter(|held| held.cancelled.is_none()).map(|held| &held.task)
     }
 
     /// How far its tasks have come.

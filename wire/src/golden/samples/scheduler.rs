@@ -6,7 +6,7 @@ use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, 
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
+    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, Holding, JobLaunch, JobOptions,
     JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
     PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus,
     TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
@@ -183,6 +183,19 @@ fn executors(book: &mut Book) {
             retry: true,
         },
         WorkerLost => ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") },
+        Holds => ExecutorEvent::Holds(Holding::Whole),
+    });
+    variants!(book, "scheduler", Holding {
+        Job => Holding::Job(JOB),
+        Driver => Holding::Driver { job: JOB, attempt: 1 },
+        Task => Holding::Task(Box::new(task())),
+        Left => Holding::Left {
+            attempt: ATTEMPT,
+            output: StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
+            done: Box::new(done()),
+        },
+        Cached => Holding::Cached { attempt: ATTEMPT, partitions: vec![(DatasetId(4), PartitionId(3))] },
+        Whole => Holding::Whole,
     });
     variants!(book, "scheduler", ExecutorCommand {
         StartDriver => ExecutorCommand::StartDriver { job: launch(), attempt: 1 },
@@ -342,7 +355,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Status => Response::Status(Box::new(status())),
         Logs => Response::Logs(vec![log()]),
         Executors => Response::Executors(vec![executor()]),
-        Registered => Response::Registered { poll_ms: 1000 },
+        Registered => Response::Registered { poll_ms: 1000, jobs: vec![JOB] },
         Commands => Response::Commands { last: 13, commands: vec![(13, ExecutorCommand::EndJob { job: JOB })] },
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
