@@ -251,6 +251,13 @@ impl Scheduler {
             .into_iter()
             .map(|(id, Report { executor, what })| (id, executor, what))
             .partition(|(.., what)| matches!(what, Reported::Done(_)));
+        // They have read it: should it be lost, it must be known what it was.
+        let reads = found.stages.get(&key).map(|stage| stage.plan.reads.clone()).unwrap_or_default();
+        for shuffle in reads {
+            if let Some(stage) = found.stages.get_mut(&StageKey::Shuffle(shuffle)) {
+                stage.told = true;
+            }
+        }
         // What is done needs nobody who does it.
         for (id, executor, what) in done.into_iter().chain(running) {
             match what {

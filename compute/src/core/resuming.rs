@@ -1,6 +1,6 @@
 use situ_wire::ids::{ExecutorId, JobId, NodeName, ShuffleId};
 use situ_wire::messages::executor::LogName;
-use situ_wire::messages::scheduler::{ExecutorCommand, JobState};
+use situ_wire::messages::scheduler::{ExecutorCommand, JobState, StageOutput};
 use situ_wire::time::TimeMs;
 
 use super::driver::DRIVER_ATTEMPTS_PER_LIFE;
@@ -123,7 +123,12 @@ impl Scheduler {
                 let reason = found.not_the_same(shuffle, None, &what);
                 return self.fail_job(now, job, &reason);
             }
-            return self.outputs_vary(job);
+            // What has been adopted was made from what it was.
+            let all: Vec<u32> = match found.stages.get(&StageKey::Shuffle(shuffle)).map(|stage| stage.plan.output) {
+                Some(StageOutput::Shuffle { reducers, .. }) => (0..reducers).collect(),
+                _ => Vec::new(),
+            };
+            return self.roll_back(now, job, shuffle, None, &all);
         }
         let record = Some(self.append(JobRecord::Shuffled { job, shuffle, digest }));
         if let Some(found) = self.jobs.get_mut(&job) {
@@ -138,7 +143,11 @@ impl Scheduler {
         if std::mem::replace(&mut found.varies, true) || self.policy.resume_ms == 0 {
             return;
         }
-        self.append(JobRecord::Varies { job });
+        let record = Some(self.append(JobRecord::Varies { job }));
+        if let Some(found) = self.jobs.get_mut(&job) {
+            // Nobody reads anything of it before that is certain.
+            found.held.values_mut().for_each(|held| held.record = record);
+        }
         self.drop_reports(job);
     }
 }

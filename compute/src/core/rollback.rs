@@ -25,14 +25,14 @@ impl Scheduler {
         now: TimeMs,
         job: JobId,
         shuffle: ShuffleId,
-        map: PartitionId,
+        map: Option<PartitionId>,
         reducers: &[u32],
     ) {
         self.outputs_vary(job);
         let Some(found) = self.jobs.get_mut(&job) else { return };
         if found.given.contains_key(&shuffle) {
             let what = "a result that the program has already was computed from what it was before";
-            let reason = found.not_the_same(shuffle, Some(map), what);
+            let reason = found.not_the_same(shuffle, map, what);
             return self.fail_job(now, job, &reason);
         }
         let reads = |stage: &Stage| stage.plan.reads.contains(&shuffle);
@@ -47,7 +47,7 @@ impl Scheduler {
             if !partitions.is_empty() && !stage.plan.persisted.is_empty() {
                 // No worker can be told to compute one partition anew.
                 let what = format!("{} has read it and keeps in memory what it made of it", stage.plan.name);
-                let reason = found.not_the_same(shuffle, Some(map), &what);
+                let reason = found.not_the_same(shuffle, map, &what);
                 return self.fail_job(now, job, &reason);
             }
             for partition in partitions {

@@ -97,7 +97,7 @@ impl Scheduler {
             return self.fail_job(now, id.job, &reason);
         }
         if let (StageKey::Shuffle(shuffle), false) = (attempt.stage, differing.is_empty()) {
-            self.roll_back(now, id.job, shuffle, id.partition, &differing);
+            self.roll_back(now, id.job, shuffle, Some(id.partition), &differing);
         }
         if complete {
             self.stage_complete(now, id.job, attempt.stage);

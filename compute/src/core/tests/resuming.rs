@@ -255,3 +255,28 @@ fn what_cannot_be_is_not_adopted() {
     shown = world.ended(3, &["1/0/0"], &result("no map task"));
     assert!(!shown.is_empty());
 }
+
+#[test]
+fn what_was_adopted_runs_again_when_what_it_was_made_from_differs_later() {
+    let mut world = in_the_middle();
+    world.ended(3, &["1/1/0"], &mapped(2));
+    world.restart();
+    comes_back(&mut world, 1, vec![driver(0)]);
+    comes_back(&mut world, 2, vec![left("1/0/0", SHUFFLE, 1), left("2/0/0", RESULT, 0)]);
+    world.run(JOB, 0, plan());
+    let mut ended = |text: &str, outcome: &TaskOutcome| {
+        let mut shown = world.live(&[1, 2], 3_000);
+        shown.extend(world.ended(1, &[text], outcome));
+        shown.extend(world.ended(2, &[text], outcome));
+        shown.extend(world.live(&[1, 2], 500));
+        started(&shown)
+    };
+    // The same as before, so that the result counts; but then it is lost, and another one comes.
+    assert_eq!(ended("1/1/65536", &mapped(2)), ["1/1/65536", "2/1/65536"]);
+    assert_eq!(ended("2/1/65536", &super::world::fetch_failed("1/1/65536")), ["1/1/65537"]);
+    let mut outcome = mapped(2);
+    if let TaskOutcome::Done(done) = &mut outcome {
+        done.pieces[0].crc32c = 2;
+    }
+    assert_eq!(ended("1/1/65537", &outcome), ["2/0/65536", "2/1/65537"]);
+}
