@@ -76,8 +76,7 @@ impl Scheduler {
         turns.extend(next.map(|next| (drivers + 1, *next)));
     }
 
-    pub(super) fn driver_begin(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Outcome {
-        self.driver_of(job, secret, attempt)?;
+    pub(super) fn driver_begin(&mut self, job: JobId) -> Outcome {
         let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
         if let Some(by) = found.driver.begins_by.take() {
             self.beginning.remove(&(by, job));
@@ -86,7 +85,8 @@ impl Scheduler {
             found.state = JobState::Running;
             self.changed.insert(job);
         }
-        now(Response::Begun { publisher: found.publisher() })
+        let session_ms = found.driver.session.map(|_| self.policy.session_ms);
+        now(Response::Begun { publisher: found.publisher(), session_ms })
     }
 
     /// Gives up attempts at drivers that should have begun by now: their programs hang, or are none of a job.
@@ -130,7 +130,7 @@ impl Scheduler {
             // A retry, or an end that came otherwise before.
             return Ok(Some((Response::Done, ended.record)));
         }
-        self.driver_of(job, secret, attempt)?;
+        self.check_driver_of(job, secret, attempt)?;
         let state = error.map_or(JobState::Succeeded, |error| JobState::Failed { reason: cut(&error) });
         let record = self.end_job(asked.now, job, state);
         Ok(Some((Response::Done, record)))
@@ -218,6 +218,9 @@ impl Job {
         }];
         if launch.options != JobOptions::default() {
             records.push(JobRecord::Options { job: launch.job, options: launch.options });
+        }
+        if self.driver.session.is_some() {
+            records.push(JobRecord::Attached { job: launch.job });
         }
         for (log, node) in &self.logs {
             if let LogName::DriverOut(attempt) = log {

@@ -7,6 +7,7 @@
 //! | `scheduler` | the contract: events in, effects out, time |
 //! | `calls` | which call goes where, and who may make it |
 //! | `jobs`, `job`, `driver` | a job's life, from its submission to its end; where its driver runs |
+//! | `session` | drivers that are attached: whether they are heard |
 //! | `actions`, `plan` | what a driver asks for; whether a plan can be believed |
 //! | `stage`, `pending` | one stage: its tasks, their outputs, which of them wait and where their input lies |
 //! | `assign`, `speculation` | which task goes to which executor: fair sharing, delay scheduling, second attempts |
@@ -46,6 +47,7 @@ mod recovery;
 mod release;
 mod rollback;
 mod scheduler;
+mod session;
 mod speculation;
 mod stage;
 mod tasks;

@@ -111,6 +111,11 @@ pub enum JobRecord {
         /// Which options.
         options: JobOptions,
     },
+    /// Its driver is the client that submitted it; comes behind the submission.
+    Attached {
+        /// Which job.
+        job: JobId,
+    },
 }
 
 /// A key that nobody but the scheduler knows. It is not shown.
@@ -137,7 +142,8 @@ impl JobRecord {
             | Self::Recorded { job, .. }
             | Self::Publishing { job, .. }
             | Self::Published { job, .. }
-            | Self::Options { job, .. } => Some(*job),
+            | Self::Options { job, .. }
+            | Self::Attached { job } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

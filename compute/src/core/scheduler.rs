@@ -52,6 +52,8 @@ pub struct Scheduler {
     pub(super) driverless: BTreeSet<JobId>,
     /// Drivers that have a place and have not begun, by when they must have.
     pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
+    /// Jobs whose drivers are attached, by when these must be heard again.
+    pub(super) sessions: BTreeSet<(Option<TimeMs>, JobId)>,
     /// Jobs that have ended and may have left something aside. Each stands in the journal too; what cannot be taken away
     /// is never given up.
     pub(super) cleaning: BTreeMap<JobId, Cleaning>,
@@ -90,6 +92,7 @@ impl Scheduler {
             life: 0,
             driverless: BTreeSet::new(),
             beginning: BTreeSet::new(),
+            sessions: BTreeSet::new(),
             cleaning: BTreeMap::new(),
             executors: Executors::default(),
             waits: Waits::default(),
@@ -133,6 +136,7 @@ impl Scheduler {
         self.excuse(now);
         self.judge_executors(now);
         self.judge_drivers(now);
+        self.judge_sessions(now);
         self.judge_clean_ups(now);
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
@@ -151,7 +155,7 @@ impl Scheduler {
         let beginning = self.beginning.first().map(|(by, _)| *by);
         let pardon = self.pardons.first().map(|(until, ..)| *until);
         let rested = self.resting.first().map(|(until, ..)| *until);
-        let tasks = [self.assign_at, beginning, pardon, rested];
+        let tasks = [self.assign_at, beginning, self.next_session_end(), pardon, rested];
         let others = [self.executors.next_due(&self.policy), self.waits.next_due(), self.next_clean_up()];
         tasks.into_iter().chain(others).flatten().min()
     }
@@ -192,6 +196,7 @@ impl Scheduler {
         if late > STALL {
             self.executors.iter_mut().for_each(|executor| executor.excuse(late));
             self.excuse_drivers(late);
+            self.excuse_sessions(now, late);
         }
     }
 

@@ -7,5 +7,6 @@ mod jobs;
 mod journal;
 mod placement;
 mod rollback;
+mod sessions;
 mod simulation;
 mod world;

@@ -6,7 +6,7 @@ use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, 
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
     JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
     PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone,
     TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
@@ -36,6 +36,10 @@ fn stored() -> Program {
 
 fn options() -> JobOptions {
     JobOptions { task_limit_ms: Some(600_000), check_replay: true }
+}
+
+fn attachment() -> Attachment {
+    Attachment { secret: SECRET, attempt: 1 }
 }
 
 fn launch() -> JobLaunch {
@@ -109,12 +113,17 @@ fn requests(book: &mut Book) {
         BuiltIn => built_in(),
         Stored => stored(),
     });
+    variants!(book, "scheduler", DriverPlace {
+        Placed => DriverPlace::Placed,
+        Attached => DriverPlace::Attached,
+    });
     variants!(book, "scheduler", Request {
         Submit => Request::Submit {
             program: built_in(),
             arguments: vec![text("/in")],
             operation: OPERATION,
             options: options(),
+            driver: DriverPlace::Attached,
         },
         List => Request::List { before: Some(JOB) },
         Status => Request::Status { job: JOB, seen: 300 },
@@ -129,6 +138,7 @@ fn requests(book: &mut Book) {
             progress: vec![progress()],
         },
         DriverBegin => Request::DriverBegin { job: JOB, secret: SECRET, attempt: 1 },
+        DriverLives => Request::DriverLives { job: JOB, secret: SECRET, attempt: 1 },
         RunAction => Request::RunAction {
             job: JOB,
             secret: SECRET,
@@ -276,6 +286,8 @@ fn status() -> JobStatus {
         recoveries: vec![recovery()],
         recoveries_dropped: 2,
         metrics: METRICS,
+        driver: DriverPlace::Attached,
+        options: options(),
     }
 }
 
@@ -316,6 +328,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Recovered => RecoveryOutcome::Recovered { by: ATTEMPT, node: node(), at: NOW },
         NotNeeded => RecoveryOutcome::NotNeeded { at: NOW },
     });
+    sample!(book, "scheduler", Attachment, attachment());
     sample!(book, "scheduler", MapOutput, output());
     sample!(book, "scheduler", JobSummary, summary());
     sample!(book, "scheduler", JobStatus, status());
@@ -325,7 +338,10 @@ pub(super) fn add_answers(book: &mut Book) {
     sample!(book, "scheduler", ExecutorStatus, executor());
     variants!(book, "scheduler", Response {
         Done => Response::Done,
-        Submitted => Response::Submitted(JOB),
+        Submitted => Response::Submitted {
+            job: JOB,
+            attachment: Some(attachment()),
+        },
         Jobs => Response::Jobs { jobs: vec![summary()], next: Some(JOB) },
         Status => Response::Status(Box::new(status())),
         Logs => Response::Logs(vec![log()]),
@@ -335,7 +351,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
         MapOutputs => Response::MapOutputs(vec![output()]),
-        Begun => Response::Begun { publisher: ClientId(7) },
+        Begun => Response::Begun { publisher: ClientId(7), session_ms: Some(30_000) },
         Publication => Response::Publication { published: true },
     });
 }
