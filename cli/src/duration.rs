@@ -9,7 +9,7 @@ const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 ///
 /// # Errors
 /// When it is none, or no time at all.
-pub fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ms)| *ms);
@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// Writes it as [`parse`] reads it, in the longest unit that makes a whole number of it.
-pub fn text(ms: u64) -> String {
+pub(crate) fn text(ms: u64) -> String {
     let whole = |(_, unit): &&(&str, u64)| ms >= *unit && ms.is_multiple_of(*unit);
     UNITS.iter().find(whole).map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", ms / unit))
 }
@@ -35,7 +35,8 @@ mod tests {
 
     #[test]
     fn times_are_read_and_written_with_units() {
-        for (written, ms) in [("500ms", 500), ("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000), ("1d", 86_400_000)] {
+        for (written, ms) in [("500ms", 500), ("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000), ("1d", 86_400_000)]
+        {
             assert_eq!(parse(written), Ok(Duration::from_millis(ms)));
             assert_eq!(text(ms), written);
         }

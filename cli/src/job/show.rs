@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use situ_wire::ids::JobId;
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
-use situ_wire::messages::scheduler::{DriverPlace, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus};
+use situ_wire::messages::scheduler::{
+    DriverPlace, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus,
+};
 
 use super::waiting;
 use crate::duration;

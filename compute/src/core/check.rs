@@ -45,7 +45,11 @@ impl Scheduler {
         let waits = self.driverless.contains(&job.id());
         let durable = job.record.is_none_or(|record| record <= self.synced);
         let placed = job.driver.session.is_none();
-        assert_eq!(waits, placed && durable && job.driver.place.is_none(), "a durable job has a driver or waits for one");
+        assert_eq!(
+            waits,
+            placed && durable && job.driver.place.is_none(),
+            "a durable job has a driver or waits for one"
+        );
         assert!(placed || job.driver.place.is_none(), "a driver that is attached has no place");
         let watched = |session: Session| self.sessions.contains(&(session.until, job.id()));
         assert!(job.driver.session.is_none_or(watched), "whoever is attached is watched");

@@ -8,8 +8,8 @@ use situ_wire::ids::{
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    ActionResult, DriverPlace, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan,
-    Program, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
+    ActionResult, DriverPlace, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput,
+    Plan, Program, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;

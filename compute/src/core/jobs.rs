@@ -6,7 +6,8 @@ use situ_wire::ids::{ExecutorId, JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ActionResult, Attachment, DriverPlace, ExecutorCommand, JobOptions, JobState, JobStatus, JobSummary, LogLocation, Program, Response,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, JobOptions, JobState, JobStatus, JobSummary, LogLocation,
+    Program, Response,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;

@@ -184,7 +184,9 @@ mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
     use situ_wire::ids::{ActionId, ClientId, JobId, NodeName, OperationId, ShuffleId};
     use situ_wire::messages::executor::LogName;
-    use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics};
+    use situ_wire::messages::scheduler::{
+        DriverPlace, JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics,
+    };
     use situ_wire::path::DfsPath;
     use situ_wire::time::TimeMs;
 

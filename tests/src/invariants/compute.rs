@@ -2,6 +2,7 @@
 //! outlives it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use situ::chaos::{Part, of_jobs};
 use situ::quickstart::count::WordCount;

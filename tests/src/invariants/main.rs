@@ -16,3 +16,4 @@ mod metadata;
 mod programs;
 mod replay;
 mod robustness;
+mod sessions_attached;

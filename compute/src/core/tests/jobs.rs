@@ -402,7 +402,8 @@ fn a_job_keeps_its_options_through_restarts() {
     let operation = OperationId { client: ClientId(1), sequence: 1 };
     let program = Program::BuiltIn { name: "wordcount".to_owned() };
     let options = JobOptions { check_replay: true, ..JobOptions::default() };
-    let shown = world.user(Request::Submit { program, arguments: Vec::new(), operation, options, driver: DriverPlace::Placed });
+    let shown =
+        world.user(Request::Submit { program, arguments: Vec::new(), operation, options, driver: DriverPlace::Placed });
     assert_eq!(shown[..3], ["append 2: job-1 of ada", "append 3: job-1 has options", "ada <- job-1, after record 3"]);
     for _ in 0..2 {
         world.records.extend(world.scheduler.snapshot());

@@ -10,9 +10,9 @@ use situ_wire::ids::{
 };
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus, PartitionRange,
-    PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan,
-    TaskDone, TaskFailure, TaskLocation, TaskOutcome,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus,
+    PartitionRange, PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput,
+    StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 

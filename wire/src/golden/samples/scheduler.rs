@@ -6,10 +6,10 @@ use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, 
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
-    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, JobLaunch, JobOptions,
-    JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
-    PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus, TaskDone,
-    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus,
+    JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange,
+    PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan,
+    StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);

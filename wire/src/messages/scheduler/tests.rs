@@ -29,9 +29,7 @@ fn plans_that_differ_say_where() {
     );
     assert_eq!(
         one.difference("the driver", &plan(&["text_file"]), "the worker").as_deref(),
-        Some(
-            "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and missing in the worker"
-        )
+        Some("dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and missing in the worker")
     );
     let renamed = Plan { name: "count at main.rs:9".to_owned(), ..one.clone() };
     assert_ne!(one.digest(), renamed.digest());
