@@ -1,12 +1,13 @@
 //! Drivers that their clients attach: heard, silent, interrupted, outliving the scheduler.
 
+use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClientId, JobId, OperationId};
 use situ_wire::messages::executor::JobSecret;
-use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, Program, Request};
+use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, Program, Request, Response};
 
 use super::world::{JOB, World, flat, place, result};
-use crate::core::SchedulingPolicy;
+use crate::core::{CallId, Caller, Effect, Event, Scheduler, SchedulingPolicy, SecretKey};
 
 const SILENCE_MS: u64 = 30_000;
 
@@ -186,4 +187,27 @@ fn sessions_count_as_jobs_of_their_user() {
     assert!(shown[0].starts_with("ada <- Unavailable: 2 jobs of ada are unfinished"), "{shown:?}");
     world.pass(SILENCE_MS + 100);
     assert_eq!(world.user(submission(3)).len(), 3, "those that are silent make place");
+}
+
+#[test]
+fn a_driver_that_outlives_the_scheduler_waits_until_the_new_life_is_on_the_disk() {
+    let world = attached();
+    let key = SecretKey([9; 32]);
+    let mut scheduler = Scheduler::new(SchedulingPolicy::default(), key, world.records.clone());
+    let ask = |scheduler: &mut Scheduler, call| {
+        let caller = Caller { role: Role::User, name: "ada".to_owned() };
+        let (deadline, request) = (world.now + std::time::Duration::from_secs(8), Box::new(lives(&world, JOB)));
+        scheduler.handle(world.now, Event::Call { call: CallId(call), caller, deadline, request });
+        let mut appended = None;
+        loop {
+            match scheduler.poll_effect().expect("an answer") {
+                Effect::Append { id, .. } => appended = Some(id),
+                Effect::Answer { result, .. } => return (appended, *result),
+            }
+        }
+    };
+    let (record, refused) = ask(&mut scheduler, 1);
+    assert_eq!(refused.map_err(|error| error.code), Err(ErrorCode::Unavailable));
+    scheduler.handle(world.now, Event::Synced { record: record.expect("a life begins") });
+    assert_eq!(ask(&mut scheduler, 2).1, Ok(Response::Done));
 }
