@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration;
 
 /// Situ: a fault-tolerant distributed file system that computes in place.
 #[derive(Debug, Parser)]
@@ -303,14 +306,17 @@ pub struct DfArgs {
     pub help: Option<bool>,
 }
 
+const SUBMIT_HELP: &str = "Examples:\n  situ job submit ./target/release/examples/anagrams /data/words /out\n  \
+     situ job submit --client ./target/release/examples/ask /data/words\n  \
+     situ job submit --task-limit 10m ./target/release/examples/anagrams /data/words /out";
+
 /// `situ job`.
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
     /// Run a built-in program and wait for its end
-    #[command(subcommand)]
-    Run(RunCommand),
+    Run(RunArgs),
     /// Store an executable that is built on situ-compute, run it, and wait for its end
-    #[command(after_help = "Example:\n  situ job submit ./target/release/examples/anagrams /data/words /out")]
+    #[command(after_help = SUBMIT_HELP)]
     Submit(SubmitArgs),
     /// List jobs, newest first
     #[command(after_help = "Example:\n  situ job list")]
@@ -327,6 +333,17 @@ pub enum JobCommand {
     /// Print what the processes of a job wrote
     #[command(after_help = "Example:\n  situ job logs 1")]
     Logs(JobArgs),
+}
+
+/// `situ job run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// How long a task may take, such as 90s, 10m or 2h [default: as long as it likes]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
+    pub task_limit: Option<Duration>,
+    /// What is run.
+    #[command(subcommand)]
+    pub program: RunCommand,
 }
 
 /// The built-in programs.
@@ -377,6 +394,13 @@ pub struct SubmitArgs {
     /// the order of a HashMap. Takes twice the time; programs built without --release are checked always
     #[arg(long)]
     pub check_replay: bool,
+    /// How long a task may take, such as 90s, 10m or 2h [default: as long as it likes]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub task_limit: Option<Duration>,
+    /// Run the driver here, with this terminal as its standard input and output, and end with its exit code. The job lives
+    /// as long as the driver is heard; Ctrl-C ends both
+    #[arg(long)]
+    pub client: bool,
     /// The executable, then its arguments: all that follows it is for the program, --help and --json too; options of situ
     /// come before it
     // Both in one: until its last argument has begun, clap takes what it knows as an option for itself.

@@ -16,6 +16,7 @@ pub mod admin;
 pub mod args;
 pub mod ca;
 pub mod chaos;
+mod duration;
 pub mod error;
 pub mod fs;
 pub mod job;

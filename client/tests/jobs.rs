@@ -42,7 +42,11 @@ impl Service<SimRuntime> for Scheduler {
                 let number = JobId(jobs.len() as u64 + 1);
                 let job = *jobs.entry(operation).or_insert(number);
                 let mut lost = self.lost.lock().unwrap();
-                if lost.is_empty() { lost.push(reply) } else { reply.send(Ok(&Response::Submitted(job))) }
+                if lost.is_empty() {
+                    lost.push(reply)
+                } else {
+                    reply.send(Ok(&Response::Submitted { job, attachment: None }))
+                }
             }
             Request::Kill { job, .. } => {
                 reply.send::<Response>(Err(RemoteError::new(ErrorCode::NotFound, job, "there is no such job")));

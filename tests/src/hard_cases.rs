@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use situ_compute::{Context, ProgramResult, Text};
+use situ_tests::asked;
 
 /// How long anything that must come about may take on a loaded machine. Reaching it is a failure, never a pass.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -34,6 +35,8 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
             counted_runs(context, place, maps.parse()?, Duration::from_millis(ms.parse()?))
         }
         ["idle-worker", idle, go] => idle_worker(context, Path::new(idle), Path::new(go)),
+        ["answers"] => answers(context),
+        ["save-slowly", output, go] => save_slowly(context, output, go),
         ["standard-input"] => {
             std::io::stdin().read_to_end(&mut Vec::new())?;
             context.parallelize(vec![1_u8], 1).count()?;
@@ -41,6 +44,34 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
         }
         _ => Err(format!("{arguments:?}: no such case").into()),
     }
+}
+
+/// Answers each line of its standard input, a number, with the sum of the numbers below it.
+#[expect(clippy::print_stdout, reason = "it answers there")]
+fn answers(context: &Context) -> ProgramResult {
+    let read = || {
+        let mut line = String::new();
+        let len = std::io::stdin().read_line(&mut line).unwrap_or(0);
+        (len > 0).then(|| line.trim().to_owned())
+    };
+    while let Some(line) = asked::next(context, read)? {
+        let end = line.parse().map_err(|error| format!("{line:?}: {error}"))?;
+        println!("{}", asked::sum_below(context, end)?);
+    }
+    Ok(())
+}
+
+/// Saves one partition at once and the other when the test says so.
+fn save_slowly(context: &Context, output: &str, go: &str) -> ProgramResult {
+    let go = go.to_owned();
+    let numbers = context.parallelize((0..2_u64).collect(), 2).map(move |number| {
+        if number > 0 {
+            wait_for(Path::new(&go));
+        }
+        number
+    });
+    numbers.save_as_text_file(output)?;
+    Ok(())
 }
 
 /// Saves twice; the tasks of the second save wait for the test.

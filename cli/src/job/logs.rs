@@ -2,7 +2,7 @@
 
 use situ_wire::ids::JobId;
 use situ_wire::messages::executor::LogName;
-use situ_wire::messages::scheduler::{JobState, LogLocation};
+use situ_wire::messages::scheduler::{DriverPlace, JobState, LogLocation};
 
 use crate::error::{CliError, CliResult};
 use crate::session::Session;
@@ -11,8 +11,15 @@ use crate::show;
 /// `situ job logs`. As with `cat`, what can be read is shown, and what cannot makes it end with 1.
 pub(super) async fn all(session: &Session, job: JobId, json: bool) -> CliResult {
     let locations = session.client.scheduler().logs(job).await?;
+    let status = session.client.scheduler().status(job).await?;
+    if status.driver == DriverPlace::Attached {
+        show::note(format!("{job}: its driver ran at its client, and what it wrote went there"));
+        if locations.is_empty() {
+            return Ok(());
+        }
+    }
     if locations.is_empty() {
-        if session.client.scheduler().status(job).await?.summary.state == JobState::Waiting {
+        if status.summary.state == JobState::Waiting {
             show::note(format!("{job}: no logs yet: its driver has not begun"));
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! `situ job`: programs that run where the blocks are.
 
+mod attached;
 mod follow;
 mod logs;
 mod programs;
@@ -9,6 +10,7 @@ mod waiting;
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use situ_compute::builtin;
 use situ_wire::ids::JobId;
@@ -25,19 +27,24 @@ pub use show::{recovery_text, status_json};
 /// Runs one command.
 pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResult {
     match command {
-        JobCommand::Run(program) => {
-            let (name, arguments) = built_in(program);
-            let job = start(session, Program::BuiltIn { name: name.to_owned() }, arguments).await?;
+        JobCommand::Run(args) => {
+            let (name, arguments) = built_in(&args.program);
+            let options = options(false, args.task_limit);
+            let program = Program::BuiltIn { name: name.to_owned() };
+            let job = session.client.scheduler().submit_with(program, arguments, options).await?;
             finish(session, job, json).await
         }
         JobCommand::Submit(args) => {
             let (path, arguments) = program_of(args)?;
             let program = programs::store(session, path, json).await?;
-            let options = JobOptions { check_replay: args.check_replay, ..JobOptions::default() };
-            let job = session.client.scheduler().submit_with(program, arguments, options).await?;
             if let Err(error) = programs::collect(session).await {
                 screen::note(format!("programs that no job needs stay: {error}"));
             }
+            let options = options(args.check_replay, args.task_limit);
+            if args.client {
+                return attached::drive(session, path, program, arguments, options, json).await;
+            }
+            let job = session.client.scheduler().submit_with(program, arguments, options).await?;
             finish(session, job, json).await
         }
         JobCommand::List => show::list(session, json).await,
@@ -54,7 +61,7 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
 /// When the arguments of a built-in program are wrong.
 pub fn check(command: &JobCommand) -> CliResult {
     let program = match command {
-        JobCommand::Run(program) => program,
+        JobCommand::Run(args) => &args.program,
         JobCommand::Submit(args) => return program_of(args).map(drop),
         _ => return Ok(()),
     };
@@ -106,6 +113,11 @@ fn built_in(command: &RunCommand) -> (&'static str, Vec<String>) {
             ("grep", arguments)
         }
     }
+}
+
+fn options(check_replay: bool, task_limit: Option<Duration>) -> JobOptions {
+    let task_limit_ms = task_limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    JobOptions { task_limit_ms, check_replay }
 }
 
 /// The executable to submit, and its arguments, which the scheduler keeps as text.

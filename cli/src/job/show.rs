@@ -5,10 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use situ_wire::ids::JobId;
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
-use situ_wire::messages::scheduler::{JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus};
+use situ_wire::messages::scheduler::{
+    DriverPlace, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus,
+};
 use situ_wire::time::TimeMs;
 
 use super::waiting;
+use crate::duration;
 use crate::error::{CliError, CliResult};
 use crate::session::Session;
 use crate::show::{self, columns, count, escaped, human_size, local_time};
@@ -59,6 +62,12 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
     }
     show::line(format!("  user       {}", escaped(&summary.user)))?;
     show::line(format!("  submitted  {}", local_time(summary.submitted)))?;
+    if status.driver == DriverPlace::Attached {
+        show::line(format!("  driver     attached client of {}", escaped(&summary.user)))?;
+    }
+    if let Some(limit) = status.options.task_limit_ms {
+        show::line(format!("  task limit {}", duration::text(limit)))?;
+    }
     if let Some(ended) = summary.ended {
         show::line(format!("  took       {:.2} s", ended.since(summary.submitted).as_secs_f64()))?;
     }
@@ -199,6 +208,12 @@ fn summary_json(job: &JobSummary) -> Value {
 /// All about a job, for a program.
 pub fn status_json(status: &JobStatus) -> Value {
     let mut value = summary_json(&status.summary);
+    value["driver"] = match status.driver {
+        DriverPlace::Placed => "placed".into(),
+        DriverPlace::Attached => "attached".into(),
+    };
+    value["task_limit_ms"] = status.options.task_limit_ms.into();
+    value["check_replay"] = status.options.check_replay.into();
     value["stages"] = status
         .stages
         .iter()

@@ -1,7 +1,7 @@
 //! What keeps a job from going on.
 
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorStatus, JobState, JobStatus};
+use situ_wire::messages::scheduler::{DriverPlace, ExecutorStatus, JobState, JobStatus};
 
 use crate::error::CliResult;
 use crate::session::Session;
@@ -17,7 +17,11 @@ pub(super) async fn why(session: &Session, status: &JobStatus) -> CliResult<Opti
     }
     let lacking = lacking(&session.client.scheduler().executors().await?);
     let driverless = status.summary.state == JobState::Waiting;
-    Ok(lacking.or_else(|| driverless.then(|| "its driver to begin: too many others may be running already".to_owned())))
+    let begins = match status.driver {
+        DriverPlace::Placed => "its driver to begin: too many others may be running already",
+        DriverPlace::Attached => "its driver to begin, at its client",
+    };
+    Ok(lacking.or_else(|| driverless.then(|| begins.to_owned())))
 }
 
 /// What there is too little of to run anything.

@@ -307,6 +307,7 @@ fn scheduler_config(layout: &Layout, timings: Timings) -> SchedulerConfig {
     if timings == Timings::Quick {
         config.scheduling.poll_hold_ms = 500;
         (config.scheduling.suspect_ms, config.scheduling.dead_ms) = (1_500, 4_000);
+        config.scheduling.session_ms = 4_000;
     }
     config
 }

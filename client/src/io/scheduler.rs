@@ -10,7 +10,7 @@ use situ_wire::ids::JobId;
 use situ_wire::limits::LOG_CHUNK_LEN_BYTES;
 use situ_wire::messages::executor::{self, LogName};
 use situ_wire::messages::scheduler::{
-    ExecutorStatus, JobOptions, JobStatus, JobSummary, LogLocation, Program, Request, Response,
+    Attachment, DriverPlace, ExecutorStatus, JobOptions, JobStatus, JobSummary, LogLocation, Program, Request, Response,
 };
 
 use super::client::Client;
@@ -64,8 +64,31 @@ impl<R: Runtime> Scheduler<R> {
     ) -> Result<JobId, ClientError> {
         let name = program.name().to_owned();
         let asked = asked("submit", &name);
-        let request = Request::Submit { program, arguments, operation: self.client.operation(), options };
-        answer!(asked, "Submit", self.ask(asked, &request).await?, Response::Submitted(job) => job)
+        let (operation, driver) = (self.client.operation(), DriverPlace::Placed);
+        let request = Request::Submit { program, arguments, operation, options, driver };
+        answer!(asked, "Submit", self.ask(asked, &request).await?, Response::Submitted { job, .. } => job)
+    }
+
+    /// Starts a job whose driver the caller is, as the answer says: the job ends soon if that is not heard.
+    ///
+    /// # Errors
+    /// When the scheduler refuses or cannot be reached.
+    pub async fn submit_attached(
+        &self,
+        program: Program,
+        arguments: Vec<String>,
+        options: JobOptions,
+    ) -> Result<(JobId, Attachment), ClientError> {
+        let name = program.name().to_owned();
+        let asked = asked("submit", &name);
+        let (operation, driver) = (self.client.operation(), DriverPlace::Attached);
+        let request = Request::Submit { program, arguments, operation, options, driver };
+        answer!(
+            asked,
+            "Submit",
+            self.ask(asked, &request).await?,
+            Response::Submitted { job, attachment: Some(attachment) } => (job, attachment)
+        )
     }
 
     /// All jobs that the scheduler remembers, newest first.

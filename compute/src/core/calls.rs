@@ -54,9 +54,14 @@ impl Scheduler {
     }
 
     fn dispatch(&mut self, asked: Asked<'_>, request: Request) -> Outcome {
+        if let Some((job, secret, attempt)) = driver_of(&request) {
+            self.check_driver_of(job, secret, attempt)?;
+            self.driver_calls(job);
+            self.hear_session(asked.now, job);
+        }
         match request {
-            Request::Submit { program, arguments, operation, options } => {
-                self.submit(asked, program, arguments, operation, options)
+            Request::Submit { program, arguments, operation, options, driver } => {
+                self.submit(asked, program, arguments, (operation, driver), options)
             }
             Request::List { before } => self.list(before),
             Request::Status { job, seen } => self.status(asked, job, seen),
@@ -69,15 +74,10 @@ impl Scheduler {
             Request::ExecutorPoll { id, seen, events, progress } => {
                 self.executor_poll(asked, id, seen, events, &progress)
             }
-            Request::DriverBegin { job, secret, attempt } => self.driver_begin(job, secret, attempt),
-            Request::RunAction { job, secret, attempt, action, plan } => {
-                self.driver_of(job, secret, attempt)?;
-                self.run_action(asked, job, action, plan)
-            }
-            Request::Record { job, secret, attempt, action, value } => {
-                self.driver_of(job, secret, attempt)?;
-                self.record_value(asked, job, action, value)
-            }
+            Request::DriverBegin { job, .. } => self.driver_begin(job),
+            Request::DriverLives { .. } => now(Response::Done),
+            Request::RunAction { job, action, plan, .. } => self.run_action(asked, job, action, plan),
+            Request::Record { job, action, value, .. } => self.record_value(asked, job, action, value),
             Request::ActionResult { job, secret, action, wait } => {
                 self.job_of(job, secret)?;
                 self.action_result(asked, job, action, wait)
@@ -91,22 +91,10 @@ impl Scheduler {
                 self.map_outputs(job, shuffle, reduce, by)
             }
             Request::DriverEnd { job, secret, attempt, error } => self.driver_end(asked, job, secret, attempt, error),
-            Request::Publishing { job, secret, attempt, action, output } => {
-                self.driver_of(job, secret, attempt)?;
-                self.publishing(job, action, output)
-            }
-            Request::Published { job, secret, attempt, action } => {
-                self.driver_of(job, secret, attempt)?;
-                self.published(job, action)
-            }
-            Request::Release { job, secret, attempt, shuffles, datasets } => {
-                self.driver_of(job, secret, attempt)?;
-                self.release(job, shuffles, datasets)
-            }
-            Request::WritesAside { job, secret, attempt, output } => {
-                self.driver_of(job, secret, attempt)?;
-                self.writes_aside(job, output)
-            }
+            Request::Publishing { job, action, output, .. } => self.publishing(job, action, output),
+            Request::Published { job, action, .. } => self.published(job, action),
+            Request::Release { job, shuffles, datasets, .. } => self.release(job, shuffles, datasets),
+            Request::WritesAside { job, output, .. } => self.writes_aside(job, output),
         }
     }
 
@@ -122,9 +110,13 @@ impl Scheduler {
         self.jobs.get(&job).ok_or_else(|| self.gone(job))
     }
 
-    /// The same, for its driver alone.
-    pub(super) fn driver_of(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Result<(), RemoteError> {
+    /// Whether it is the job's driver that calls.
+    pub(super) fn check_driver_of(&self, job: JobId, secret: JobSecret, attempt: u32) -> Result<(), RemoteError> {
         let found = self.job_of(job, secret)?;
+        if found.record.is_some_and(|record| record > self.synced) {
+            // A driver that is attached has outlived the scheduler.
+            return Err(RemoteError::new(ErrorCode::Unavailable, job, "the scheduler is about to begin; ask again"));
+        }
         if found.driver.former.is_some() && attempt < self.first_driver_attempt() {
             return Err(RemoteError::new(
                 ErrorCode::Unavailable,
@@ -132,14 +124,13 @@ impl Scheduler {
                 "the scheduler has just begun, and the executor has not told of this driver yet; ask again",
             ));
         }
-        if attempt != found.driver.attempt || found.driver.place.is_none() {
+        if !found.driver.is(attempt) {
             return Err(RemoteError::new(
                 ErrorCode::LeaseLost,
                 job,
                 format!("attempt {attempt} at the driver was given up: the process must end"),
             ));
         }
-        self.driver_calls(job);
         Ok(())
     }
 
@@ -235,6 +226,21 @@ impl Scheduler {
     }
 }
 
+/// As which driver a call is made; none for the end of one, which may be said again when its job has ended.
+fn driver_of(request: &Request) -> Option<(JobId, JobSecret, u32)> {
+    match *request {
+        Request::DriverBegin { job, secret, attempt }
+        | Request::DriverLives { job, secret, attempt }
+        | Request::RunAction { job, secret, attempt, .. }
+        | Request::Record { job, secret, attempt, .. }
+        | Request::Publishing { job, secret, attempt, .. }
+        | Request::Published { job, secret, attempt, .. }
+        | Request::Release { job, secret, attempt, .. }
+        | Request::WritesAside { job, secret, attempt, .. } => Some((job, secret, attempt)),
+        _ => None,
+    }
+}
+
 /// Who alone may make a call; none where a secret decides or anyone may.
 fn required_role(request: &Request) -> Option<Role> {
     match request {
@@ -245,6 +251,7 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::Logs { .. }
         | Request::Executors
         | Request::DriverBegin { .. }
+        | Request::DriverLives { .. }
         | Request::RunAction { .. }
         | Request::Record { .. }
         | Request::ActionResult { .. }

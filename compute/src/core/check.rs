@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use situ_wire::messages::namenode::Liveness;
 
-use super::job::{Action, Job};
+use super::job::{Action, Job, Session};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
 
@@ -18,6 +18,8 @@ impl Scheduler {
         self.executors.check(&self.policy);
         self.turns.check(&self.jobs.keys().copied().collect());
         self.waits.check();
+        let attached = self.jobs.values().filter(|job| job.driver.session.is_some()).count();
+        assert_eq!(attached, self.sessions.len(), "only who is attached is watched");
         for (id, job) in &self.jobs {
             assert_eq!(*id, job.id(), "a job stands under its own id");
             assert!(!job.state.is_final(), "a job with an end is finished");
@@ -51,7 +53,15 @@ impl Scheduler {
     fn check_driver(&self, job: &Job) {
         let waits = self.driverless.contains(&job.id());
         let durable = job.record.is_none_or(|record| record <= self.synced);
-        assert_eq!(waits, durable && job.driver.place.is_none(), "a durable job has a driver or waits for one");
+        let placed = job.driver.session.is_none();
+        assert_eq!(
+            waits,
+            placed && durable && job.driver.place.is_none(),
+            "a durable job has a driver or waits for one"
+        );
+        assert!(placed || job.driver.place.is_none(), "a driver that is attached has no place");
+        let watched = |session: Session| self.sessions.contains(&(session.until, job.id()));
+        assert!(job.driver.session.is_none_or(watched), "whoever is attached is watched");
         let begins_by = job.driver.begins_by;
         assert!(
             begins_by.is_none_or(|by| self.beginning.contains(&(by, job.id()))),

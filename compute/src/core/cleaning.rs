@@ -128,7 +128,11 @@ impl Scheduler {
             if let Some(secret) = secrets.get(id) {
                 job.launch.secret = *secret;
             }
-            job.driver.attempt = job.driver.attempt.max(first);
+            match job.driver.session {
+                // Its driver is still the same.
+                Some(session) => drop(self.sessions.insert((session.until, *id))),
+                None => job.driver.attempt = job.driver.attempt.max(first),
+            }
             let aside = self.cleaning.remove(id).map(|cleaning| cleaning.outputs).unwrap_or_default();
             job.outputs.extend(aside.into_iter().map(|output| (output, None)));
         }

@@ -78,10 +78,10 @@ impl Scheduler {
         turns.extend(next.map(|next| (drivers + 1, *next)));
     }
 
-    pub(super) fn driver_begin(&mut self, job: JobId, secret: JobSecret, attempt: u32) -> Outcome {
-        self.driver_of(job, secret, attempt)?;
-        let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
-        now(Response::Begun { publisher: found.publisher() })
+    pub(super) fn driver_begin(&mut self, job: JobId) -> Outcome {
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        let session_ms = found.driver.session.map(|_| self.policy.session_ms);
+        now(Response::Begun { publisher: found.publisher(), session_ms })
     }
 
     /// A driver calls: it has begun.
@@ -137,7 +137,7 @@ impl Scheduler {
             // A retry, or an end that came otherwise before.
             return Ok(Some((Response::Done, ended.record)));
         }
-        self.driver_of(job, secret, attempt)?;
+        self.check_driver_of(job, secret, attempt)?;
         let state = error.map_or(JobState::Succeeded, |error| JobState::Failed { reason: cut(&error) });
         let record = self.end_job(asked.now, job, state);
         Ok(Some((Response::Done, record)))
@@ -227,6 +227,9 @@ impl Job {
         }];
         if launch.options != JobOptions::default() {
             records.push(JobRecord::Options { job: launch.job, options: launch.options });
+        }
+        if self.driver.session.is_some() {
+            records.push(JobRecord::Attached { job: launch.job });
         }
         for (log, node) in &self.logs {
             if let LogName::DriverOut(attempt) = log {

@@ -8,8 +8,8 @@ use situ_wire::ids::{
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    ActionResult, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan,
-    Program, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
+    ActionResult, DriverPlace, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput,
+    Plan, Program, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -104,6 +104,8 @@ pub(super) struct Held {
 /// The driver of a job.
 #[derive(Debug, Default)]
 pub(super) struct Driver {
+    /// If its client is the driver: whether that is heard. Such a one has a single attempt, and nothing below is said of it.
+    pub(super) session: Option<Session>,
     /// The attempt that runs, or will.
     pub(super) attempt: u32,
     /// Where; none while it waits for an executor.
@@ -116,6 +118,25 @@ pub(super) struct Driver {
     pub(super) lost_on: BTreeSet<ExecutorId>,
     /// How many attempts were lost in this life of the scheduler.
     pub(super) lost: u32,
+}
+
+/// How the client lives that is a job's driver.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Session {
+    /// Until when it must be heard again; none until this life of the scheduler has looked at the clock.
+    pub(super) until: Option<TimeMs>,
+}
+
+impl Driver {
+    /// Who runs it.
+    pub(super) fn kind(&self) -> DriverPlace {
+        if self.session.is_some() { DriverPlace::Attached } else { DriverPlace::Placed }
+    }
+
+    /// Whether that attempt is the one that counts, and may run.
+    pub(super) fn is(&self, attempt: u32) -> bool {
+        attempt == self.attempt && (self.place.is_some() || self.session.is_some())
+    }
 }
 
 /// What became of an action.
@@ -463,6 +484,8 @@ impl Job {
             recoveries: self.recoveries.listed(),
             recoveries_dropped: self.recoveries.dropped(),
             metrics: self.metrics,
+            driver: self.driver.kind(),
+            options: self.launch.options,
         }
     }
 

@@ -6,14 +6,15 @@ use situ_wire::ids::{ExecutorId, JobId, NodeName, OperationId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, JobOptions, JobState, JobStatus, JobSummary, LogLocation, Program, Response,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, JobOptions, JobState, JobStatus, JobSummary, LogLocation,
+    Program, Response,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, ended_error, now};
 use super::cleaning::job_directory;
-use super::job::{Action, DoneAction, Job};
+use super::job::{Action, DoneAction, Job, Session};
 use super::resuming::Former;
 use super::scheduler::Scheduler;
 use super::waits::Topic;
@@ -34,13 +35,11 @@ impl Scheduler {
         asked: Asked<'_>,
         program: Program,
         arguments: Vec<String>,
-        operation: OperationId,
+        (operation, driver): (OperationId, DriverPlace),
         options: JobOptions,
     ) -> Outcome {
         if let Some(job) = self.operations.get(&operation) {
-            let submitted = self.jobs.get(job).and_then(|job| job.record);
-            let record = submitted.or(self.finished.get(*job).and_then(|ended| ended.record));
-            return Ok(Some((Response::Submitted(*job), record)));
+            return self.submitted_before(asked, *job);
         }
         self.check_submission(&asked.caller.name, &program, &arguments)?;
         let job = self.next_job;
@@ -57,12 +56,41 @@ impl Scheduler {
         if options != JobOptions::default() {
             record = self.append(JobRecord::Options { job, options });
         }
+        if driver == DriverPlace::Attached {
+            record = self.append(JobRecord::Attached { job });
+        }
         let made = (job, operation, asked.now);
         let mut new = Job::new(made, user, program, arguments, self.secret(job), Some(record));
         new.launch.options = options;
         self.jobs.insert(job, new);
         self.operations.insert(operation, job);
-        Ok(Some((Response::Submitted(job), Some(record))))
+        if driver == DriverPlace::Attached {
+            self.open_session(asked.now, job);
+        }
+        Ok(Some((Response::Submitted { job, attachment: self.attachment(job) }, Some(record))))
+    }
+
+    /// A submission is made again: only who made it hears of it.
+    fn submitted_before(&self, asked: Asked<'_>, job: JobId) -> Outcome {
+        let (user, record) = match (self.jobs.get(&job), self.finished.get(job)) {
+            (Some(found), _) => (&found.launch.user, found.record),
+            (None, Some(ended)) => (&ended.status.summary.user, ended.record),
+            (None, None) => return Err(self.gone(job)),
+        };
+        if *user != asked.caller.name {
+            return Err(RemoteError::new(
+                ErrorCode::PermissionDenied,
+                "the submission",
+                format!("{user} has made it, and it is not for {} to make it again", asked.caller.name),
+            ));
+        }
+        Ok(Some((Response::Submitted { job, attachment: self.attachment(job) }, record)))
+    }
+
+    /// What makes its client the driver of a job, if it is attached and has not ended.
+    fn attachment(&self, job: JobId) -> Option<Attachment> {
+        let driver = &self.jobs.get(&job)?.driver;
+        driver.session.map(|_| Attachment { secret: self.secret(job), attempt: driver.attempt })
     }
 
     fn check_submission(&self, user: &str, program: &Program, arguments: &[String]) -> Result<(), RemoteError> {
@@ -105,10 +133,10 @@ impl Scheduler {
     pub(super) fn on_synced(&mut self, record: RecordId) {
         let before = self.synced;
         self.synced = record.max(before);
-        // A driver may have lived on meanwhile.
-        let durable =
-            |job: &&Job| job.record.is_some_and(|at| at > before && at <= record) && job.driver.place.is_none();
-        let begin: Vec<JobId> = self.jobs.values().filter(durable).map(Job::id).collect();
+        // A driver may have lived on meanwhile, or be attached.
+        let waits = |job: &&Job| job.driver.place.is_none() && job.driver.session.is_none();
+        let durable = |job: &&Job| job.record.is_some_and(|at| at > before && at <= record);
+        let begin: Vec<JobId> = self.jobs.values().filter(waits).filter(durable).map(Job::id).collect();
         self.driverless.extend(begin);
     }
 
@@ -159,6 +187,11 @@ impl Scheduler {
             JobRecord::Options { job, options } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.launch.options = options;
+                }
+            }
+            JobRecord::Attached { job } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.driver.session = Some(Session::default());
                 }
             }
             JobRecord::ActionDone { job, .. }
@@ -264,6 +297,9 @@ impl Scheduler {
         let failures: Vec<(ExecutorId, TimeMs)> = found.failures.iter().map(|(id, it)| (*id, it.until)).collect();
         self.forget_attribution(job, &failures);
         self.driverless.remove(&job);
+        if let Some(session) = found.driver.session {
+            self.sessions.remove(&(session.until, job));
+        }
         self.changed.remove(&job);
         self.turns.set(job, None);
         if let Some(by) = found.driver.begins_by {

@@ -7,6 +7,7 @@
 //! | `scheduler` | the contract: events in, effects out, time |
 //! | `calls` | which call goes where, and who may make it |
 //! | `jobs`, `job`, `driver` | a job's life, from its submission to its end; where its driver runs |
+//! | `session` | drivers that are attached: whether they are heard |
 //! | `actions`, `plan` | what a driver asks for; whether a plan can be believed |
 //! | `stage`, `pieces` | one stage: its tasks, their attempts and their outputs |
 //! | `pending`, `homes`, `waiting` | which of a stage's tasks wait and where their input lies |
@@ -57,6 +58,7 @@ mod resuming;
 mod rollback;
 mod scheduler;
 mod search;
+mod session;
 mod speculation;
 mod stage;
 mod tasks;

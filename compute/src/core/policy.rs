@@ -39,6 +39,8 @@ pub struct SchedulingPolicy {
     /// An attempt at a driver that has not begun so long after it was placed is lost, in ms. Fetching its executable is
     /// part of that.
     pub driver_begin_ms: u32,
+    /// A job whose driver is attached ends when that is not heard for so long, in ms.
+    pub session_ms: u32,
     /// An executor on which so many of a job's tasks failed is avoided for that job.
     pub exclude_failures: u32,
     /// When so many pieces of one executor could not be fetched by a job, all its map outputs there count as lost.
@@ -106,6 +108,7 @@ impl Default for SchedulingPolicy {
             fetch_attempts: 32,
             driver_attempts: 4,
             driver_begin_ms: 60_000,
+            session_ms: 30_000,
             exclude_failures: 3,
             exclude_fetch_failures: 3,
             exclude_ms: 60_000,
@@ -152,6 +155,7 @@ impl SchedulingPolicy {
                 "driver_attempts must be at most 100: so many are numbered in each life of the scheduler",
             ),
             (self.driver_begin_ms > 0, "driver_begin_ms must be at least 1"),
+            (self.session_ms >= 1_000, "session_ms must be at least 1000"),
             (self.exclude_ms > 0, "exclude_ms must be at least 1"),
             (self.speculation_percent <= 100, "speculation_percent must be at most 100"),
             (self.stalled_ms > 0, "stalled_ms must be at least 1"),

@@ -125,6 +125,11 @@ pub enum JobRecord {
         /// Which job.
         job: JobId,
     },
+    /// Its driver is the client that submitted it; comes behind the submission.
+    Attached {
+        /// Which job.
+        job: JobId,
+    },
 }
 
 /// A key that nobody but the scheduler knows. It is not shown.
@@ -153,7 +158,8 @@ impl JobRecord {
             | Self::Published { job, .. }
             | Self::Options { job, .. }
             | Self::Shuffled { job, .. }
-            | Self::Varies { job } => Some(*job),
+            | Self::Varies { job }
+            | Self::Attached { job } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

@@ -53,6 +53,8 @@ pub struct Scheduler {
     pub(super) driverless: BTreeSet<JobId>,
     /// Drivers that have a place and have not begun, by when they must have.
     pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
+    /// Jobs whose drivers are attached, by when these must be heard again.
+    pub(super) sessions: BTreeSet<(Option<TimeMs>, JobId)>,
     /// Jobs that have ended and may have left something aside. Each stands in the journal too; what cannot be taken away
     /// is never given up.
     pub(super) cleaning: BTreeMap<JobId, Cleaning>,
@@ -99,6 +101,7 @@ impl Scheduler {
             life: 0,
             driverless: BTreeSet::new(),
             beginning: BTreeSet::new(),
+            sessions: BTreeSet::new(),
             cleaning: BTreeMap::new(),
             executors: Executors::default(),
             waits: Waits::default(),
@@ -148,6 +151,7 @@ impl Scheduler {
         self.judge_executors(now);
         self.judge_drivers(now);
         self.judge_attempts(now);
+        self.judge_sessions(now);
         self.judge_clean_ups(now);
         for wait in self.waits.take_due(now) {
             self.answer_late(wait);
@@ -167,7 +171,8 @@ impl Scheduler {
         let pardon = self.pardons.first().map(|(until, ..)| *until);
         let rested = self.resting.first().map(|(until, ..)| *until);
         let resume = self.resume_by.filter(|by| *by < TimeMs::NEVER);
-        let tasks = [self.assign_at, self.turns.next_late(), beginning, pardon, rested, resume];
+        let tasks =
+            [self.assign_at, self.turns.next_late(), beginning, self.next_session_end(), pardon, rested, resume];
         let others = [self.executors.next_due(), self.waits.next_due(), self.next_clean_up()];
         tasks.into_iter().chain(others).flatten().min()
     }
@@ -220,6 +225,7 @@ impl Scheduler {
         if late > STALL {
             self.executors.excuse(late, now, &self.policy);
             self.excuse_drivers(late);
+            self.excuse_sessions(now, late);
         }
     }
 

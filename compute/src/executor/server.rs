@@ -425,6 +425,7 @@ impl<R: Runtime> Owner<R> {
     fn start_worker(&mut self, launch: JobLaunch, life: ProcessLife) {
         let job = launch.job;
         let role = ProcessRole::Worker {
+            executor: self.advertised,
             work_dir: self.directories.work(job),
             slots: self.config.slots,
             memory_bytes: self.config.worker_memory_bytes,
@@ -452,10 +453,9 @@ impl<R: Runtime> Owner<R> {
             secret: launch.secret,
             user: launch.user.clone(),
             scheduler: self.config.scheduler,
-            executor: self.advertised,
             namenode: self.config.namenode,
             cluster: self.cluster,
-            node: self.config.node.clone(),
+            node: Some(self.config.node.clone()),
             credentials: self.config.worker_credentials.clone(),
             check_replay: launch.options.check_replay,
             build: None,

@@ -2,6 +2,7 @@
 //! calls.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,6 @@ pub(super) struct Cluster<R: Runtime> {
     pub(super) handle: Handle,
     pub(super) environment: Environment,
     pub(super) scheduler: Server<R, scheduler::Request, scheduler::Response>,
-    pub(super) executor: Server<R, executor::Request, executor::Response>,
     client: Client<R>,
 }
 
@@ -58,7 +58,7 @@ impl<R: Runtime> Cluster<R> {
     pub(super) fn new(runtime: R, handle: Handle, environment: Environment, name: String) -> Arc<Self> {
         let mut config = ClientConfig::new(environment.cluster, environment.namenode);
         config.scheduler = Some(environment.scheduler);
-        config.node = Some(environment.node.clone());
+        config.node.clone_from(&environment.node);
         config.credentials = environment.credentials.clone();
         let identity = Identity { cluster: environment.cluster, role: Role::User, name };
         let client = Client::new(runtime.clone(), config, identity);
@@ -66,11 +66,15 @@ impl<R: Runtime> Cluster<R> {
         Arc::new(Self {
             runtime,
             handle,
-            scheduler: Server::new(connector.clone(), Role::Scheduler, environment.scheduler),
-            executor: Server::new(connector, Role::Executor, environment.executor),
+            scheduler: Server::new(connector, Role::Scheduler, environment.scheduler),
             environment,
             client,
         })
+    }
+
+    /// The executor that listens there.
+    pub(super) fn executor(&self, address: SocketAddr) -> Server<R, executor::Request, executor::Response> {
+        Server::new(self.client.connector().clone(), Role::Executor, address)
     }
 
     /// Asks the scheduler and blocks until it answers.

@@ -1,6 +1,7 @@
 //! The driver: runs the program from its start to its end, and its actions on the cluster.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::Runtime;
@@ -27,13 +28,14 @@ pub(super) struct DriverBackend<R: Runtime> {
 }
 
 impl<R: Runtime> DriverBackend<R> {
-    /// Tells the scheduler that the driver begins.
-    pub(super) fn begin(cluster: Arc<Cluster<R>>, attempt: u32) -> Result<Self, RpcError> {
+    /// Tells the scheduler that the driver begins. If it is attached, it must be heard within the time that is given too.
+    pub(super) fn begin(cluster: Arc<Cluster<R>>, attempt: u32) -> Result<(Self, Option<Duration>), RpcError> {
         let (job, secret) = (cluster.environment.job, cluster.environment.secret);
         match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
-            Response::Begun { publisher } => {
+            Response::Begun { publisher, session_ms } => {
                 let files = ClusterFiles(Arc::clone(&cluster));
-                Ok(Self { files, cluster, attempt, publisher, released: Mutex::default() })
+                let backend = Self { files, cluster, attempt, publisher, released: Mutex::default() };
+                Ok((backend, session_ms.map(|ms| Duration::from_millis(ms.into()))))
             }
             other => Err(wrong_answer("DriverBegin", &other)),
         }

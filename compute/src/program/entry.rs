@@ -1,6 +1,8 @@
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use situ_runtime::Runtime;
 use situ_runtime::real::{RealRuntime, keep_freed_memory};
@@ -10,12 +12,13 @@ use situ_wire::messages::executor::ProcessLife;
 use situ_wire::path::DfsPath;
 use tokio::io::AsyncReadExt;
 
+use super::at_client;
 use super::cluster::{Cluster, ClusterFiles};
-use super::driver::{self, DriverBackend};
 use super::environment::{Environment, ProcessRole, SHIM};
 use super::error::{ProgramResult, StorageError};
 use super::heartbeat;
 use super::runs::{Run, STACK_LEN_BYTES};
+use super::session::Session;
 use super::task::unwound;
 use super::worker::Worker;
 use crate::dataset::{self, Context};
@@ -38,6 +41,9 @@ const NETWORK_THREADS: usize = 2;
 /// the time, a random number or the order of a `HashMap`, enters through [`Context::once`], [`Context::share`],
 /// [`Context::broadcast`] or the result of an action. With `situ job submit --check-replay`, and always when it was built
 /// without `--release`, each worker runs the program twice and compares what both runs compute.
+///
+/// With `situ job submit --client` the driver runs in the terminal of who submits it, with its standard input and output.
+/// Workers have nothing to read: what the driver reads becomes theirs through [`Context::once`].
 ///
 /// Started by hand it says how to submit it, and returns 2.
 pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
@@ -134,12 +140,12 @@ fn complain(message: &str) -> ExitCode {
 }
 
 #[expect(clippy::print_stderr, reason = "standard error is the log of a job's process")]
-fn fail(message: &str) -> ExitCode {
+pub(super) fn fail(message: &str) -> ExitCode {
     eprintln!("error: {message}");
     ExitCode::FAILURE
 }
 
-fn connect(environment: Environment) -> Result<Arc<Cluster<RealRuntime>>, String> {
+pub(super) fn connect(environment: Environment) -> Result<Arc<Cluster<RealRuntime>>, String> {
     let credentials = environment.credentials.as_deref().map(Credentials::load).transpose();
     let credentials = credentials.map_err(|error| error.to_string())?;
     let runtime = RealRuntime::new(credentials.as_ref()).map_err(|error| error.to_string())?;
@@ -162,31 +168,39 @@ fn end_with_shim<R: Runtime>(runtime: &R) -> std::io::Result<()> {
 }
 
 /// Plays the process's part to its end.
-fn play<R: Runtime>(cluster: &Arc<Cluster<R>>, program: Program<'_>) -> ExitCode {
+fn play(cluster: &Arc<Cluster<RealRuntime>>, program: Program<'_>) -> ExitCode {
     match cluster.environment.role.clone() {
         ProcessRole::Driver { attempt } => drive(cluster, attempt, program),
-        ProcessRole::Worker { work_dir, slots, memory_bytes, life } => {
+        ProcessRole::Worker { executor, work_dir, slots, memory_bytes, life } => {
             let worker = Worker::new(Arc::clone(cluster), &work_dir, slots, memory_bytes);
-            work(&worker, life, slots, program)
+            work(&worker, executor, life, slots, program)
         }
     }
 }
 
-fn drive<R: Runtime>(cluster: &Arc<Cluster<R>>, attempt: u32, program: Program<'_>) -> ExitCode {
-    let backend = match DriverBackend::begin(Arc::clone(cluster), attempt) {
-        Ok(backend) => backend,
+fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Program<'_>) -> ExitCode {
+    let session = match Session::begin(Arc::clone(cluster), attempt) {
+        Ok(session) => session,
         Err(error) => return fail(&format!("the driver cannot begin: {error}")),
     };
-    let context = Context::new(Arc::new(backend));
-    let error = std::thread::scope(|scope| match on_thread(scope, cluster, || run_program(&context, program)) {
+    let ends = Arc::new(AtomicBool::new(false));
+    if let Some(lost) = session.lost() {
+        at_client::watch(cluster, lost, &ends);
+    }
+    let context = session.context();
+    let error = std::thread::scope(|scope| match on_thread(scope, cluster, || run_program(context, program)) {
         Ok(running) => running.join().unwrap_or_else(|payload| Err(unwound(payload))).err(),
         Err(error) => Some(error),
     });
+    if ends.swap(true, Ordering::SeqCst) {
+        // Whoever ends the process has said why.
+        cluster.handle.block_on(std::future::pending::<()>());
+    }
     let code = match &error {
         None => ExitCode::SUCCESS,
         Some(error) => fail(error),
     };
-    match driver::end(cluster, attempt, error) {
+    match session.end(error) {
         Ok(()) => code,
         Err(error) => fail(&format!("the scheduler could not be told how the program ended: {error}")),
     }
@@ -215,9 +229,15 @@ fn run_program(context: &Context, program: Program<'_>) -> Result<(), String> {
 }
 
 /// Runs tasks until the executor says that this worker shall end, and the program beside them.
-fn work<R: Runtime>(worker: &Arc<Worker<R>>, life: ProcessLife, slots: u32, program: Program<'_>) -> ExitCode {
+fn work<R: Runtime>(
+    worker: &Arc<Worker<R>>,
+    executor: SocketAddr,
+    life: ProcessLife,
+    slots: u32,
+    program: Program<'_>,
+) -> ExitCode {
     let cluster = Arc::clone(&worker.cluster);
-    let serving = heartbeat::serve(Arc::clone(worker), life, slots);
+    let serving = heartbeat::serve(Arc::clone(worker), executor, life, slots);
     cluster.runtime.spawn("heartbeat", async move {
         let result = serving.await;
         // The program may stand at an action that no task will ever pass: the process ends whatever it does, and its

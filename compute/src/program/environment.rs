@@ -1,6 +1,7 @@
-//! What an executor tells a process of a job by environment variables. Everything else comes through calls.
+//! What an executor tells a process of a job by environment variables, or `situ job submit --client` the driver that it
+//! becomes. Everything else comes through calls.
 //!
-//! Standard input of such a process is empty. Its shim holds the other end of a pipe ([`SHIM`]): when that closes, the
+//! Standard input of what an executor starts is empty. Its shim holds the other end of a pipe ([`SHIM`]): when that closes, the
 //! process ends itself, so that none is left behind by an executor that was killed.
 
 use std::ffi::OsString;
@@ -22,13 +23,13 @@ pub const ATTEMPT: &str = "SITU_ATTEMPT";
 pub const USER: &str = "SITU_USER";
 /// Where the scheduler listens.
 pub const SCHEDULER: &str = "SITU_SCHEDULER";
-/// Where the executor that started the process listens.
+/// Where the executor that started the process listens. Workers only.
 pub const EXECUTOR: &str = "SITU_EXECUTOR";
 /// Where the namenode listens.
 pub const NAMENODE: &str = "SITU_NAMENODE";
 /// The cluster's id, 32 hexadecimal digits.
 pub const CLUSTER_ID: &str = "SITU_CLUSTER_ID";
-/// The name of the node that the process runs on.
+/// The name of the node that the process runs on. Missing where it is none of the cluster's.
 pub const NODE: &str = "SITU_NODE";
 /// The directory of the certificate that the process connects with. May be missing.
 pub const CREDENTIALS: &str = "SITU_CREDENTIALS";
@@ -53,6 +54,29 @@ pub const PROCESS: &str = "SITU_PROCESS";
 /// executor.
 pub const SHIM: &str = "SITU_SHIM";
 
+/// All of these variables: whoever starts a process of a job passes on none of its own.
+pub const ALL: [&str; 19] = [
+    ROLE,
+    JOB,
+    JOB_SECRET,
+    ATTEMPT,
+    USER,
+    SCHEDULER,
+    EXECUTOR,
+    NAMENODE,
+    CLUSTER_ID,
+    NODE,
+    CREDENTIALS,
+    WORK_DIR,
+    SLOTS,
+    LIFE,
+    WORKER_MEMORY_BYTES,
+    CHECK_REPLAY,
+    BUILD,
+    PROCESS,
+    SHIM,
+];
+
 /// Everything that the variables say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Environment {
@@ -66,14 +90,12 @@ pub struct Environment {
     pub user: String,
     /// Where the scheduler listens.
     pub scheduler: SocketAddr,
-    /// Where the executor that started the process listens.
-    pub executor: SocketAddr,
     /// Where the namenode listens.
     pub namenode: SocketAddr,
     /// The cluster.
     pub cluster: ClusterId,
-    /// The node that the process runs on.
-    pub node: NodeName,
+    /// The node that the process runs on, if it is one of the cluster's.
+    pub node: Option<NodeName>,
     /// The directory of the certificate that the process connects with.
     pub credentials: Option<PathBuf>,
     /// Whether a worker shall run the program twice and compare what both runs compute.
@@ -92,6 +114,8 @@ pub enum ProcessRole {
     },
     /// It runs tasks.
     Worker {
+        /// Where the executor that started it listens.
+        executor: SocketAddr,
         /// The directory for shuffle output and spills.
         work_dir: PathBuf,
         /// How many tasks run at once; at least 1.
@@ -133,11 +157,12 @@ impl Environment {
             (JOB_SECRET, format!("{:032x}", u128::from_be_bytes(self.secret.0)).into()),
             (USER, self.user.clone().into()),
             (SCHEDULER, self.scheduler.to_string().into()),
-            (EXECUTOR, self.executor.to_string().into()),
             (NAMENODE, self.namenode.to_string().into()),
             (CLUSTER_ID, self.cluster.to_string().into()),
-            (NODE, self.node.to_string().into()),
         ];
+        if let Some(node) = &self.node {
+            variables.push((NODE, node.to_string().into()));
+        }
         if let Some(directory) = &self.credentials {
             variables.push((CREDENTIALS, directory.into()));
         }
@@ -152,8 +177,9 @@ impl Environment {
                 variables.push((ROLE, "driver".into()));
                 variables.push((ATTEMPT, attempt.to_string().into()));
             }
-            ProcessRole::Worker { work_dir, slots, memory_bytes, life } => {
+            ProcessRole::Worker { executor, work_dir, slots, memory_bytes, life } => {
                 variables.push((ROLE, "worker".into()));
+                variables.push((EXECUTOR, executor.to_string().into()));
                 variables.push((WORK_DIR, work_dir.into()));
                 variables.push((SLOTS, slots.to_string().into()));
                 variables.push((WORKER_MEMORY_BYTES, memory_bytes.to_string().into()));
@@ -174,6 +200,7 @@ impl Environment {
         let role = match role.to_str() {
             Some("driver") => ProcessRole::Driver { attempt: variables.parsed(ATTEMPT, "a number")? },
             Some("worker") => ProcessRole::Worker {
+                executor: variables.parsed(EXECUTOR, "an address such as 127.0.0.1:7000")?,
                 work_dir: variables.required(WORK_DIR)?.into(),
                 slots: variables.parsed::<std::num::NonZeroU32>(SLOTS, "a number of at least 1")?.get(),
                 memory_bytes: variables.parsed(WORKER_MEMORY_BYTES, "a number of bytes")?,
@@ -199,10 +226,12 @@ impl Environment {
             secret,
             user: variables.text(USER, "a user's name")?,
             scheduler: variables.parsed(SCHEDULER, "an address such as 127.0.0.1:7000")?,
-            executor: variables.parsed(EXECUTOR, "an address such as 127.0.0.1:7000")?,
             namenode: variables.parsed(NAMENODE, "an address such as 127.0.0.1:7000")?,
             cluster: variables.parsed(CLUSTER_ID, "32 hexadecimal digits")?,
-            node: NodeName(variables.text(NODE, "a node's name")?),
+            node: match variables.optional(NODE) {
+                Some(_) => Some(NodeName(variables.text(NODE, "a node's name")?)),
+                None => None,
+            },
             credentials: variables.optional(CREDENTIALS).map(PathBuf::from),
             check_replay: variables.optional(CHECK_REPLAY).is_some_and(|value| value == "1"),
             build: match variables.optional(BUILD) {
@@ -252,10 +281,9 @@ mod tests {
             secret: JobSecret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]),
             user: "ann".to_owned(),
             scheduler: "127.0.0.1:1".parse().unwrap(),
-            executor: "[::1]:2".parse().unwrap(),
             namenode: "127.0.0.1:3".parse().unwrap(),
             cluster: ClusterId(0xabc),
-            node: NodeName("node-1".to_owned()),
+            node: Some(NodeName("node-1".to_owned())),
             credentials: None,
             check_replay: false,
             build: None,
@@ -268,14 +296,21 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let worker =
-            ProcessRole::Worker { work_dir: "/w d".into(), slots: 2, memory_bytes: 1 << 30, life: ProcessLife(4) };
+        let worker = ProcessRole::Worker {
+            executor: "[::1]:2".parse().unwrap(),
+            work_dir: "/w d".into(),
+            slots: 2,
+            memory_bytes: 1 << 30,
+            life: ProcessLife(4),
+        };
         let mut environments = vec![environment(ProcessRole::Driver { attempt: 3 }), environment(worker)];
         environments[1].credentials = Some("/c".into());
         environments[1].check_replay = true;
         environments[1].build = Some([0xb7; 32]);
+        environments[0].node = None;
         for environment in environments {
-            let variables = environment.to_variables().into_iter().collect();
+            let variables: HashMap<_, _> = environment.to_variables().into_iter().collect();
+            assert!(variables.keys().all(|name| ALL.contains(name)), "all are listed: {variables:?}");
             assert_eq!(read(&variables), Ok(Some(environment)));
         }
     }

@@ -2,6 +2,7 @@
 //! shall do. See [`WorkerPoll`] for what makes that safe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,12 +107,18 @@ fn told_at_once(ended: &[Ended]) -> usize {
 ///
 /// # Errors
 /// When the executor cannot be reached, or refuses this worker.
-pub(super) async fn serve<R: Runtime>(worker: Arc<Worker<R>>, life: ProcessLife, slots: u32) -> Result<(), RpcError> {
+pub(super) async fn serve<R: Runtime>(
+    worker: Arc<Worker<R>>,
+    executor: SocketAddr,
+    life: ProcessLife,
+    slots: u32,
+) -> Result<(), RpcError> {
     let cluster = Arc::clone(&worker.cluster);
     let (job, secret) = (cluster.environment.job, cluster.environment.secret);
     let mut holdings = Holdings::new(job, secret, life, slots);
     let (end, mut ends) = mpsc::unbounded_channel();
-    let mut patience = cluster.executor.patience();
+    let executor = cluster.executor(executor);
+    let mut patience = executor.patience();
     loop {
         while let Ok((attempt, outcome)) = ends.try_recv() {
             holdings.end(attempt, outcome);
@@ -121,7 +128,7 @@ pub(super) async fn serve<R: Runtime>(worker: Arc<Worker<R>>, life: ProcessLife,
         let orders = tokio::select! {
             // An answer that is there is better looked at than asked for again.
             biased;
-            answer = cluster.executor.ask_once(&request, POLL_LIMIT) => match answer {
+            answer = executor.ask_once(&request, POLL_LIMIT) => match answer {
                 Ok(Response::Orders(orders)) => orders,
                 Ok(other) => return Err(wrong_answer("Poll", &other)),
                 Err(error) => {

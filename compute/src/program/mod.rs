@@ -7,7 +7,9 @@
 //! | `replay`, `follow` | how a worker's run of the program follows its driver's |
 //! | `runs` | the runs of the program in a worker, and what its tasks do with them |
 //! | `check` | a task that is computed with two runs, and compared |
+//! | `at_client` | a driver in its user's terminal |
 //! | `driver` | the part that runs actions |
+//! | `session` | a driver from its begin to its end; one that a client attaches keeps its job alive by being heard |
 //! | `worker` | the part that follows the driver and runs tasks |
 //! | `heartbeat` | the worker's one call to its executor |
 //! | `cluster` | the world of both on a cluster: files, calls, fetching |
@@ -17,6 +19,7 @@
 //! | `reading` | which input a task reads, for its failure |
 //! | `task` | one task from its start to its end |
 
+mod at_client;
 mod calls;
 mod check;
 mod cluster;
@@ -34,9 +37,11 @@ pub(crate) mod reading;
 pub(crate) mod rehearsal;
 mod replay;
 pub(crate) mod runs;
+mod session;
 pub(crate) mod task;
 mod worker;
 pub(crate) mod world;
 
 pub(crate) use entry::clean_up;
 pub use entry::{run, run_with};
+pub use session::{Session, SessionError};

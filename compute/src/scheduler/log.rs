@@ -184,7 +184,9 @@ mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
     use situ_wire::ids::{ActionId, ClientId, JobId, NodeName, OperationId, ShuffleId};
     use situ_wire::messages::executor::LogName;
-    use situ_wire::messages::scheduler::{JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics};
+    use situ_wire::messages::scheduler::{
+        DriverPlace, JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics,
+    };
     use situ_wire::path::DfsPath;
     use situ_wire::time::TimeMs;
 
@@ -222,10 +224,12 @@ mod tests {
             recoveries: Vec::new(),
             recoveries_dropped: 0,
             metrics: TaskMetrics::default(),
+            driver: DriverPlace::Attached,
+            options: JobOptions { task_limit_ms: Some(300), check_replay: false },
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
-        let golden: [(JobRecord, &[u8]); 14] = [
+        let golden: [(JobRecord, &[u8]); 15] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -234,7 +238,7 @@ mod tests {
             ),
             (
                 JobRecord::Ended { status: Box::new(status), logs },
-                b"\x03\x02\x00\x04grep\x00\x03ada\x03\x02no\x01\x01\x02\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01\x02n1",
+                b"\x03\x02\x00\x04grep\x00\x03ada\x03\x02no\x01\x01\x02\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\xac\x02\x00\x01\x00\x01\x02n1",
             ),
             (
                 JobRecord::WritesAside {
@@ -273,6 +277,7 @@ mod tests {
             (JobRecord::Options { job: JobId(2), options }, b"\x0b\x02\x01\xac\x02\x01"),
             (JobRecord::Shuffled { job: JobId(2), shuffle: ShuffleId(3), digest: 300 }, b"\x0c\x02\x03\xac\x02"),
             (JobRecord::Varies { job: JobId(2) }, b"\x0d\x02"),
+            (JobRecord::Attached { job: JobId(2) }, b"\x0e\x02"),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");

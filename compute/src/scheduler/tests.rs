@@ -15,7 +15,8 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ClientId, ClusterId, ExecutorId, JobId, NodeName, OperationId, RackName};
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobOptions, JobState, Program, Request, Response,
+    DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobOptions, JobState, Program,
+    Request, Response,
 };
 
 use super::{DirectoryError, SchedulerConfig, SchedulerError, SchedulerHandle, SchedulerServer};
@@ -53,6 +54,7 @@ fn submit(sequence: u64) -> Request {
         arguments: vec![sequence.to_string()],
         operation: OperationId { client: ClientId(1), sequence },
         options: JobOptions::default(),
+        driver: DriverPlace::Placed,
     }
 }
 
@@ -126,7 +128,9 @@ fn power_cut(seed: u64) -> usize {
         let clock = user.clock().clone();
         let submitter = user.spawn("submit", async move {
             for sequence in 0.. {
-                let Ok(Response::Submitted(job)) = submitting.call(&submit(sequence), PATIENCE).await else { return };
+                let Ok(Response::Submitted { job, .. }) = submitting.call(&submit(sequence), PATIENCE).await else {
+                    return;
+                };
                 if submitted_sender.send((sequence, job)).is_err() {
                     return;
                 }
@@ -152,7 +156,11 @@ fn power_cut(seed: u64) -> usize {
         for (sequence, job) in &submitted {
             assert!(known.iter().any(|(other, _)| other == job), "seed {seed}: {job} is lost: {known:?}");
             let again = scheduler.call(&submit(*sequence), PATIENCE).await.unwrap();
-            assert_eq!(again, Response::Submitted(*job), "seed {seed}: a retry is the same job");
+            assert_eq!(
+                again,
+                Response::Submitted { job: *job, attachment: None },
+                "seed {seed}: a retry is the same job"
+            );
         }
         // The executor registers with the new life, and all that was unfinished runs.
         let mut seen = Vec::new();

@@ -19,4 +19,5 @@ mod programs;
 mod replay;
 mod resuming;
 mod robustness;
+mod sessions_attached;
 mod unread;

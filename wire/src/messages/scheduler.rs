@@ -33,6 +33,8 @@ pub enum Request {
         operation: OperationId,
         /// How it shall run.
         options: JobOptions,
+        /// Where its driver runs.
+        driver: DriverPlace,
     },
     /// The jobs that the scheduler remembers, newest first, as many as fit into an answer. Answer: [`Response::Jobs`].
     List {
@@ -81,6 +83,16 @@ pub enum Request {
 
     /// A driver begins. Answer: [`Response::Begun`].
     DriverBegin {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+    },
+    /// A driver that is attached lives. It says so every now and then, whatever else it does; the answer comes at once. Any
+    /// call of a driver says the same. Answer: [`Response::Done`].
+    DriverLives {
         /// Its job.
         job: JobId,
         /// Shows it.
@@ -227,6 +239,25 @@ pub struct JobOptions {
     pub task_limit_ms: Option<u64>,
     /// Whether its workers run the program twice and compare what both runs compute.
     pub check_replay: bool,
+}
+
+/// Where the driver of a job runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum DriverPlace {
+    /// On an executor, which the scheduler chooses; when it is lost there, it is started anew.
+    #[default]
+    Placed,
+    /// At the client that submits the job and keeps it alive by being heard: the job ends with it.
+    Attached,
+}
+
+/// What a client needs to be the driver of the job that it has submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What the driver shows with every call.
+    pub secret: JobSecret,
+    /// Which attempt at the driver it is.
+    pub attempt: u32,
 }
 
 /// What a job runs.
@@ -771,8 +802,13 @@ pub struct MapOutput {
 pub enum Response {
     /// It is noted.
     Done,
-    /// The job's id; it is remembered from here on.
-    Submitted(JobId),
+    /// The job is remembered from here on.
+    Submitted {
+        /// Its id.
+        job: JobId,
+        /// What makes the caller its driver, if it is attached.
+        attachment: Option<Attachment>,
+    },
     /// Jobs, the newest first.
     Jobs {
         /// As many as fit.
@@ -810,6 +846,8 @@ pub enum Response {
     Begun {
         /// Under which name the job publishes: the same for every attempt at its driver, in every life of the scheduler.
         publisher: ClientId,
+        /// How long the job lives without hearing its driver, in ms, if that is attached.
+        session_ms: Option<u32>,
     },
     /// A driver may publish.
     Publication {
@@ -885,6 +923,10 @@ pub struct JobStatus {
     pub recoveries_dropped: u64,
     /// The sum over all done tasks.
     pub metrics: TaskMetrics,
+    /// Where its driver runs.
+    pub driver: DriverPlace,
+    /// How it runs, as who submitted it said.
+    pub options: JobOptions,
 }
 
 /// Where a stage stands.
@@ -997,74 +1039,4 @@ pub struct ExecutorStatus {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(names: &[&str]) -> Plan {
-        let node = |(index, name): (u32, &&str)| PlanNode {
-            id: DatasetId(index),
-            name: (*name).to_owned(),
-            parents: index.checked_sub(1).map(DatasetId).into_iter().collect(),
-            partitions: 4,
-            value: None,
-        };
-        Plan {
-            build: None,
-            nodes: (0..).zip(names).map(node).collect(),
-            stages: Vec::new(),
-            name: "collect at main.rs:9".to_owned(),
-        }
-    }
-
-    #[test]
-    fn plans_that_differ_say_where() {
-        let (one, two) = (plan(&["text_file", "map"]), plan(&["text_file", "filter"]));
-        assert_eq!(one.difference("the driver", &one.clone(), "the worker"), None);
-        assert_eq!(
-            one.difference("the driver", &two, "the worker").as_deref(),
-            Some(
-                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and \"filter\" with 4 \
-                 partitions, made from [dataset-0] in the worker"
-            )
-        );
-        assert_eq!(
-            one.difference("the driver", &plan(&["text_file"]), "the worker").as_deref(),
-            Some(
-                "dataset-1 is \"map\" with 4 partitions, made from [dataset-0] in the driver and missing in the worker"
-            )
-        );
-        let renamed = Plan { name: "count at main.rs:9".to_owned(), ..one.clone() };
-        assert_ne!(one.digest(), renamed.digest());
-        let mut valued = one.clone();
-        valued.nodes[0].value = Some([1; 32]);
-        let difference = one.difference("the driver", &valued, "the worker").unwrap();
-        assert!(difference.contains("\"text_file\" has other values of the driver"), "{difference}");
-        let (old, new) = (Plan { build: Some([1; 32]), ..one.clone() }, Plan { build: Some([2; 32]), ..one.clone() });
-        let difference = old.difference("the driver", &new, "the worker").unwrap();
-        assert!(difference.contains("0101") && difference.contains("same release"), "{difference}");
-    }
-
-    #[test]
-    fn a_partition_of_a_stage_finds_that_of_the_dataset() {
-        let range = |stage, dataset, count| PartitionRange { stage, dataset, count };
-        let input = PersistedInput { dataset: DatasetId(1), partitions: vec![range(2, 0, 3), range(7, 1, 1)] };
-        let found: Vec<Option<u32>> = (0..9).map(|partition| input.partition(partition)).collect();
-        assert_eq!(found, [None, None, Some(0), Some(1), Some(2), None, None, Some(1), None]);
-    }
-
-    #[test]
-    fn a_digest_does_not_depend_on_where_input_lies() {
-        let one = plan(&["text_file"]);
-        let mut moved = one.clone();
-        moved.stages.push(StagePlan {
-            stage: StageId(0),
-            name: String::new(),
-            partitions: 4,
-            output: StageOutput::Result { action: ActionId(0) },
-            reads: Vec::new(),
-            preferred: Vec::new(),
-            persisted: Vec::new(),
-        });
-        assert_eq!(one.digest(), moved.digest());
-    }
-}
+mod tests;

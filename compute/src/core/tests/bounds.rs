@@ -7,7 +7,7 @@ use situ_wire::ids::{
 };
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::scheduler::{
-    ExecutorEvent, JobOptions, Plan, Program, Request, StageOutput, TaskDone, TaskFailure, TaskOutcome,
+    DriverPlace, ExecutorEvent, JobOptions, Plan, Program, Request, StageOutput, TaskDone, TaskFailure, TaskOutcome,
 };
 
 use super::world::{JOB, World, flat, mapped, place, whole, word_count};
@@ -150,7 +150,7 @@ fn submit(world: &mut World, user: &str, sequence: u64, argument_len: usize) -> 
         user,
         Role::User,
         user,
-        Request::Submit { program, arguments, operation, options: JobOptions::default() },
+        Request::Submit { program, arguments, operation, options: JobOptions::default(), driver: DriverPlace::Placed },
     )
 }
 

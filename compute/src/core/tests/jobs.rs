@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use situ_wire::hello::Role;
 use situ_wire::ids::{ActionId, ClientId, ExecutorId, JobId, OperationId, PartitionId, ShuffleId};
-use situ_wire::messages::scheduler::{ExecutorEvent, JobOptions, JobState, Program, Request};
+use situ_wire::messages::scheduler::{DriverPlace, ExecutorEvent, JobOptions, JobState, Program, Request};
 use situ_wire::path::DfsPath;
 
 use super::world::{JOB, World, attempt, flat, mapped, place, result, told_to_register, word_count};
@@ -402,7 +402,8 @@ fn a_job_keeps_its_options_through_restarts() {
     let operation = OperationId { client: ClientId(1), sequence: 1 };
     let program = Program::BuiltIn { name: "wordcount".to_owned() };
     let options = JobOptions { check_replay: true, ..JobOptions::default() };
-    let shown = world.user(Request::Submit { program, arguments: Vec::new(), operation, options });
+    let shown =
+        world.user(Request::Submit { program, arguments: Vec::new(), operation, options, driver: DriverPlace::Placed });
     assert_eq!(shown[..3], ["append 2: job-1 of ada", "append 3: job-1 has options", "ada <- job-1, after record 3"]);
     for _ in 0..2 {
         world.records.extend(world.scheduler.snapshot());

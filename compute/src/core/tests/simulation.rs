@@ -14,8 +14,9 @@ use situ_wire::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, Operation
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, Holding, JobOptions, JobState, Lost, MapOutput, PartitionRange,
-    PersistedInput, Plan, Program, Request, Response, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskSpec,
+    ActionResult, DriverPlace, ExecutorCommand, ExecutorEvent, Holding, JobOptions, JobState, Lost, MapOutput,
+    PartitionRange, PersistedInput, Plan, Program, Request, Response, StageOutput, TaskDone, TaskFailure, TaskOutcome,
+    TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -320,7 +321,13 @@ impl Simulation {
                 let program = Program::BuiltIn { name: "wordcount".to_owned() };
                 self.call(
                     Who::Client(sequence),
-                    Request::Submit { program, arguments: Vec::new(), operation, options: JobOptions::default() },
+                    Request::Submit {
+                        program,
+                        arguments: Vec::new(),
+                        operation,
+                        options: JobOptions::default(),
+                        driver: DriverPlace::Placed,
+                    },
                 );
             }
             Happens::Kill(sequence) => match self.submitted.get(&sequence) {
@@ -447,7 +454,7 @@ impl Simulation {
             return self.ask_again(who);
         }
         match (who, result) {
-            (Who::Client(sequence), Ok(Response::Submitted(job))) => {
+            (Who::Client(sequence), Ok(Response::Submitted { job, .. })) => {
                 let before = self.submitted.insert(sequence, job);
                 assert!(before.is_none_or(|before| before == job), "a submission makes one job");
                 self.follow(job, 0);

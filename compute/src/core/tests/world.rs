@@ -10,9 +10,9 @@ use situ_wire::ids::{
 };
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus, PartitionRange,
-    PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan,
-    TaskDone, TaskFailure, TaskLocation, TaskOutcome, TaskProgress,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus,
+    PartitionRange, PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput,
+    StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome, TaskProgress,
 };
 use situ_wire::time::TimeMs;
 
@@ -181,6 +181,7 @@ impl World {
             arguments: vec!["/in".to_owned()],
             operation,
             options: JobOptions::default(),
+            driver: DriverPlace::Placed,
         })
     }
 
@@ -399,6 +400,7 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
         JobRecord::Options { job, .. } => format!("{job} has options"),
+        JobRecord::Attached { job } => format!("{job} is attached"),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
         JobRecord::ActionDone { job, action, .. } => format!("{job} has done {action}"),
         JobRecord::Recorded { job, action, .. } => format!("{job} recorded {action}"),
@@ -415,7 +417,10 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
     match result {
         Ok(Response::Done) => "done".to_owned(),
         Ok(Response::Begun { .. }) => "begun".to_owned(),
-        Ok(Response::Submitted(job)) => format!("{job}"),
+        Ok(Response::Submitted { job, attachment: None }) => format!("{job}"),
+        Ok(Response::Submitted { job, attachment: Some(Attachment { attempt, .. }) }) => {
+            format!("{job}, attached as attempt {attempt}")
+        }
         Ok(Response::Registered { .. }) => "registered".to_owned(),
         Ok(Response::Commands { commands, .. }) if commands.is_empty() => "nothing to do".to_owned(),
         Ok(Response::Commands { commands, .. }) => {

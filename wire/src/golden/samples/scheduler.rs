@@ -6,10 +6,11 @@ use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, 
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
-    ActionResult, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus, Holding, JobLaunch, JobOptions,
-    JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput, PartitionRange, PersistedInput, Plan,
-    PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome, Request, Response, StageOutput, StagePlan, StageStatus,
-    TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec,
+    ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus,
+    Holding, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput,
+    PartitionRange, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome, Request,
+    Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
+    TaskProgress, TaskSpec,
 };
 
 const JOB: JobId = JobId(9);
@@ -36,6 +37,10 @@ fn stored() -> Program {
 
 fn options() -> JobOptions {
     JobOptions { task_limit_ms: Some(600_000), check_replay: true }
+}
+
+fn attachment() -> Attachment {
+    Attachment { secret: SECRET, attempt: 1 }
 }
 
 fn launch() -> JobLaunch {
@@ -115,12 +120,17 @@ fn requests(book: &mut Book) {
         BuiltIn => built_in(),
         Stored => stored(),
     });
+    variants!(book, "scheduler", DriverPlace {
+        Placed => DriverPlace::Placed,
+        Attached => DriverPlace::Attached,
+    });
     variants!(book, "scheduler", Request {
         Submit => Request::Submit {
             program: built_in(),
             arguments: vec![text("/in")],
             operation: OPERATION,
             options: options(),
+            driver: DriverPlace::Attached,
         },
         List => Request::List { before: Some(JOB) },
         Status => Request::Status { job: JOB, seen: 300 },
@@ -135,6 +145,7 @@ fn requests(book: &mut Book) {
             progress: vec![progress()],
         },
         DriverBegin => Request::DriverBegin { job: JOB, secret: SECRET, attempt: 1 },
+        DriverLives => Request::DriverLives { job: JOB, secret: SECRET, attempt: 1 },
         RunAction => Request::RunAction {
             job: JOB,
             secret: SECRET,
@@ -300,6 +311,8 @@ fn status() -> JobStatus {
         recoveries: vec![recovery()],
         recoveries_dropped: 2,
         metrics: METRICS,
+        driver: DriverPlace::Attached,
+        options: options(),
     }
 }
 
@@ -340,6 +353,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Recovered => RecoveryOutcome::Recovered { by: ATTEMPT, node: node(), at: NOW },
         NotNeeded => RecoveryOutcome::NotNeeded { at: NOW },
     });
+    sample!(book, "scheduler", Attachment, attachment());
     sample!(book, "scheduler", MapOutput, output());
     sample!(book, "scheduler", JobSummary, summary());
     sample!(book, "scheduler", JobStatus, status());
@@ -350,7 +364,10 @@ pub(super) fn add_answers(book: &mut Book) {
     sample!(book, "scheduler", ExecutorStatus, executor());
     variants!(book, "scheduler", Response {
         Done => Response::Done,
-        Submitted => Response::Submitted(JOB),
+        Submitted => Response::Submitted {
+            job: JOB,
+            attachment: Some(attachment()),
+        },
         Jobs => Response::Jobs { jobs: vec![summary()], next: Some(JOB) },
         Status => Response::Status(Box::new(status())),
         Logs => Response::Logs(vec![log()]),
@@ -360,7 +377,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
         MapOutputs => Response::MapOutputs(vec![output()]),
-        Begun => Response::Begun { publisher: ClientId(7) },
+        Begun => Response::Begun { publisher: ClientId(7), session_ms: Some(30_000) },
         Publication => Response::Publication { published: true },
     });
 }

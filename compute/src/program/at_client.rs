@@ -1,0 +1,80 @@
+//! A driver in its user's terminal: the process ends when the job does, and the job when its user ends the process.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use situ_runtime::Runtime;
+use situ_runtime::clock::Clock;
+use situ_runtime::real::RealRuntime;
+use situ_wire::messages::scheduler::{Request, Response};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::cluster::Cluster;
+use super::entry::fail;
+
+/// The exit codes: the job has ended without its driver, the user has ended both.
+const LOST: i32 = 1;
+const INTERRUPTED: i32 = 130;
+/// How long the scheduler may take to hear that it is over. Who does not want to wait so long asks again.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Ends the process when its job is `lost`, and the job when the process is asked to end. Whoever sets `ends` first says
+/// how it ends.
+pub(super) fn watch(
+    cluster: &Arc<Cluster<RealRuntime>>,
+    mut lost: watch::Receiver<Option<String>>,
+    ends: &Arc<AtomicBool>,
+) {
+    let ended = Arc::clone(ends);
+    cluster.runtime.spawn("lost-session", async move {
+        // The sender goes with the session, which has ended in order then.
+        let Ok(why) = lost.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default()) else { return };
+        if !ended.swap(true, Ordering::SeqCst) {
+            fail(&why);
+            std::process::exit(LOST);
+        }
+    });
+    let mut asked = match asked_to_end(&cluster.runtime) {
+        Ok(asked) => asked,
+        Err(error) => return tracing::warn!(%error, "without a handler a signal ends the process, and the job later"),
+    };
+    let (cluster, ends) = (Arc::clone(cluster), Arc::clone(ends));
+    cluster.runtime.clone().spawn("interrupted", async move {
+        if asked.recv().await.is_none() || ends.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let job = cluster.environment.job;
+        let kill = Request::Kill { job, reason: "interrupted at its client".to_owned() };
+        let told = cluster.scheduler.ask(&kill);
+        let said = tokio::select! {
+            told = cluster.runtime.clock().timeout(LIMIT, told) => match told {
+                Some(Ok(Response::Done)) => format!("interrupted; {job} is ended"),
+                Some(Ok(other)) => format!("interrupted; the scheduler answered {other:?}: `situ job status {}`", job.0),
+                Some(Err(error)) => format!("interrupted; {job} ends soon, for its client is gone: {error}"),
+                None => format!("interrupted; {job} ends when the scheduler is back and does not hear its client"),
+            },
+            _ = asked.recv() => format!("interrupted; {job} ends soon, for its client is gone"),
+        };
+        fail(&said);
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+/// Tells each time that the process is asked to end, by Ctrl-C or SIGTERM.
+fn asked_to_end(runtime: &RealRuntime) -> io::Result<mpsc::UnboundedReceiver<()>> {
+    let (tell, asked) = mpsc::unbounded_channel();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut signal, tell) = (signal(kind)?, tell.clone());
+        runtime.spawn("signal", async move {
+            while signal.recv().await.is_some() {
+                if tell.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(asked)
+}

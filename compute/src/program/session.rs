@@ -1,0 +1,125 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use situ_runtime::clock::Clock;
+use situ_runtime::real::RealRuntime;
+use situ_runtime::rpc::RpcError;
+use situ_runtime::{AbortOnDrop, Runtime};
+use situ_wire::messages::scheduler::{Request, Response};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::calls::wrong_answer;
+use super::cluster::Cluster;
+use super::driver::{self, DriverBackend};
+use super::entry::connect;
+use super::environment::{Environment, ProcessRole};
+use crate::dataset::Context;
+
+/// A driver that is attached says so many times that it lives in the time for which it may be silent.
+const HEARTBEATS: u32 = 6;
+
+/// A job that this process drives.
+///
+/// Programs have one made for them by [`run`](super::run). What is no program but drives jobs, as a server that many
+/// people ask, attaches itself: it submits a job whose driver is attached (`situ_client::Scheduler::submit_attached`), and
+/// runs actions through the [`Context`] of a session with it. The job lives as long as its session: that says every few
+/// seconds that it is there, and when it is not heard for as long as the scheduler's `session_ms` the job fails.
+///
+/// The job's workers run the program that was submitted, from its `main`; it must build the same graph as whoever is
+/// attached. What comes from outside, as a question, they learn through [`Context::once`].
+pub struct Session {
+    cluster: Arc<Cluster<RealRuntime>>,
+    context: Context,
+    attempt: u32,
+    /// Why it is lost, once it is; none if it is not attached.
+    lost: Option<watch::Receiver<Option<String>>>,
+    _heartbeat: Option<AbortOnDrop<()>>,
+}
+
+/// Why a session does not begin or end.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// It was told to be a worker.
+    #[error("a session is a driver's; the environment says that this process is a worker")]
+    NotADriver,
+    /// The certificate cannot be used, or this host cannot connect.
+    #[error("the cluster cannot be reached: {reason}")]
+    Connect {
+        /// Why.
+        reason: String,
+    },
+    /// The scheduler refuses, or is away for too long.
+    #[error(transparent)]
+    Scheduler(#[from] RpcError),
+}
+
+impl Session {
+    /// Attaches this process to the job that `environment` says, whose tasks of the network run on `handle`'s runtime.
+    /// Blocks, as actions do: neither may be on a thread of that runtime.
+    ///
+    /// # Errors
+    /// When the scheduler refuses, or the cluster cannot be reached.
+    pub fn attach(environment: Environment, handle: &Handle) -> Result<Self, SessionError> {
+        let ProcessRole::Driver { attempt } = environment.role else { return Err(SessionError::NotADriver) };
+        let _inside = handle.enter();
+        let cluster = connect(environment).map_err(|reason| SessionError::Connect { reason })?;
+        Ok(Self::begin(cluster, attempt)?)
+    }
+
+    /// Begins as the driver of the job.
+    pub(super) fn begin(cluster: Arc<Cluster<RealRuntime>>, attempt: u32) -> Result<Self, RpcError> {
+        let (backend, silence) = DriverBackend::begin(Arc::clone(&cluster), attempt)?;
+        let context = Context::new(Arc::new(backend));
+        let (tell, lost) = watch::channel(None);
+        let heartbeat = silence.map(|silence| {
+            let held = hold(Arc::clone(&cluster), attempt, silence / HEARTBEATS);
+            let task = cluster.runtime.spawn("session", async move {
+                tell.send_replace(Some(held.await.to_string()));
+            });
+            task.abort_on_drop()
+        });
+        let lost = heartbeat.is_some().then_some(lost);
+        Ok(Self { cluster, context, attempt, lost, _heartbeat: heartbeat })
+    }
+
+    /// Through which the job is given work.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Whether the driver is attached, and why the job has ended, once it is lost.
+    pub(super) fn lost(&self) -> Option<watch::Receiver<Option<String>>> {
+        self.lost.clone()
+    }
+
+    /// Ends the job: it has succeeded, or failed with this error. A session that is dropped instead is not heard any more,
+    /// and so its job fails.
+    ///
+    /// # Errors
+    /// When the scheduler cannot be told.
+    pub fn end(self, error: Option<String>) -> Result<(), SessionError> {
+        Ok(driver::end(&self.cluster, self.attempt, error)?)
+    }
+}
+
+/// Says now and then that the driver lives, until that is refused for good; why.
+async fn hold<R: Runtime>(cluster: Arc<Cluster<R>>, attempt: u32, pause: Duration) -> RpcError {
+    let (job, secret) = (cluster.environment.job, cluster.environment.secret);
+    let mut patience = cluster.scheduler.patience();
+    loop {
+        match cluster.scheduler.ask_once(&Request::DriverLives { job, secret, attempt }, pause).await {
+            Ok(Response::Done) => {
+                cluster.runtime.clock().sleep(pause).await;
+                patience.heard();
+            }
+            Ok(other) => return wrong_answer("DriverLives", &other),
+            Err(error) => {
+                if let Err(error) = patience.bear(error).await {
+                    return error;
+                }
+            }
+        }
+    }
+}
