@@ -1,0 +1,120 @@
+//! Where jobs and executors stand, for people.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ExecutorRegistration, StageOutput};
+use crate::ids::{NodeName, StageId, TaskAttemptId};
+use crate::messages::executor::LogName;
+use crate::messages::namenode::Liveness;
+use crate::time::TimeMs;
+
+/// Where a stage stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// Its id.
+    pub stage: StageId,
+    /// Its name.
+    pub name: String,
+    /// What becomes of its partitions.
+    pub output: StageOutput,
+    /// How many tasks it has.
+    pub tasks: u32,
+    /// How many are done now: it falls when outputs are lost.
+    pub done: u32,
+    /// How many run now.
+    pub running: u32,
+    /// How many attempts failed.
+    pub failed: u32,
+    /// How many attempts were started, by locality: process, node, rack, any, no preference.
+    pub localities: [u32; 5],
+    /// The attempt that runs and has made no progress for longest.
+    pub quiet: Option<QuietAttempt>,
+}
+
+/// An attempt at a task that makes no progress.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuietAttempt {
+    /// Which.
+    pub attempt: TaskAttemptId,
+    /// On which node it runs.
+    pub node: NodeName,
+    /// Since when, by the scheduler's clock.
+    pub since: TimeMs,
+}
+
+/// Something that was lost and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recovery {
+    /// When it was lost.
+    pub lost_at: TimeMs,
+    /// What.
+    pub lost: Lost,
+    /// The task that had it.
+    pub task: TaskAttemptId,
+    /// On which node it was.
+    pub node: NodeName,
+    /// What became of it.
+    pub outcome: RecoveryOutcome,
+}
+
+/// What became of something that was lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RecoveryOutcome {
+    /// It is not back yet.
+    Open,
+    /// It is back.
+    Recovered {
+        /// The attempt that brought it back.
+        by: TaskAttemptId,
+        /// On which node.
+        node: NodeName,
+        /// When.
+        at: TimeMs,
+    },
+    /// What needed it ended without it. It is back after all if something later needs it again.
+    NotNeeded {
+        /// When.
+        at: TimeMs,
+    },
+}
+
+/// What was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Lost {
+    /// A task that ran: it runs again elsewhere, reading another replica of its input.
+    RunningTask,
+    /// The output of a done map task: it is computed again from its lineage.
+    MapOutput,
+    /// A partition that was kept in memory: it is computed again when it is needed.
+    CachedPartition,
+    /// A task that ran while the file system was away: it is tried again now and then.
+    Storage,
+    /// The output of a done task, or what one that ran had read: its input was computed again and is not the same.
+    Superseded,
+}
+
+/// Where a log of a job is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogLocation {
+    /// Which log.
+    pub log: LogName,
+    /// On which node.
+    pub node: NodeName,
+    /// The executor that has it.
+    pub address: SocketAddr,
+}
+
+/// The state of one executor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExecutorStatus {
+    /// What it said when it joined.
+    pub registration: ExecutorRegistration,
+    /// Whether it is there.
+    pub liveness: Liveness,
+    /// How many tasks run there now.
+    pub running: u32,
+    /// When it was last heard.
+    pub last_poll: TimeMs,
+}
