@@ -123,8 +123,7 @@ impl Stored {
         let progress = screen::Progress::bytes("program", Some(len), true);
         let reader = Box::new(std::io::Cursor::new(self.bytes.clone()));
         let label = self.source.to_string_lossy();
-        let put =
-            crate::fs::put_reader(session, reader, &label, &self.path, &options, |more| progress.add(more)).await;
+        let put = crate::fs::put_reader(session, reader, &label, &self.path, &options, |more| progress.add(more)).await;
         let Err(error) = put else { return Ok(()) };
         // It may be another user's by now.
         let is_whole = |found: FileStatus| matches!(found.kind, FileKind::File { len_bytes, .. } if len_bytes == len);

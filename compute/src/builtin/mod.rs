@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn options_say_how_files_are_read() {
         let options = TextOptions::default().recursive(true).plain(true);
-        for arguments in [&["a", "/in", "/out", "--recursive", "--plain"], &["a", "/in", "/out", "--plain", "--recursive"]] {
+        for arguments in
+            [&["a", "/in", "/out", "--recursive", "--plain"], &["a", "/in", "/out", "--plain", "--recursive"]]
+        {
             assert_eq!(grep::parse(&strings(arguments)).unwrap().options, options);
             assert_eq!(wordcount::parse(&strings(&arguments[1..])).unwrap().options, options);
         }

@@ -351,10 +351,9 @@ pub(super) mod tests {
             }
         }
         let bytes = encode(Codec::Lz4, b"text");
-        let source = io::BufReader::new(Cursor::new(bytes[..4].to_vec()).chain(Interrupted(
-            Cursor::new(bytes[4..].to_vec()),
-            false,
-        )));
+        let source = io::BufReader::new(
+            Cursor::new(bytes[..4].to_vec()).chain(Interrupted(Cursor::new(bytes[4..].to_vec()), false)),
+        );
         let mut decoder = Codec::Lz4.decode(source, 0).unwrap();
         assert!(decoder.read(&mut [0; 9]).is_err());
         assert!(!matches!(decoder.read(&mut [0; 9]), Ok(0)), "it has not ended");

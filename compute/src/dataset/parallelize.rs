@@ -119,8 +119,7 @@ impl Parts {
         }
         let head = self.encoded.read(task.world().files(), || task.go_on());
         let head = head.unwrap_or_else(|error| abort_storage(&error));
-        let index: Vec<Part> =
-            records::take(&mut head.as_ref()).unwrap_or_else(|error| unreadable(&error.to_string()));
+        let index: Vec<Part> = records::take(&mut head.as_ref()).unwrap_or_else(|error| unreadable(&error.to_string()));
         let mut start = head.len() as u64;
         let span = |(records, len, hash): Part| {
             let bytes = start..start.saturating_add(len);

@@ -148,7 +148,8 @@ fn large_values_go_by_way_of_a_file_that_is_checked() {
     run(&job).unwrap();
     assert!(sums.lock().unwrap().iter().all(|found| *found == Some(sum)));
     let directory = only_directory(&disk);
-    let names: Vec<String> = disk.list(&directory.join("values")).unwrap().into_iter().map(|entry| entry.name).collect();
+    let names: Vec<String> =
+        disk.list(&directory.join("values")).unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["action-0-attempt-0", "action-1-attempt-0"]);
     let context = context(disk.clone(), StillClock, Path::new("/r"), LocalOptions::default());
     let name = directory.file_name().unwrap().to_str().unwrap();

@@ -313,7 +313,10 @@ impl ReadAt for SplitReader {
             && let Some(what) = disguised(&bytes)
         {
             reading::forget();
-            let message = format!("{}: it is read as text, as its name says, but its content is {what}; TextOptions::plain reads it all the same", self.path);
+            let message = format!(
+                "{}: it is read as text, as its name says, but its content is {what}; TextOptions::plain reads it all the same",
+                self.path
+            );
             abort(TaskFailure::Program { message });
         }
         bytes
