@@ -362,6 +362,9 @@ pub enum RunCommand {
         /// Read the files of directories within the input directory too
         #[arg(long)]
         recursive: bool,
+        /// Read files as they are, whatever their names end in
+        #[arg(long)]
+        plain: bool,
     },
     /// Keep the lines that match a regular expression
     #[command(after_help = "Example:\n  situ job run grep 'error|panic' /logs /out")]
@@ -375,6 +378,9 @@ pub enum RunCommand {
         /// Read the files of directories within the input directory too
         #[arg(long)]
         recursive: bool,
+        /// Read files as they are, whatever their names end in
+        #[arg(long)]
+        plain: bool,
     },
     /// Estimate pi by points in a square: needs no input, shows that tasks run
     #[command(after_help = "Example:\n  situ job run pi 8 1000000")]

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use situ_compute::program::environment::{self, Environment, ProcessRole};
 use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::{Attachment, JobOptions, Program};
+use situ_wire::messages::scheduler::{Attachment, JobOptions};
 
+use super::programs::Stored;
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::session::Session;
 use crate::show as screen;
@@ -20,7 +21,7 @@ use crate::show as screen;
 pub(super) async fn drive(
     session: &Session,
     path: &Path,
-    program: Program,
+    stored: &Stored,
     arguments: Vec<String>,
     options: JobOptions,
     json: bool,
@@ -28,10 +29,11 @@ pub(super) async fn drive(
     // A name without a directory is one in this directory, not one to be searched for.
     let path = path.canonicalize().local("cannot find the program", path)?;
     let scheduler = session.client.scheduler();
-    let (job, attachment) = scheduler.submit_attached(program, arguments.clone(), options).await?;
+    let (job, attachment) = scheduler.submit_attached(stored.program.clone(), arguments.clone(), options).await?;
     if !json {
         screen::note(format!("{job}"));
     }
+    stored.keep(session, job).await;
     let Err(reason) = become_driver(session, job, attachment, &path, &arguments, options);
     scheduler.kill(job, format!("its client could not become its driver: {reason}")).await?;
     Err(CliError::failed(format!("{}: cannot be run here: {reason}", path.display())))

@@ -36,15 +36,16 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
         }
         JobCommand::Submit(args) => {
             let (path, arguments) = program_of(args)?;
-            let program = programs::store(session, path, json).await?;
+            let stored = programs::store(session, path, json).await?;
             if let Err(error) = programs::collect(session).await {
                 screen::note(format!("programs that no job needs stay: {error}"));
             }
             let options = options(args.check_replay, args.task_limit);
             if args.client {
-                return attached::drive(session, path, program, arguments, options, json).await;
+                return attached::drive(session, path, &stored, arguments, options, json).await;
             }
-            let job = session.client.scheduler().submit_with(program, arguments, options).await?;
+            let job = session.client.scheduler().submit_with(stored.program.clone(), arguments, options).await?;
+            stored.keep(session, job).await;
             finish(session, job, json).await
         }
         JobCommand::List => show::list(session, json).await,
@@ -98,18 +99,20 @@ fn parse(args: &JobArgs) -> CliResult<JobId> {
 
 fn built_in(command: &RunCommand) -> (&'static str, Vec<String>) {
     match command {
-        RunCommand::Wordcount { input, output, reducers, recursive } => {
+        RunCommand::Wordcount { input, output, reducers, recursive, plain } => {
             let mut arguments = vec![input.clone(), output.clone()];
             if let Some(reducers) = reducers {
                 arguments.extend(["--reducers".to_owned(), reducers.clone()]);
             }
             arguments.extend(recursive.then(|| "--recursive".to_owned()));
+            arguments.extend(plain.then(|| "--plain".to_owned()));
             ("wordcount", arguments)
         }
         RunCommand::Pi { partitions, points } => ("pi", vec![partitions.clone(), points.clone()]),
-        RunCommand::Grep { pattern, input, output, recursive } => {
+        RunCommand::Grep { pattern, input, output, recursive, plain } => {
             let mut arguments = vec![pattern.clone(), input.clone(), output.clone()];
             arguments.extend(recursive.then(|| "--recursive".to_owned()));
+            arguments.extend(plain.then(|| "--plain".to_owned()));
             ("grep", arguments)
         }
     }

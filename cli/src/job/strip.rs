@@ -7,7 +7,8 @@ use object::{Endianness, pod};
 /// The executable without its debug sections; none if it has none. The names of functions stay, for backtraces.
 ///
 /// What is loaded of an executable comes first in its file and is left as it is. Of what follows only the debug sections go:
-/// their headers stay, marked as unused, so that no section has another number than before.
+/// their headers stay, marked as unused, so that no section has another number than before. A file that goes on behind all of
+/// that is not touched: a program may read there what was packed into it.
 ///
 /// # Errors
 /// Says why it cannot be taken apart, or why what came out is not trusted.
@@ -25,6 +26,11 @@ pub(super) fn without_debug_sections(executable: &[u8]) -> Result<Option<Vec<u8>
     };
     if !table.iter().any(is_debug) {
         return Ok(None);
+    }
+    let described_len = described_len(&file);
+    if described_len < executable.len() as u64 {
+        let more = executable.len() as u64 - described_len;
+        return Err(format!("it goes on for {more} bytes behind its sections, which it may need to be where they are"));
     }
     let segments = file.elf_program_headers().iter();
     let loaded_len = segments.map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian))).max();
@@ -54,6 +60,22 @@ pub(super) fn without_debug_sections(executable: &[u8]) -> Result<Option<Vec<u8>
     } else {
         Err("without it what is loaded would not be the same".to_owned())
     }
+}
+
+/// Where the last of an executable's sections, segments and headers ends in its file.
+fn described_len(file: &ElfFile64<'_, Endianness>) -> u64 {
+    let (endian, header) = (file.endian(), file.elf_header());
+    let table = |offset: u64, count: u16, size: u16| offset.saturating_add(u64::from(count) * u64::from(size));
+    let sections = file.elf_section_table();
+    let count = u64::try_from(sections.len()).unwrap_or(u64::MAX);
+    let size = u64::from(header.e_shentsize(endian));
+    let tables = [
+        header.e_shoff(endian).saturating_add(count.saturating_mul(size)),
+        table(header.e_phoff(endian), header.e_phnum(endian), header.e_phentsize(endian)),
+    ];
+    let content = sections.iter().filter_map(|section| section.file_range(endian));
+    let segments = file.elf_program_headers().iter().map(|segment| segment.file_range(endian));
+    content.chain(segments).map(|(offset, len)| offset.saturating_add(len)).chain(tables).max().unwrap_or(0)
 }
 
 /// Fills up with zeros to a multiple of `alignment`.
@@ -113,6 +135,14 @@ mod tests {
         let output = std::process::Command::new(&path).args(["--list", "--format=terse"]).output().unwrap();
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains("a_stripped_executable_is_shorter_and_runs"));
+    }
+
+    #[test]
+    fn what_is_packed_behind_an_executable_stays() {
+        let mut whole = std::fs::read("/proc/self/exe").unwrap();
+        whole.extend_from_slice(b"a zip file, say");
+        let error = without_debug_sections(&whole).unwrap_err();
+        assert!(error.contains("goes on for 15 bytes"), "{error}");
     }
 
     #[test]

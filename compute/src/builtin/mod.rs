@@ -10,7 +10,7 @@ use situ_client::glob::{Glob, is_pattern};
 use situ_wire::path::DfsPath;
 
 use crate::core::CLEAN_UP;
-use crate::dataset::Context;
+use crate::dataset::{Context, TextOptions};
 use crate::program::error::ProgramResult;
 
 /// A built-in program.
@@ -28,6 +28,8 @@ pub struct BuiltIn {
 
 /// The option of those that read files to read those of nested directories too.
 const RECURSIVE: &str = "--recursive";
+/// The option of those that read files to read them as they are, whatever their names end in.
+const PLAIN: &str = "--plain";
 
 /// All of them, by name.
 pub const ALL: [BuiltIn; 3] = [grep::GREP, pi::PI, wordcount::WORDCOUNT];
@@ -72,6 +74,15 @@ pub fn run(name: &str, arguments: &[String]) -> ExitCode {
             Err(format!("there is no built-in program {name:?}; there are {}", names.join(", ")).into())
         }
     })
+}
+
+/// What an argument says of how files are read, if it is an option for that.
+fn text_option(argument: &str, options: TextOptions) -> Option<TextOptions> {
+    match argument {
+        RECURSIVE => Some(options.recursive(true)),
+        PLAIN => Some(options.plain(true)),
+        _ => None,
+    }
 }
 
 /// Checks the paths of what is read and of the directory that is made.
@@ -157,6 +168,19 @@ mod tests {
             .flat_map(|line| [line.as_bytes(), b"\n"].concat())
             .collect();
         assert_eq!(parts(&disk).concat(), expected);
+    }
+
+    #[test]
+    fn options_say_how_files_are_read() {
+        let options = TextOptions::default().recursive(true).plain(true);
+        for arguments in
+            [&["a", "/in", "/out", "--recursive", "--plain"], &["a", "/in", "/out", "--plain", "--recursive"]]
+        {
+            assert_eq!(grep::parse(&strings(arguments)).unwrap().options, options);
+            assert_eq!(wordcount::parse(&strings(&arguments[1..])).unwrap().options, options);
+        }
+        let arguments = strings(&["--plain", "/in", "/out"]);
+        assert_eq!(grep::parse(&arguments).unwrap().options, TextOptions::default(), "a pattern");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use situ_wire::limits::PARTITIONS;
 
-use super::{BuiltIn, RECURSIVE, check_paths};
+use super::{BuiltIn, check_paths, text_option};
 use crate::{Context, ProgramResult, TextOptions};
 
 /// How many partitions the counts get when nobody says.
@@ -8,25 +8,25 @@ const REDUCERS: u32 = 4;
 
 pub(super) const WORDCOUNT: BuiltIn = BuiltIn {
     name: "wordcount",
-    usage: "IN OUT [--reducers N] [--recursive]",
+    usage: "IN OUT [--reducers N] [--recursive] [--plain]",
     about: "count how often each word stands in text files",
     check: |arguments| parse(arguments).map(|_| ()),
     run,
 };
 
-struct Arguments<'a> {
+pub(super) struct Arguments<'a> {
     input: &'a str,
     output: &'a str,
     reducers: u32,
-    options: TextOptions,
+    pub(super) options: TextOptions,
 }
 
-fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
+pub(super) fn parse(arguments: &[String]) -> Result<Arguments<'_>, String> {
     let (mut paths, mut reducers, mut options) = (Vec::new(), REDUCERS, TextOptions::default());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        if argument == RECURSIVE {
-            options = options.recursive(true);
+        if let Some(more) = text_option(argument, options) {
+            options = more;
             continue;
         }
         let value = match argument.strip_prefix("--reducers") {

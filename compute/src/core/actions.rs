@@ -115,7 +115,7 @@ impl Scheduler {
         ensure(tasks, self.policy.tasks, "tasks")?;
         ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")?;
         ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions")?;
-        ensure(len as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")?;
+        ensure_kept(len, self.policy.results_len_bytes)?;
         found.kept_len_bytes = len;
         for stage in &mut plan.stages {
             let key = StageKey::from(stage.output);
@@ -158,10 +158,8 @@ impl Scheduler {
         let kept = found.kept_len_bytes - plan_len_bytes(&plan) - results.iter().map(Bytes::len).sum::<usize>();
         let mut done = DoneAction { name, digest, results, given, record: None };
         found.kept_len_bytes = kept + done.len_bytes();
-        if let Err(reason) =
-            ensure(found.kept_len_bytes as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")
-        {
-            return self.fail_job(at, job, &format!("{action}: {reason}; save large results to files"));
+        if let Err(reason) = ensure_kept(found.kept_len_bytes, self.policy.results_len_bytes) {
+            return self.fail_job(at, job, &format!("{action}: {reason}"));
         }
         let DoneAction { name, results, given, .. } = done.clone();
         let record = self.append(JobRecord::ActionDone { job, action, name, digest, results, given });
@@ -202,7 +200,7 @@ impl Scheduler {
             None => {}
         }
         let len = found.kept_len_bytes + recorded_len_bytes(&value);
-        let bounds = ensure(len as u64, self.policy.results_len_bytes as u64, "bytes of plans and results")
+        let bounds = ensure_kept(len, self.policy.results_len_bytes)
             .and_then(|()| ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions"))
             .and_then(|()| ensure(value.len() as u64, RESULT_LEN_BYTES as u64, "bytes in one recorded value"));
         if let Err(reason) = bounds {
@@ -272,6 +270,17 @@ fn plan_len_bytes(plan: &Plan) -> usize {
     let nodes = plan.nodes.iter().map(|node| node.name.len() + node.parents.len() * 4 + 64);
     let stages = plan.stages.iter().map(|stage| stage.name.len() + stage.reads.len() * 4 + 128);
     nodes.chain(stages).sum()
+}
+
+/// Keeps a bound on what the scheduler has of one job until that ends.
+fn ensure_kept(found: usize, most: usize) -> Result<(), String> {
+    ensure(found as u64, most as u64, "bytes of plans, results of actions and recorded values").map_err(|reason| {
+        format!(
+            "{reason}, because they stay with the scheduler until the job ends; save large results to files instead of \
+             collecting them, give large values to tasks with `broadcast` (it goes by way of a file), or raise \
+             results_len_bytes in the scheduler's configuration"
+        )
+    })
 }
 
 /// Keeps a bound on what one job may have.

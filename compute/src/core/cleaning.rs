@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use situ_wire::ids::{ExecutorId, JobId};
+use situ_wire::ids::{ClientId, ExecutorId, JobId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::{ExecutorCommand, JobLaunch, JobOptions, Program};
 use situ_wire::path::DfsPath;
@@ -14,9 +14,21 @@ use super::{JobRecord, RecordId};
 /// The program that takes away what a job wrote aside; every executor has it. Its arguments are the outputs.
 pub const CLEAN_UP: &str = "clean-up";
 
-/// The directory of the file system that a job has for itself while it runs; none if that is no name for a job.
-pub(crate) fn job_directory(job: &str) -> Option<DfsPath> {
-    DfsPath::parse(&format!("/.situ/jobs/{job}")).ok()
+/// Where jobs have directories of their own. Everybody may make one there.
+const JOB_DIRECTORIES: &str = "/.situ/jobs";
+
+/// The directory of the file system that a job has for itself while it runs; none if that is no name for a job. Only who
+/// knows its publisher can tell where it is: nobody else can be there before it.
+pub(crate) fn job_directory(job: &str, publisher: ClientId) -> Option<DfsPath> {
+    let hash = blake3::derive_key("situ 2026 the directory of a job", &publisher.0.to_le_bytes());
+    let id = u64::from_le_bytes(*hash.first_chunk()?);
+    DfsPath::parse(&format!("{JOB_DIRECTORIES}/{job}-{id:016x}")).ok()
+}
+
+/// Whether that is a directory that a job has for itself.
+pub(crate) fn is_job_directory(directory: &DfsPath, job: &str) -> bool {
+    directory.parent().is_some_and(|parent| parent.as_str() == JOB_DIRECTORIES)
+        && directory.name().strip_prefix(job).is_some_and(|id| id.starts_with('-'))
 }
 
 /// For how long after a job's end a process of it may still make something: what was taken away before is looked at again.

@@ -13,7 +13,7 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, ended_error, now};
-use super::cleaning::job_directory;
+use super::cleaning::is_job_directory;
 use super::job::{Action, DoneAction, Job, Session};
 use super::resuming::Former;
 use super::scheduler::Scheduler;
@@ -362,8 +362,8 @@ impl Scheduler {
 /// What of a job must be taken away after it has ended so: what it wrote aside and did not publish, and always its own
 /// directory.
 fn left_behind(job: JobId, state: &JobState, outputs: impl IntoIterator<Item = DfsPath>) -> BTreeSet<DfsPath> {
-    let directory = job_directory(&job.to_string());
-    let left = |output: &DfsPath| *state != JobState::Succeeded || directory.as_ref() == Some(output);
+    let job = job.to_string();
+    let left = |output: &DfsPath| *state != JobState::Succeeded || is_job_directory(output, &job);
     outputs.into_iter().filter(left).collect()
 }
 

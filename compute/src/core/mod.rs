@@ -67,7 +67,7 @@ mod waiting;
 mod waits;
 
 pub use cleaning::CLEAN_UP;
-pub(crate) use cleaning::job_directory;
+pub(crate) use cleaning::{is_job_directory, job_directory};
 pub use event::{CallId, Caller, Effect, Event, RecordId};
 pub use policy::SchedulingPolicy;
 pub use record::{JobRecord, SecretKey};

@@ -71,7 +71,8 @@ pub struct SchedulingPolicy {
     pub finished_jobs: usize,
     /// How much they may take, encoded; the oldest go first.
     pub finished_len_bytes: usize,
-    /// How much the results of a job's actions may take together while it runs.
+    /// How much the plans and results of a job's actions and its recorded values may take together while it runs: all of
+    /// them stay in memory until it ends, for workers that begin late and drivers that are started anew.
     pub results_len_bytes: usize,
     /// How many actions a job may run.
     pub actions: usize,
@@ -124,7 +125,7 @@ impl Default for SchedulingPolicy {
             user_jobs: 200,
             finished_jobs: 10_000,
             finished_len_bytes: 64 << 20,
-            results_len_bytes: 256 << 20,
+            results_len_bytes: 1 << 30,
             actions: 100_000,
             outputs: 10_000,
             tasks: 4_000_000,

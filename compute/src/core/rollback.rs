@@ -130,7 +130,7 @@ impl Job {
         format!(
             "{name} ({stage}{part} for {shuffle}) did not give the same output when it was computed again, and {what}: the \
              program does not do the same each time it runs. Sort what has no order of its own (a HashMap's entries) before it \
-             is used, and compute what varies (time, randomness) once in the driver, with once()"
+             is used, use BTreeMap and BTreeSet in records, and compute what varies (time, randomness) once in the driver, with once()"
         )
     }
 }

@@ -3,11 +3,12 @@
 //! | ending | format |
 //! |---|---|
 //! | `.gz` | gzip, with any number of members |
-//! | `.zst` | Zstandard, with any number of frames, a window of at most 128 MiB |
+//! | `.zst` | Zstandard, with any number of frames, and windows of at most a task's share of the memory, or 8 MiB |
 //! | `.bz2` | bzip2, with any number of streams |
 //! | `.lz4` | LZ4 frames, as the `lz4` command writes them |
 //!
-//! A decoder holds a window and no more: how much comes out of a file does not matter.
+//! A decoder holds a window and no more: how much comes out of a file does not matter. Windows are of a known size, but for
+//! Zstandard's, which a frame asks for.
 
 use std::io::{self, BufRead, Cursor, Read};
 
@@ -58,6 +59,10 @@ const BEGINNINGS: [(&[u8], &str); 5] = [
     (&[b'P', b'K', 3, 4], "a ZIP archive, which is not unpacked here"),
 ];
 
+/// The largest window of Zstandard that is decoded however little memory there is: what each decoder shall take, as its
+/// specification says, and what the levels up to 19 of the `zstd` command use.
+const ZSTD_WINDOW_LEN_BYTES: u64 = 8 << 20;
+
 const ZSTD: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 const LZ4: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 
@@ -73,7 +78,8 @@ pub(super) fn codec_of(path: &DfsPath) -> Result<Option<Codec>, String> {
         None => Ok(codec),
         Some((_, what)) => Err(format!(
             "{path} is {what}, as its name says, and would not be read as what it holds; store it unpacked, or compressed \
-             as .gz, .zst, .bz2 or .lz4"
+             as .gz, .zst, .bz2 or .lz4; if it is text all the same, have it read as it is, whatever its name: --plain (in \
+             a program, TextOptions::plain)"
         )),
     }
 }
@@ -110,11 +116,11 @@ impl Codec {
         }
     }
 
-    /// Decodes `source`.
+    /// Decodes `source`, with about `memory_bytes` at most.
     ///
     /// # Errors
     /// When it does not begin as it should.
-    pub(super) fn decode<B: BufRead + 'static>(self, mut source: B) -> io::Result<Box<dyn Read>> {
+    pub(super) fn decode<B: BufRead + 'static>(self, mut source: B, memory_bytes: u64) -> io::Result<Box<dyn Read>> {
         let mut beginning = Vec::new();
         source.by_ref().take(4).read_to_end(&mut beginning)?;
         if !self.begins(&beginning) {
@@ -129,7 +135,11 @@ impl Codec {
         Ok(match self {
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
-            Self::Zstd => Box::new(ZstdFrames { source, decoder: FrameDecoder::new(), is_within: false }),
+            Self::Zstd => {
+                let mut decoder = FrameDecoder::new();
+                decoder.set_max_window_size(memory_bytes.max(ZSTD_WINDOW_LEN_BYTES));
+                Box::new(ZstdFrames { source, decoder, is_within: false, len_bytes: 0 })
+            }
             Self::Lz4 => {
                 let source = Noting { source, has_ended: false };
                 Box::new(Lz4Frames { decoder: Some(lz4_flex::frame::FrameDecoder::new(source)) })
@@ -144,6 +154,8 @@ struct ZstdFrames<B> {
     decoder: FrameDecoder,
     /// Whether a frame has begun and not ended.
     is_within: bool,
+    /// How much has come out of it.
+    len_bytes: u64,
 }
 
 impl<B: BufRead> ZstdFrames<B> {
@@ -152,7 +164,7 @@ impl<B: BufRead> ZstdFrames<B> {
         while !self.source.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.source) {
                 Ok(()) => {
-                    self.is_within = true;
+                    (self.is_within, self.len_bytes) = (true, 0);
                     return Ok(true);
                 }
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
@@ -161,10 +173,31 @@ impl<B: BufRead> ZstdFrames<B> {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+                Err(FrameDecoderError::WindowSizeTooBig { requested, max }) => {
+                    return Err(io::Error::other(format!(
+                        "a frame asks for a window of {requested} bytes, over the {max} bytes of memory that a task may use \
+                         for it; raise worker_memory_bytes of the executors, or compress it again without --long and --ultra"
+                    )));
+                }
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
         Ok(false)
+    }
+
+    /// Ends a frame that has been read.
+    fn end(&mut self) -> io::Result<()> {
+        self.is_within = false;
+        // Zero where the frame does not say.
+        let said = self.decoder.content_size();
+        if said > 0 && said != self.len_bytes {
+            return Err(io::Error::other(format!("a frame of {said} bytes, as it says, has {}", self.len_bytes)));
+        }
+        let (written, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
+        if written.is_some() && written != found {
+            return Err(io::Error::other("the checksum of a frame is not that of its content"));
+        }
+        Ok(())
     }
 }
 
@@ -179,14 +212,11 @@ impl<B: BufRead> Read for ZstdFrames<B> {
                 self.decoder.decode_blocks(&mut self.source, blocks).map_err(io::Error::other)?;
             }
             let len = self.decoder.read(buffer)?;
+            self.len_bytes += len as u64;
             if len > 0 || buffer.is_empty() {
                 return Ok(len);
             }
-            self.is_within = false;
-            let (written, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
-            if written.is_some() && written != found {
-                return Err(io::Error::other("the checksum of a frame is not that of its content"));
-            }
+            self.end()?;
         }
     }
 }
@@ -200,10 +230,11 @@ struct Lz4Frames<B: BufRead> {
 impl<B: BufRead> Read for Lz4Frames<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(mut decoder) = self.decoder.take() {
-            let len = decoder.read(buffer)?;
-            if len > 0 || buffer.is_empty() {
+            let read = decoder.read(buffer);
+            // Back as well after an error, which may be an interruption, or asked for again.
+            if !matches!(read, Ok(0)) || buffer.is_empty() {
                 self.decoder = Some(decoder);
-                return Ok(len);
+                return read;
             }
             let mut source = decoder.into_inner();
             // The decoder takes the end of the file within a frame for the end of the frame.
@@ -265,8 +296,67 @@ pub(super) mod tests {
         // Chunks are shorter than anything that is read at once.
         let source = io::BufReader::with_capacity(3, Cursor::new(bytes.to_vec()));
         let mut out = Vec::new();
-        codec.decode(source)?.read_to_end(&mut out)?;
+        codec.decode(source, 0)?.read_to_end(&mut out)?;
         Ok(out)
+    }
+
+    /// A frame of Zstandard without a checksum, with one block as it is.
+    fn zstd_frame(window: Option<u8>, says: u8, content: &[u8]) -> Vec<u8> {
+        let mut frame = ZSTD.to_vec();
+        match window {
+            // One segment, whose length is one byte.
+            None => frame.extend([0x20, says]),
+            Some(window) => frame.extend([0, window]),
+        }
+        let block = u32::try_from(content.len()).unwrap() << 3 | 1;
+        frame.extend_from_slice(&block.to_le_bytes()[..3]);
+        frame.extend_from_slice(content);
+        frame
+    }
+
+    #[test]
+    fn a_frame_has_the_length_that_it_says() {
+        assert_eq!(decoded(Codec::Zstd, &zstd_frame(None, 4, b"text")).unwrap(), b"text");
+        for says in [3, 5] {
+            let error = decoded(Codec::Zstd, &zstd_frame(None, says, b"text")).unwrap_err().to_string();
+            assert!(error.contains(&format!("a frame of {says} bytes")) || says < 4, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_larger_than_the_memory_is_refused() {
+        let decode = |window: u8, memory_bytes| {
+            let source = io::BufReader::new(Cursor::new(zstd_frame(Some(window), 0, b"text")));
+            let mut out = Vec::new();
+            Codec::Zstd.decode(source, memory_bytes)?.read_to_end(&mut out)?;
+            io::Result::Ok(out)
+        };
+        // 1 KiB times two to the upper five bits.
+        assert_eq!(decode(13 << 3, 0).unwrap(), b"text", "8 MiB always");
+        let error = decode(14 << 3, 0).unwrap_err().to_string();
+        assert!(error.contains("a window of 16777216 bytes") && error.contains("worker_memory_bytes"), "{error}");
+        assert_eq!(decode(14 << 3, 16 << 20).unwrap(), b"text");
+    }
+
+    #[test]
+    fn after_an_error_lz4_is_not_at_its_end() {
+        /// Is interrupted once.
+        struct Interrupted(Cursor<Vec<u8>>, bool);
+        impl Read for Interrupted {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if !std::mem::replace(&mut self.1, true) {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                self.0.read(buffer)
+            }
+        }
+        let bytes = encode(Codec::Lz4, b"text");
+        let source = io::BufReader::new(
+            Cursor::new(bytes[..4].to_vec()).chain(Interrupted(Cursor::new(bytes[4..].to_vec()), false)),
+        );
+        let mut decoder = Codec::Lz4.decode(source, 0).unwrap();
+        assert!(decoder.read(&mut [0; 9]).is_err());
+        assert!(!matches!(decoder.read(&mut [0; 9]), Ok(0)), "it has not ended");
     }
 
     const ALL: [Codec; 4] = [Codec::Gzip, Codec::Zstd, Codec::Bzip2, Codec::Lz4];

@@ -17,6 +17,10 @@ const TRIED_LEN_BYTES: usize = 1 << 20;
 ///
 /// Records are stored in [postcard](https://docs.rs/postcard), which does not store the names and kinds of their parts: types
 /// with serde's attributes `untagged`, `tag`, `flatten` or `skip_serializing_if` do not read back.
+///
+/// Use `BTreeMap` and `BTreeSet` in records, not `HashMap` and `HashSet`: what a task leaves may have to be computed again
+/// after a failure and must then be the same to the byte, which the order of a `HashMap` is not. Where it is not the same, what
+/// has read the earlier output is computed again too, or the job fails.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be moved from one process to another",
     label = "does not serialize and deserialize, or borrows something",

@@ -1,12 +1,13 @@
 //! Programs that run in a driver and in workers: what must be the same there, and what is kept for how long.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use situ_runtime::disk::Disk;
+use situ_runtime::disk::memory::MemoryDisk;
 
 use super::Context;
 use crate::program::error::ProgramResult;
@@ -70,6 +71,65 @@ fn what_once_and_share_and_broadcast_give_is_the_driver_s_in_every_process() {
 }
 
 #[test]
+fn a_driver_that_is_started_anew_has_what_the_first_has_recorded() {
+    let runs = AtomicU64::new(0);
+    let program = |context: &Context| -> ProgramResult {
+        // Another in each run, and as large as what goes by way of a file.
+        let drawn = context.once(|| runs.fetch_add(1, Ordering::Relaxed))?;
+        assert_eq!(drawn, 0);
+        let index = context.broadcast(by_chance())?;
+        let here: Vec<u64> = words().iter().map(|word| index[word]).collect();
+        let there = context.parallelize(words(), 6).map(move |word| index[&word]).collect()?;
+        assert_eq!(here, there, "the driver has the value that the workers have");
+        Ok(())
+    };
+    let job = Rehearsal::new(2, false);
+    job.run(program).unwrap();
+    let again = job.restarted();
+    again.run(program).unwrap();
+    again.restarted().run(program).unwrap();
+    assert_eq!(runs.load(Ordering::Relaxed), 1, "what is recorded is not computed again");
+}
+
+#[test]
+fn a_task_reads_its_partition_of_parallelize_and_no_more() {
+    let numbers: Vec<u64> = (0..100_000).map(|n| n << 40).collect();
+    let job = Rehearsal::new(1, false);
+    let disk = job.disk.clone();
+    let result = job.run(|context| {
+        let records = context.parallelize(numbers.clone(), 100);
+        if context.backend().driver_files().is_some() {
+            // All but the index and the first partitions is gone.
+            let path = only_directory(&disk).join("values/action-0-attempt-0");
+            let bytes = disk.read(&path, 1 << 24).unwrap();
+            disk.write_atomically(&path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+        assert_eq!(records.take(1_000)?, numbers[..1_000]);
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn honest_records_that_hold_a_hash_map_pass_the_check() {
+    let result = Rehearsal::new(2, true).run(|context| {
+        let pairs = context.parallelize((0..1_000_u64).collect(), 4).map(|n| (n % 7, HashSet::from([n])));
+        let sets = pairs.reduce_by_key(|one, other| &one | &other, 3);
+        let maps = sets.map(|(key, set)| set.into_iter().map(|n| (n, key)).collect::<HashMap<_, _>>());
+        assert_eq!(maps.collect()?.iter().map(HashMap::len).sum::<usize>(), 1_000);
+        Ok(())
+    });
+    result.unwrap();
+}
+
+/// The directory of the only job.
+fn only_directory(disk: &MemoryDisk) -> PathBuf {
+    let jobs = Path::new("/r/files/.situ/jobs");
+    let [job] = &disk.list(jobs).unwrap()[..] else { panic!("one job has a directory") };
+    jobs.join(&job.name)
+}
+
+#[test]
 fn large_values_go_by_way_of_a_file_that_is_checked() {
     let job = Rehearsal::new(2, false);
     let disk = job.disk.clone();
@@ -87,19 +147,21 @@ fn large_values_go_by_way_of_a_file_that_is_checked() {
     };
     run(&job).unwrap();
     assert!(sums.lock().unwrap().iter().all(|found| *found == Some(sum)));
-    let directory = Path::new("/r/files/.situ/jobs/job-1/values");
-    let names: Vec<String> = disk.list(directory).unwrap().into_iter().map(|entry| entry.name).collect();
+    let directory = only_directory(&disk);
+    let names: Vec<String> =
+        disk.list(&directory.join("values")).unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["action-0-attempt-0", "action-1-attempt-0"]);
     let context = context(disk.clone(), StillClock, Path::new("/r"), LocalOptions::default());
-    super::clean_up(context.backend().files(), &"/.situ/jobs/job-1".parse_path(), "job-1").unwrap();
-    assert!(!disk.exists(Path::new("/r/files/.situ/jobs/job-1")).unwrap());
+    let name = directory.file_name().unwrap().to_str().unwrap();
+    super::clean_up(context.backend().files(), &format!("/.situ/jobs/{name}").parse_path(), "job-1").unwrap();
+    assert!(!disk.exists(&directory).unwrap());
     // Other bytes than the driver's are noticed.
     let job = Rehearsal::new(1, false);
     let disk = job.disk.clone();
     let result = job.run(|context| {
         let records = context.parallelize(numbers.clone(), 5);
         if context.backend().driver_files().is_some() {
-            let path = directory.join("action-0-attempt-0");
+            let path = directory.join("values/action-0-attempt-0");
             let mut bytes = disk.read(&path, 1 << 24).unwrap().to_vec();
             bytes[300_000] ^= 1;
             disk.write_atomically(&path, &bytes).unwrap();

@@ -14,7 +14,7 @@ use situ_wire::path::DfsPath;
 
 use super::graph::Parent;
 use super::{Context, Dataset};
-use crate::core::job_directory;
+use crate::core::is_job_directory;
 use crate::program::error::{ProgramError, StorageError};
 use crate::program::task::{TaskContext, abort, abort_storage};
 use crate::program::world::{Backend, Files};
@@ -301,7 +301,7 @@ fn publish(
 /// # Errors
 /// When that cannot be done now.
 pub(crate) fn clean_up(files: &dyn Files, output: &DfsPath, job: &str) -> Result<(), StorageError> {
-    if job_directory(job).as_ref() == Some(output) {
+    if is_job_directory(output, job) {
         return take_away(files, output, true).map(drop);
     }
     let temporary = output.join(TEMPORARY)?;

@@ -325,6 +325,14 @@ fn what_cannot_be_decoded_is_no_text() {
         let error = context.text_file(path).and_then(|lines| lines.count()).unwrap_err().to_string();
         assert!(error.contains(message) && !error.contains("while reading"), "{path}: {error}");
     }
+    // What only looks so is read as it is, if that is said.
+    put(&disk, "coords.z", b"1 2 3\n4 5 6\n");
+    assert!(context.text_file("/coords.z").unwrap_err().to_string().contains("--plain"));
+    for (path, lines) in [("/coords.z", 2), ("/plain.gz", 1), ("/in", 2)] {
+        let plain = context.text_file_with(path, TextOptions::default().plain(true)).unwrap();
+        assert_eq!(plain.count(), Ok(lines), "{path}");
+    }
+    assert!(context.words_with("/gzip.txt", TextOptions::default().plain(true)).unwrap().count().unwrap() > 0);
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::text::Text;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TextOptions {
     recursive: bool,
+    plain: bool,
 }
 
 impl TextOptions {
@@ -40,7 +41,19 @@ impl TextOptions {
     /// is an error; what starts with `.` or `_` is passed over either way.
     #[must_use]
     pub fn recursive(self, recursive: bool) -> Self {
-        Self { recursive }
+        Self { recursive, ..self }
+    }
+
+    /// Whether files are read as they are, whatever their names end in: nothing is decoded, and nothing refused. For text
+    /// whose name only looks like that of something compressed, as `coords.z`.
+    #[must_use]
+    pub fn plain(self, plain: bool) -> Self {
+        Self { plain, ..self }
+    }
+
+    /// What decodes the file at `path`, if anything.
+    fn codec_of(self, path: &DfsPath) -> Result<Option<Codec>, String> {
+        if self.plain { Ok(None) } else { codec_of(path) }
     }
 }
 
@@ -57,6 +70,8 @@ struct Split {
     start: u64,
     end: u64,
     codec: Option<Codec>,
+    /// It is text whatever it looks like.
+    plain: bool,
 }
 
 impl Context {
@@ -72,7 +87,7 @@ impl Context {
     ///
     /// A file whose name ends in `.gz`, `.zst`, `.bz2` or `.lz4` is decoded as it is read, and is one partition as a whole:
     /// many of the length of a block are read by many tasks, one large one by one. What is compressed otherwise, or damaged,
-    /// or not what its ending says, is an error.
+    /// or not what its ending says, is an error, unless [`TextOptions::plain`] has it read as it is.
     ///
     /// # Errors
     /// When there is no such file, one is still being written or compressed in another way, or the listing cannot be had.
@@ -149,15 +164,15 @@ impl Context {
         let mut preferred = Vec::new();
         for (path, blocks) in listing.files {
             let wrong = |message| ProgramError::Input { path: path.to_string(), message };
-            if let Some(codec) = codec_of(&path).map_err(wrong)? {
+            if let Some(codec) = options.codec_of(&path).map_err(wrong)? {
                 let end = blocks.last().map_or(0, |block| block.offset + block.len_bytes);
                 preferred.push(nearest(&blocks));
-                splits.push(Some(Split { path, start: 0, end, codec: Some(codec) }));
+                splits.push(Some(Split { path, start: 0, end, codec: Some(codec), plain: false }));
                 continue;
             }
             for block in blocks {
                 let (start, end) = (block.offset, block.offset + block.len_bytes);
-                splits.push(Some(Split { path: path.clone(), start, end, codec: None }));
+                splits.push(Some(Split { path: path.clone(), start, end, codec: None, plain: options.plain }));
                 preferred.push(block.locations);
             }
         }
@@ -182,7 +197,7 @@ impl Context {
 fn list(files: &dyn Files, path: &str, options: TextOptions) -> Result<Listing, String> {
     let mut listing = Listing { files: Vec::new() };
     for file in input::resolve(files, path, options.recursive)? {
-        codec_of(&file)?;
+        options.codec_of(&file)?;
         let blocks = files.blocks(&file).map_err(|error| error.message)?;
         listing.files.push((file, blocks));
     }
@@ -213,7 +228,8 @@ fn decoded<S: Separator>(task: &TaskContext, split: &Split, codec: Codec) -> Pie
     let reader = SplitReader::open(task, split, ", decoded,");
     let (task, path) = (task.clone(), split.path.clone());
     let source = Encoded { reader, offset: 0, chunk: Bytes::new() };
-    let decoder = codec.decode(source).unwrap_or_else(|error| undecodable(&path, codec, 0, &error));
+    let memory_bytes = task.world().task_memory_bytes();
+    let decoder = codec.decode(source, memory_bytes).unwrap_or_else(|error| undecodable(&path, codec, 0, &error));
     let reader = DecodedReader { task, path, codec, decoder, offset: 0, is_done: false };
     // How much comes out is not known before.
     Pieces::new(reader, 0, u64::MAX)
@@ -255,6 +271,7 @@ struct SplitReader {
     task: TaskContext,
     path: DfsPath,
     input: Box<dyn Input>,
+    plain: bool,
     /// Says so while it lives.
     _reading: Reading,
 }
@@ -264,7 +281,7 @@ impl SplitReader {
         match task.world().files().open(&split.path, split.start..split.end) {
             Ok(input) => {
                 let _reading = Reading::begin(&split.path, offsets);
-                Self { task: task.clone(), path: split.path.clone(), input, _reading }
+                Self { task: task.clone(), path: split.path.clone(), input, plain: split.plain, _reading }
             }
             Err(error) => abort_storage(&error),
         }
@@ -292,10 +309,14 @@ impl ReadAt for SplitReader {
     fn read_at(&mut self, offset: u64, len_bytes: usize) -> Bytes {
         let bytes = self.read(offset, len_bytes);
         if offset == 0
+            && !self.plain
             && let Some(what) = disguised(&bytes)
         {
             reading::forget();
-            let message = format!("{}: it is read as text, as its name says, but its content is {what}", self.path);
+            let message = format!(
+                "{}: it is read as text, as its name says, but its content is {what}; TextOptions::plain reads it all the same",
+                self.path
+            );
             abort(TaskFailure::Program { message });
         }
         bytes

@@ -1,6 +1,6 @@
 //! Values of the driver that every process of its job gets.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
@@ -20,14 +20,16 @@ use crate::program::task::{abort, abort_storage};
 use crate::program::world::Files;
 use crate::shuffle::records;
 
-/// The longest value that goes by way of the scheduler; a longer one goes by way of the file system.
-const INLINE_LEN_BYTES: usize = 256 << 10;
+/// The longest value that goes by way of the scheduler, which keeps all of them until the job ends; a longer one goes by way
+/// of the file system.
+const INLINE_LEN_BYTES: usize = 4 << 10;
 /// How much of a value is written or read at a time.
 const PIECE_LEN_BYTES: usize = 1 << 20;
 
 impl Context {
-    /// What `value` gives in the driver, which alone computes it: every process of the job gets that value. For whatever is
-    /// not the same in each run of the program: the time, random numbers, files outside Situ, the order of a `HashMap`.
+    /// What `value` gives in the driver, which alone computes it: every process of the job gets that value, a driver that is
+    /// started anew too. For whatever is not the same in each run of the program: the time, random numbers, files outside
+    /// Situ, the order of a `HashMap`.
     ///
     /// The value is what it is when it has been serialized and deserialized: of a `HashMap` the entries are the same
     /// everywhere and their order is not; give a `Vec` or a `BTreeMap` where the order counts.
@@ -83,9 +85,10 @@ impl Context {
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
         let name = Self::name("broadcast", Location::caller());
-        let encoded = self.ship(&name, &mut || encode(&value))?;
+        let (encoded, is_own) = self.ship(&name, &mut || encode(&value))?;
         let known = OnceLock::new();
-        if self.backend().driver_files().is_some() {
+        // What a driver that was started anew has computed need not be what was recorded: it reads that, as workers do.
+        if is_own {
             drop(known.set(value));
         }
         Ok(Broadcast(Arc::new(Inner { name, context: self.clone(), encoded, value: known })))
@@ -97,7 +100,7 @@ impl Context {
         value: impl FnOnce() -> T,
     ) -> Result<T, ProgramError> {
         let mut value = Some(value);
-        let encoded = self.ship(&name, &mut || match value.take() {
+        let (encoded, _) = self.ship(&name, &mut || match value.take() {
             Some(value) => encode(&value()),
             None => Err("it was computed already".to_owned()),
         })?;
@@ -106,38 +109,46 @@ impl Context {
         records::take(&mut bytes.as_ref()).map_err(|error| result(error.to_string()))
     }
 
-    /// Sends what `encode` gives in the driver on its way to all processes, or finds out where it is.
+    /// Sends what `encode` gives in the driver on its way to all processes, or finds out where it is; and whether it is what
+    /// `encode` has just given here.
     pub(super) fn ship(
         &self,
         name: &str,
-        encode: &mut dyn FnMut() -> Result<Vec<u8>, String>,
-    ) -> Result<EncodedValue, ProgramError> {
+        encode: &mut dyn FnMut() -> Result<Encoded, String>,
+    ) -> Result<(EncodedValue, bool), ProgramError> {
+        let mut own = None;
         let recorded = self.record(name, |action, files| {
-            let value = encode().and_then(|bytes| self.put(action, files, bytes));
+            let value = encode().and_then(|encoded| self.put(action, files, encoded));
+            own = value.as_ref().ok().map(|value| value.hash);
             codec::encode(&value).expect("a short value and a path fit into a message")
         })?;
         let value: Result<EncodedValue, String> = codec::decode(&recorded)
             .map_err(|error| ProgramError::Result { action: name.to_owned(), message: error.to_string() })?;
-        value.map_err(|message| ProgramError::Argument { operation: name.to_owned(), message })
+        let value = value.map_err(|message| ProgramError::Argument { operation: name.to_owned(), message })?;
+        let is_own = own == Some(value.hash);
+        Ok((value, is_own))
     }
 
     /// Puts a value where every process finds it.
-    fn put(&self, action: ActionId, files: &dyn Files, bytes: Vec<u8>) -> Result<EncodedValue, String> {
-        let hash = *blake3::hash(&bytes).as_bytes();
+    fn put(&self, action: ActionId, files: &dyn Files, encoded: Encoded) -> Result<EncodedValue, String> {
+        let Encoded { bytes, head_len } = encoded;
+        let (hash, head_len_bytes) = (*blake3::hash(&bytes[..head_len]).as_bytes(), head_len as u64);
         if bytes.len() <= INLINE_LEN_BYTES {
-            return Ok(EncodedValue { hash, place: Place::Inline(bytes.into()) });
+            return Ok(EncodedValue { hash, head_len_bytes, place: Place::Inline(bytes.into()) });
         }
         let backend = self.backend();
-        let directory = job_directory(&backend.job_name()).ok_or("the job has no directory of its own")?;
+        let publisher = backend.publication(action).client;
+        let directory = job_directory(&backend.job_name(), publisher).ok_or("the job has no directory of its own")?;
         // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
         backend.writes_aside(&directory).map_err(|error| error.to_string())?;
-        let (len_bytes, bytes) = (bytes.len() as u64, Bytes::from(bytes));
+        let bytes = Bytes::from(bytes);
         let write = || {
+            files.make_own_directory(&directory)?;
             let values = directory.join("values")?;
             files.make_directory(&values)?;
             // Each attempt at the driver writes its own: what counts is recorded.
             let path = values.join(&format!("{action}-attempt-{}", backend.attempt()))?;
-            // What lies there is of a job of that number before this cluster's scheduler, or this test.
+            // What lies there is of this attempt, which tries again, or of an earlier test.
             files.delete(&path, false)?;
             let mut output = files.create(&path)?;
             for start in (0..bytes.len()).step_by(PIECE_LEN_BYTES) {
@@ -147,23 +158,32 @@ impl Context {
             Ok(path)
         };
         let path = write().map_err(|error: StorageError| format!("the value cannot be stored: {}", error.message))?;
-        Ok(EncodedValue { hash, place: Place::Stored { path, len_bytes } })
+        Ok(EncodedValue { hash, head_len_bytes, place: Place::Stored { path } })
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+fn encode<T: Serialize>(value: &T) -> Result<Encoded, String> {
     let mut bytes = Vec::new();
     match records::append(value, &mut bytes) {
-        Ok(()) => Ok(bytes),
+        Ok(()) => Ok(Encoded { head_len: bytes.len(), bytes }),
         Err(error) => Err(format!("the value, a {}, cannot be serialized: {error}", std::any::type_name::<T>())),
     }
+}
+
+/// The bytes of a value.
+pub(super) struct Encoded {
+    pub(super) bytes: Vec<u8>,
+    /// How long its head is, which is read at once. It holds the hashes of what is behind it.
+    pub(super) head_len: usize,
 }
 
 /// A value of the driver, encoded.
 #[derive(Serialize, Deserialize)]
 pub(super) struct EncodedValue {
-    /// The BLAKE3 hash of its bytes.
+    /// The BLAKE3 hash of its head.
     pub(super) hash: [u8; 32],
+    /// How long that is: all of it, for most values.
+    head_len_bytes: u64,
     place: Place,
 }
 
@@ -171,34 +191,62 @@ pub(super) struct EncodedValue {
 #[derive(Serialize, Deserialize)]
 enum Place {
     Inline(Bytes),
-    Stored { path: DfsPath, len_bytes: u64 },
+    Stored { path: DfsPath },
 }
 
 impl EncodedValue {
-    /// Its bytes, checked. Calls `go_on` now and then.
-    pub(super) fn read(&self, files: &dyn Files, mut go_on: impl FnMut()) -> Result<Bytes, StorageError> {
-        let (path, len_bytes) = match &self.place {
-            Place::Inline(bytes) => return Ok(bytes.clone()),
-            Place::Stored { path, len_bytes } => (path, *len_bytes),
+    /// Its head, checked. Calls `go_on` now and then.
+    pub(super) fn read(&self, files: &dyn Files, go_on: impl FnMut()) -> Result<Bytes, StorageError> {
+        self.read_part(files, 0..self.head_len_bytes, &self.hash, go_on)
+    }
+
+    /// A part of it whose hash is known, checked. Calls `go_on` now and then.
+    pub(super) fn read_part(
+        &self,
+        files: &dyn Files,
+        range: Range<u64>,
+        hash: &[u8; 32],
+        mut go_on: impl FnMut(),
+    ) -> Result<Bytes, StorageError> {
+        let corrupt = |message: String| StorageError { code: ErrorCode::Corrupt, message };
+        let damaged = |found: String| {
+            let place = match &self.place {
+                Place::Inline(_) => "a value that the scheduler has recorded".to_owned(),
+                Place::Stored { path } => path.to_string(),
+            };
+            corrupt(format!("{place}: {found}"))
         };
-        let damaged = |found: String| StorageError { code: ErrorCode::Corrupt, message: format!("{path}: {found}") };
-        let mut input = files.open(path, 0..len_bytes)?;
-        let mut bytes = BytesMut::with_capacity(usize::try_from(len_bytes).unwrap_or_default());
-        while (bytes.len() as u64) < len_bytes {
-            let piece = input.read_at(bytes.len() as u64, PIECE_LEN_BYTES)?;
-            if piece.is_empty() {
-                return Err(damaged(format!(
-                    "a value of the driver with {len_bytes} bytes ends after {}",
-                    bytes.len()
-                )));
+        let too_large = || corrupt(format!("bytes {range:?} of a value do not fit into memory"));
+        let len = range.end.saturating_sub(range.start);
+        let (start, len) = (usize::try_from(range.start), usize::try_from(len));
+        let (start, len) = (start.map_err(|_| too_large())?, len.map_err(|_| too_large())?);
+        let short = |found: usize| damaged(format!("of bytes {range:?} of a value of the driver {found} are there"));
+        let bytes = match &self.place {
+            Place::Inline(bytes) => match start.checked_add(len) {
+                Some(end) if end <= bytes.len() => bytes.slice(start..end),
+                _ => return Err(short(bytes.len().saturating_sub(start))),
+            },
+            // An empty part at the end has no block that could be read.
+            Place::Stored { .. } if len == 0 => Bytes::new(),
+            Place::Stored { path } => {
+                let mut input = files.open(path, range.clone())?;
+                let mut bytes = BytesMut::with_capacity(len);
+                while bytes.len() < len {
+                    let wanted = PIECE_LEN_BYTES.min(len - bytes.len());
+                    let piece = input.read_at(range.start + bytes.len() as u64, wanted)?;
+                    if piece.is_empty() {
+                        return Err(short(bytes.len()));
+                    }
+                    bytes.extend_from_slice(&piece);
+                    go_on();
+                }
+                bytes.freeze()
             }
-            bytes.extend_from_slice(&piece);
-            go_on();
-        }
-        if *blake3::hash(&bytes).as_bytes() != self.hash {
+        };
+        if *blake3::hash(&bytes).as_bytes() != *hash {
             return Err(damaged("its bytes are not those of the value that the driver stored".to_owned()));
         }
-        Ok(bytes.freeze())
+        Ok(bytes)
     }
 }
 

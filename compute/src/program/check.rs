@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::Hasher;
@@ -19,13 +20,18 @@ use super::runs::{Found, STACK_LEN_BYTES, run_stage_task};
 use super::task::{TaskControl, run_task};
 use super::world::{Entry, Files, Input, InputBlock, Output, Pieces, Scratch, World};
 use crate::dataset::StageTask;
-use crate::shuffle::output_path;
+use crate::shuffle::{output_path, records};
 
 /// Where below the worker's directory the second computation writes.
 const ASIDE: &str = "check";
 
+/// Whether this process has warned of records that are not the same to the byte.
+static HAS_WARNED: AtomicBool = AtomicBool::new(false);
+
 /// Does a task with what one run of the program has made, and once more with what another has made; its outcome is that of
 /// the first if both are the same. The second leaves nothing: its shuffle output is deleted, its files are not written.
+///
+/// Records that differ only in the order of what they hold are the same: a `HashMap` has none.
 pub(super) fn compute_twice(
     attempt: TaskAttemptId,
     control: &Arc<TaskControl>,
@@ -34,59 +40,81 @@ pub(super) fn compute_twice(
     (again, other_memory): (&Found, &Arc<MemoryManager>),
 ) -> TaskOutcome {
     let watched = Watched::new(world, world.scratch().root().to_owned(), true);
-    let done = match compute(attempt, control, &watched, found, memory) {
-        TaskOutcome::Done(done) => done,
-        failed @ TaskOutcome::Failed(_) => return failed,
+    let (done, records) = match compute(attempt, control, &watched, found, memory) {
+        (TaskOutcome::Done(done), records) => (done, records),
+        (failed @ TaskOutcome::Failed(_), _) => return failed,
     };
     if matches!(found.task, StageTask::Result { checked: false, .. }) {
         return TaskOutcome::Done(done);
     }
     let aside = world.scratch().root().join(ASIDE);
     let shadow = Watched::new(world, aside.clone(), false);
-    let second = compute(attempt, control, &shadow, again, other_memory);
+    let (second, other_records) = compute(attempt, control, &shadow, again, other_memory);
     if let StageTask::Map { shuffle, .. } = &again.task
         && let Err(error) = world.scratch().remove(&output_path(&aside, *shuffle, attempt))
         && matches!(second, TaskOutcome::Done(_))
     {
         tracing::warn!(%error, "what a check wrote stays until the job ends");
     }
+    let TaskAttemptId { stage, partition, .. } = attempt;
+    let operations = found.graph.operations(stage);
+    let name = operations.last().copied().unwrap_or_default();
     let what = match second {
         TaskOutcome::Done(second) => {
             let files = watched.written() != shadow.written();
-            match difference(&done, &second).or_else(|| files.then(|| "it wrote other bytes to its files".to_owned())) {
-                None => return TaskOutcome::Done(done),
-                Some(difference) => difference,
+            let counts = |done: &TaskDone| done.pieces.iter().map(|piece| piece.records).collect::<Vec<_>>();
+            let same_records = records == other_records && counts(&done) == counts(&second);
+            let difference = difference(&done, &second);
+            match difference.as_ref().filter(|_| !same_records) {
+                Some(difference) => difference.clone(),
+                None if files => "it wrote other bytes to its files".to_owned(),
+                None => {
+                    if difference.is_some() && !HAS_WARNED.swap(true, Ordering::Relaxed) {
+                        warn(&format!(
+                            "{partition} of {stage}, {name}, gives records that hold a HashMap or a HashSet"
+                        ));
+                    }
+                    return TaskOutcome::Done(done);
+                }
             }
         }
         TaskOutcome::Failed(TaskFailure::Program { message }) => format!("the second time it failed: {message}"),
         // Nothing that is the program's doing.
         failed @ TaskOutcome::Failed(_) => return failed,
     };
-    let TaskAttemptId { stage, partition, .. } = attempt;
-    let operations = found.graph.operations(stage);
-    let name = operations.last().copied().unwrap_or_default();
     let message = format!(
         "{partition} of {stage}, {name}, was computed with two runs of the program, and not the same came out: {what}; the \
-         functions that it calls are those of {}: what they have captured, or ask for, is another in each run",
+         functions that it calls are those of {}: what they have captured, or ask for, is another in each run, or they go \
+         through a HashMap or a HashSet in its order (use BTreeMap and BTreeSet in records)",
         operations.join(", ")
     );
     TaskOutcome::Failed(super::task::cut(TaskFailure::PlanMismatch { message }))
 }
 
-/// Does a task on a thread that has done nothing before.
+#[expect(clippy::print_stderr, reason = "standard error is the log of a job's process")]
+fn warn(what: &str) {
+    eprintln!(
+        "warning: {what}: its order is another each time they are computed, and an output that must be computed again after \
+         a failure must be the same to the byte, or the job goes back or fails; use BTreeMap and BTreeSet in records"
+    );
+}
+
+/// Does a task on a thread that has done nothing before; gives a hash of the records that it wrote, too.
 fn compute(
     attempt: TaskAttemptId,
     control: &Arc<TaskControl>,
     world: &Arc<Watched>,
     found: &Found,
     memory: &Arc<MemoryManager>,
-) -> TaskOutcome {
+) -> (TaskOutcome, blake3::Hash) {
     let world: Arc<dyn World> = Arc::<Watched>::clone(world);
-    let work =
-        || run_task(attempt, Arc::clone(control), &world, memory, |context| run_stage_task(&found.task, context));
+    let run = || run_task(attempt, Arc::clone(control), &world, memory, |context| run_stage_task(&found.task, context));
+    let work = || records::noting(run);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_LEN_BYTES);
-        let failed = |message: String| TaskOutcome::Failed(TaskFailure::Storage { message, transient: false });
+        let failed = |message: String| {
+            (TaskOutcome::Failed(TaskFailure::Storage { message, transient: false }), blake3::hash(&[]))
+        };
         match thread.spawn_scoped(scope, work) {
             Ok(running) => running.join().unwrap_or_else(|_| failed("the thread of the task is gone".to_owned())),
             Err(error) => failed(format!("no thread for a task: {error}")),

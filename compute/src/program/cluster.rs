@@ -42,6 +42,10 @@ const TRIES: u32 = 2;
 
 /// The permission bits of the directories that a job makes.
 const DIRECTORY_MODE: u16 = 0o755;
+/// Those of what is the job's alone.
+const OWN_MODE: u16 = 0o700;
+/// Those of what all jobs share: everybody may put something there, and take away only what is theirs.
+const SHARED_MODE: u16 = 0o1777;
 
 /// What a process of a job is connected to.
 pub(super) struct Cluster<R: Runtime> {
@@ -135,6 +139,22 @@ impl<R: Runtime> Files for ClusterFiles<R> {
 
     fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
         Ok(self.0.handle.block_on(self.0.client.mkdir(path, true, DIRECTORY_MODE))?)
+    }
+
+    fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+        let make = || self.0.handle.block_on(self.0.client.mkdir(path, false, OWN_MODE));
+        let made = match make() {
+            Err(error) if error.code() == Some(ErrorCode::NotFound) => {
+                let shared = path.parent().unwrap_or_else(DfsPath::root);
+                self.0.handle.block_on(self.0.client.mkdir(&shared, true, SHARED_MODE))?;
+                make()
+            }
+            made => made,
+        };
+        match made {
+            Err(error) if error.code() == Some(ErrorCode::AlreadyExists) => Ok(()),
+            made => Ok(made?),
+        }
     }
 
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {

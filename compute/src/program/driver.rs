@@ -52,6 +52,15 @@ impl<R: Runtime> DriverBackend<R> {
         self.done("Release", &request)
     }
 
+    /// What an earlier attempt has left under a number.
+    fn recorded(&self, action: ActionId) -> Result<Option<Bytes>, ProgramError> {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        match self.cluster.ask(&Request::ActionResult { job, secret, action, wait: false }) {
+            Ok(Response::Action(ActionResult::Unknown)) => Ok(None),
+            answer => Ok(Some(results("a record", answer)?.into_iter().next().unwrap_or_default())),
+        }
+    }
+
     /// Asks for what is only to be noted.
     fn done(&self, name: &'static str, request: &Request) -> Result<(), ProgramError> {
         match self.cluster.ask(request) {
@@ -95,7 +104,10 @@ impl<R: Runtime> Backend for DriverBackend<R> {
 
     fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let value = compute(&self.files);
+        // Another attempt may have recorded it: what that computed counts, and is not computed again. It is sent again all
+        // the same, and refused should an action have had the number.
+        let recorded = if self.attempt > 0 { self.recorded(action)? } else { None };
+        let value = recorded.unwrap_or_else(|| compute(&self.files));
         let answer = self.cluster.ask(&Request::Record { job, secret, attempt: self.attempt, action, value });
         one_result(results("a record", answer)?)
     }

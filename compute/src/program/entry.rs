@@ -45,6 +45,25 @@ const NETWORK_THREADS: usize = 2;
 /// With `situ job submit --client` the driver runs in the terminal of who submits it, with its standard input and output.
 /// Workers have nothing to read: what the driver reads becomes theirs through [`Context::once`].
 ///
+/// Therefore `program` is called any number of times, from several threads at once, and cannot give away what it has captured
+/// (the compiler says E0507, "cannot move out of a captured variable in an `Fn` closure"): what it takes apart it clones
+/// first. What may happen only once, as reading standard input, belongs into [`Context::once`], or into `main` if every
+/// process may do it.
+///
+/// ```no_run
+/// # use std::process::ExitCode;
+/// fn main() -> ExitCode {
+///     let stop_words = vec!["the".to_owned(), "a".to_owned()];
+///     situ_compute::run(move |context, arguments| {
+///         let stop_words = stop_words.clone(); // not the captured one itself
+///         let words = context.words(&arguments[0])?;
+///         let kept = words.filter(move |word| !stop_words.iter().any(|stop| stop.as_bytes() == &word[..]));
+///         kept.save_as_text_file(&arguments[1])?;
+///         Ok(())
+///     })
+/// }
+/// ```
+///
 /// Started by hand it says how to submit it, and returns 2.
 pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
     run_erased(None, &program)

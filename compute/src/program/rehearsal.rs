@@ -30,6 +30,8 @@ pub(crate) struct Rehearsal {
     world: Arc<OneWorld>,
     side: Arc<Side>,
     workers: Vec<Arc<Runs>>,
+    /// Which attempt at the driver the next one is.
+    attempt: u32,
 }
 
 /// What was seen while a job ran.
@@ -71,7 +73,15 @@ impl Rehearsal {
             Arc::new(Runs::new(driver, options.memory_limits(), checked))
         };
         let workers = std::iter::repeat_with(runs).take(workers).collect();
-        Self { disk, world, side, workers }
+        Self { disk, world, side, workers, attempt: 0 }
+    }
+
+    /// The same job with a driver that is started anew, and a worker that begins late.
+    pub(crate) fn restarted(self) -> Self {
+        self.side.known().ended = false;
+        let driver: Arc<dyn DriverSide> = Arc::<Side>::clone(&self.side);
+        let late = Runs::new(driver, LocalOptions::default().memory_limits(), false);
+        Self { workers: vec![Arc::new(late)], attempt: self.attempt + 1, ..self }
     }
 
     /// Runs the program in the driver and in all workers to the driver's end.
@@ -82,6 +92,7 @@ impl Rehearsal {
             side: Arc::clone(&self.side),
             workers: self.workers.clone(),
             next: AtomicUsize::new(0),
+            attempt: self.attempt,
         };
         let result = std::thread::scope(|scope| {
             for runs in &self.workers {
@@ -169,10 +180,21 @@ struct RehearsedDriver {
     side: Arc<Side>,
     workers: Vec<Arc<Runs>>,
     next: AtomicUsize,
+    attempt: u32,
+}
+
+impl RehearsedDriver {
+    /// What an earlier attempt has left.
+    fn recorded(&self, action: ActionId) -> Option<Vec<Bytes>> {
+        self.side.known().results.get(&action).cloned()
+    }
 }
 
 impl Backend for RehearsedDriver {
     fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+        if let Some(results) = self.recorded(action) {
+            return Ok(results);
+        }
         let plan = graph.plan(None);
         let plan_digest = plan.digest();
         self.side.known().plans.insert(action, plan.clone());
@@ -203,9 +225,12 @@ impl Backend for RehearsedDriver {
     }
 
     fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
-        let value = compute(self.files());
+        let value = match self.recorded(action) {
+            Some(values) => one_result(values)?,
+            None => compute(self.files()),
+        };
         self.side.give(action, vec![value.clone()]);
-        one_result(vec![value])
+        Ok(value)
     }
 
     fn release(&self, what: Released) {
@@ -244,6 +269,6 @@ impl Backend for RehearsedDriver {
     }
 
     fn attempt(&self) -> u32 {
-        0
+        self.attempt
     }
 }

@@ -1,5 +1,8 @@
 //! Records as bytes: each in postcard, one behind the other, with their number beside them (a record may take no byte).
 
+use std::cell::{Cell, RefCell};
+
+use blake3::Hasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -8,7 +11,37 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// When its `Serialize` fails; what was appended of it stays.
 pub(crate) fn append<T: Serialize>(record: &T, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
-    postcard::serialize_with_flavor(record, Appender(out))
+    let start = out.len();
+    let done = postcard::serialize_with_flavor(record, Appender(out));
+    if IS_NOTED.get() {
+        note(&out[start..]);
+    }
+    done
+}
+
+thread_local! {
+    /// Whether this thread notes what it appends.
+    static IS_NOTED: Cell<bool> = const { Cell::new(false) };
+    static NOTED: RefCell<Hasher> = RefCell::new(Hasher::new());
+}
+
+/// What `work` gives, and a hash of the records that it appends on this thread: one after the other, but of each whatever the
+/// order of the bytes, because maps and sets within a record have no order.
+pub(crate) fn noting<O>(work: impl FnOnce() -> O) -> (O, blake3::Hash) {
+    NOTED.with_borrow_mut(|noted| *noted = Hasher::new());
+    IS_NOTED.set(true);
+    let given = work();
+    IS_NOTED.set(false);
+    (given, NOTED.with_borrow(Hasher::finalize))
+}
+
+#[cold]
+fn note(record: &[u8]) {
+    let mut bytes = record.to_vec();
+    bytes.sort_unstable();
+    NOTED.with_borrow_mut(|noted| {
+        noted.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+    });
 }
 
 /// How many bytes a record takes, or nothing if it cannot be encoded.

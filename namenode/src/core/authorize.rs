@@ -53,6 +53,11 @@ impl<'a> Principal<'a> {
         Self { user: &caller.user, id: names.find(&caller.user), superuser: caller.user == config.superuser }
     }
 
+    /// The superuser, for what is made in their name.
+    pub(super) fn superuser(config: &'a CoreConfig, names: &Names) -> Self {
+        Self { user: &config.superuser, id: names.find(&config.superuser), superuser: true }
+    }
+
     pub(super) fn is_superuser(&self) -> bool {
         self.superuser
     }

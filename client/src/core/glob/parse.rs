@@ -13,12 +13,7 @@ enum Part {
 /// The patterns without alternatives that `text` stands for, in order.
 pub(super) fn expanded(text: &str) -> Result<Vec<Vec<Letter>>, GlobError> {
     let parts = Parser { text, rest: text.chars() }.parts(false)?;
-    let expanded = expand(&parts).ok_or_else(|| GlobError::Alternatives { pattern: text.to_owned() })?;
-    let stars = |letters: &Vec<Letter>| letters.windows(2).any(|two| *two == [Letter::Any, Letter::Any]);
-    if expanded.iter().any(stars) {
-        return Err(GlobError::AnyDepth { pattern: text.to_owned() });
-    }
-    Ok(expanded)
+    expand(&parts).ok_or_else(|| GlobError::Alternatives { pattern: text.to_owned() })
 }
 
 /// All ways through `parts`; none if they are too many.
@@ -72,6 +67,10 @@ impl Parser<'_> {
                     return Ok(parts);
                 }
                 '\\' => Part::Letter(Letter::Plain(self.escaped())),
+                // Only where it is written so: two stars that alternatives bring together are a star each.
+                '*' if self.rest.as_str().starts_with('*') => {
+                    return Err(GlobError::AnyDepth { pattern: self.text.to_owned() });
+                }
                 '*' => Part::Letter(Letter::Any),
                 '?' => Part::Letter(Letter::One),
                 '[' => Part::Letter(self.class()?),

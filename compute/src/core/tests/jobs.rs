@@ -377,13 +377,13 @@ fn the_directory_of_a_job_goes_however_the_job_ends() {
     for succeeds in [true, false] {
         let mut world = writing();
         let secret = world.secret(JOB);
-        let own = DfsPath::parse("/.situ/jobs/job-1").unwrap();
+        let own = DfsPath::parse("/.situ/jobs/job-1-7f").unwrap();
         world.driver(Request::WritesAside { job: JOB, secret, attempt: 0, output: own });
         let error = (!succeeds).then(|| "no".to_owned());
         world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error });
         let expected = match succeeds {
-            true => "n1 <- clean up /.situ/jobs/job-1 of job-1 as ada",
-            false => "n1 <- clean up /.situ/jobs/job-1 /out of job-1 as ada",
+            true => "n1 <- clean up /.situ/jobs/job-1-7f of job-1 as ada",
+            false => "n1 <- clean up /.situ/jobs/job-1-7f /out of job-1 as ada",
         };
         assert_eq!(world.poll(1, Vec::new()), [expected]);
         // The next scheduler has it from the journal, from a snapshot too.

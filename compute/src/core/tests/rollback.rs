@@ -137,8 +137,8 @@ fn a_job_whose_result_came_of_what_is_not_there_any_more_fails_and_says_why() {
         reason,
         "flat_map (stage-1, partition-1, for shuffle-2) did not give the same output when it was computed again, and a result \
          that the program has already was computed from what it was before: the program does not do the same each time it \
-         runs. Sort what has no order of its own (a HashMap's entries) before it is used, and compute what varies (time, \
-         randomness) once in the driver, with once()"
+         runs. Sort what has no order of its own (a HashMap's entries) before it is used, use BTreeMap and BTreeSet \
+         in records, and compute what varies (time, randomness) once in the driver, with once()"
     );
 }
 

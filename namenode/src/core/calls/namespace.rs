@@ -22,6 +22,11 @@ const OWNER_ENTERS: u16 = 0o300;
 /// The permission bits of a directory that is made on the way to a file.
 pub(super) const PARENT_MODE: u16 = 0o755;
 
+/// What the users of a cluster share: the directories in which jobs have their own, and the executables that are submitted.
+const COMMON: [&str; 3] = ["/.situ", "/.situ/jobs", "/.situ/programs"];
+/// Everybody may put something there, and take away only what is theirs.
+const COMMON_MODE: u16 = 0o1777;
+
 /// How many names below a directory are looked at before it moves.
 pub(super) const MOVED_NAMES: usize = 10_000;
 
@@ -52,6 +57,10 @@ impl Namesystem {
         mode: u16,
     ) -> Result<Change, RemoteError> {
         check_mode(path, mode)?;
+        // Whoever needs them first has them made, and they belong to nobody who could keep others out.
+        let superuser = Principal::superuser(&self.config, &self.namespace.names);
+        let (who, mode) =
+            if parents && COMMON.contains(&path.as_str()) { (&superuser, COMMON_MODE) } else { (who, mode) };
         let (parent, left) = match self.walk_to(who, path)? {
             Walk::Found(id) if parents && self.namespace.get(id).is_some_and(INode::is_directory) => {
                 return Ok(Change::Mkdir { directories: Vec::new() });

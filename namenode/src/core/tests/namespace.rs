@@ -277,6 +277,32 @@ fn owners_groups_and_others_may_what_the_bits_say() {
 }
 
 #[test]
+fn what_all_users_share_is_made_for_whoever_needs_it_and_is_nobody_s_own() {
+    let mut world = World::new();
+    let mkdir = |world: &mut World, user: &str, text: &str, parents, mode| {
+        let operation = world.operation_of(if user == "ann" { 7 } else { 8 });
+        let request = Request::Mkdir { path: path(text), parents, mode, operation };
+        world.call_by(caller(user), request).map_err(|error| error.code)
+    };
+    assert_eq!(mkdir(&mut world, "ann", "/.situ/mine", true, 0o755), Err(ErrorCode::PermissionDenied));
+    assert_eq!(mkdir(&mut world, "ann", "/.situ/jobs", true, 0o700), Ok(Response::Done));
+    assert_eq!(mkdir(&mut world, "bob", "/.situ/jobs", true, 0o755), Ok(Response::Done));
+    assert_eq!(mkdir(&mut world, "bob", "/.situ/programs", true, 0o755), Ok(Response::Done));
+    for shared in ["/.situ", "/.situ/jobs", "/.situ/programs"] {
+        let Ok(Response::Status(Some(status))) = world.call(Request::Stat { path: path(shared) }) else {
+            panic!("{shared} is not there")
+        };
+        assert_eq!((status.owner.as_str(), status.mode), (ROOT, 0o1777), "{shared}");
+    }
+    assert_eq!(mkdir(&mut world, "ann", "/.situ/jobs/job-1-a", false, 0o700), Ok(Response::Done));
+    assert_eq!(mkdir(&mut world, "bob", "/.situ/jobs/job-2-b", false, 0o700), Ok(Response::Done));
+    let operation = world.operation_of(8);
+    let delete = Request::Delete { path: path("/.situ/jobs/job-1-a"), recursive: true, operation };
+    assert_eq!(code(world.call_by(caller("bob"), delete)), ErrorCode::PermissionDenied);
+    assert_eq!(world.replayed().digest(), world.ns.digest());
+}
+
+#[test]
 fn a_publication_happens_whole_or_not_at_all() {
     let mut world = World::new();
     world.mkdir("/out/_tmp/1").unwrap();
