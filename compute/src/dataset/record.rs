@@ -17,6 +17,9 @@ const TRIED_LEN_BYTES: usize = 1 << 20;
 ///
 /// Records are stored in [postcard](https://docs.rs/postcard), which does not store the names and kinds of their parts: types
 /// with serde's attributes `untagged`, `tag`, `flatten` or `skip_serializing_if` do not read back.
+///
+/// What is no part of what a record serializes is no part of the record: a field with serde's `skip` has its default once the
+/// record was moved, and the entries of a hash map are in another order.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be moved from one process to another",
     label = "does not serialize and deserialize, or borrows something",

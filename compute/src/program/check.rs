@@ -34,7 +34,7 @@ pub(super) fn compute_twice(
     (again, other_memory): (&Found, &Arc<MemoryManager>),
 ) -> TaskOutcome {
     let watched = Watched::new(world, world.scratch().root().to_owned(), true);
-    let done = match compute(attempt, control, &watched, found, memory) {
+    let mut done = match compute(attempt, control, &watched, found, memory) {
         TaskOutcome::Done(done) => done,
         failed @ TaskOutcome::Failed(_) => return failed,
     };
@@ -60,8 +60,13 @@ pub(super) fn compute_twice(
         }
         TaskOutcome::Failed(TaskFailure::Program { message }) => format!("the second time it failed: {message}"),
         // Nothing that is the program's doing.
-        failed @ TaskOutcome::Failed(_) => return failed,
+        failed @ TaskOutcome::Failed(_) => {
+            memory.put_back(std::mem::take(&mut done.dropped));
+            return failed;
+        }
     };
+    // The next task tells of them.
+    memory.put_back(done.dropped);
     let TaskAttemptId { stage, partition, .. } = attempt;
     let operations = found.graph.operations(stage);
     let name = operations.last().copied().unwrap_or_default();
@@ -160,6 +165,10 @@ impl World for Watched {
 impl Scratch for Watched {
     fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn spill(&self) -> PathBuf {
+        self.world.scratch().spill()
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
 use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
-use situ_wire::messages::executor::ShufflePiece;
+use situ_wire::messages::executor::{ProcessLife, ShufflePiece};
 use situ_wire::messages::scheduler::{TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -188,10 +188,18 @@ pub(crate) trait Output {
     fn close(self: Box<Self>) -> Result<(), StorageError>;
 }
 
+/// Where in a worker's directory files are that do not outlive their task.
+const SPILL: &str = "spill";
+
 /// A worker's own directory on a local disk.
 pub(crate) trait Scratch: Send + Sync {
     /// Where it is.
     fn root(&self) -> &Path;
+
+    /// The directory in it of files that are deleted by the task that makes them.
+    fn spill(&self) -> PathBuf {
+        self.root().join(SPILL)
+    }
 
     /// Makes a file and its missing parents; one that is there is emptied.
     fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError>;
@@ -207,11 +215,33 @@ pub(crate) trait Scratch: Send + Sync {
 pub(crate) struct DiskScratch<D> {
     pub(crate) disk: D,
     pub(crate) root: PathBuf,
+    /// The process whose spilled files stand apart from those of earlier ones.
+    pub(crate) life: Option<ProcessLife>,
+}
+
+impl<D: Disk> DiskScratch<D> {
+    /// Deletes what earlier processes have spilled, who were killed and could not.
+    pub(crate) fn forget_earlier(&self) -> Result<(), DiskError> {
+        let spill = self.root.join(SPILL);
+        if !self.disk.exists(&spill)? {
+            return Ok(());
+        }
+        let own = self.life.map(|life| life.0.to_string());
+        for earlier in self.disk.list(&spill)?.into_iter().filter(|entry| Some(&entry.name) != own.as_ref()) {
+            self.disk.remove_directory(&spill.join(&earlier.name))?;
+        }
+        Ok(())
+    }
 }
 
 impl<D: Disk> Scratch for DiskScratch<D> {
     fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn spill(&self) -> PathBuf {
+        let spill = self.root.join(SPILL);
+        self.life.map_or(spill.clone(), |life| spill.join(life.0.to_string()))
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError> {
