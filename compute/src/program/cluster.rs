@@ -418,3 +418,18 @@ async fn fetch_once<R: Runtime>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_fetches_have_under_way_is_bounded() {
+        let under_way = UnderWay::new();
+        let begun: Vec<_> = std::iter::from_fn(|| under_way.try_begin(FETCH_LEN_BYTES)).collect();
+        assert_eq!(begun.len() as u64, WORKER_LEN_BYTES / FETCH_LEN_BYTES);
+        drop(begun);
+        assert!(under_way.try_begin(WORKER_LEN_BYTES).is_some());
+        assert!(under_way.try_begin(WORKER_LEN_BYTES + 1).is_none());
+    }
+}

@@ -459,6 +459,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_task_must_have_pushes_kept_partitions_out() {
+        let manager = manager(1);
+        for partition in 0..3 {
+            let mut keeping = manager.keep(DatasetId(1), partition);
+            assert!(keeping.grow_to(1000));
+            keeping.finish(Arc::new(vec![partition]), 1000);
+        }
+        let task = TaskMemory::begin(&manager);
+        let reservation = task.reserve();
+        reservation.take(6500);
+        assert_eq!(manager.kept_bytes(), 0);
+        assert_eq!(manager.take_dropped().len(), 3);
+        assert!(manager.peak_bytes() <= 6600, "{}", manager.peak_bytes());
+    }
+
+    #[test]
+    fn what_tasks_leave_to_the_next_ones_is_little_and_counts() {
+        let manager = manager(1);
+        let spare = manager.lend_spare(800);
+        assert!(spare.is_some() && manager.lend_spare(100).is_none(), "an eighth of 6400 is for that");
+        let task = TaskMemory::begin(&manager);
+        let reservation = task.reserve();
+        assert!(!reservation.grow_to(6000));
+        drop(spare);
+        assert!(reservation.grow_to(6000));
+        assert!(manager.lend_spare(800).is_none(), "it is in use");
+    }
+
+    #[test]
     fn operators_of_one_task_share_its_part() {
         let manager = manager(1);
         let task = TaskMemory::begin(&manager);

@@ -371,6 +371,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_kept_any_more_is_not_told_and_what_was_dropped_is_told_in_the_end() {
+        let limits = MemoryLimits { total_bytes: 1000, execution_bytes: 1000, kept_bytes: 1000, slots: 1 };
+        let (manager, world) = (MemoryManager::new(limits), Arc::new(Empty) as Arc<dyn World>);
+        let keep = |partition: u32| {
+            let mut keeping = manager.keep(DatasetId(1), partition);
+            assert!(keeping.grow_to(100));
+            keeping.finish(Arc::new(vec![partition]), 100);
+        };
+        let run = |result: Bytes| {
+            run_task(ATTEMPT, Arc::default(), &world, &manager, |task| {
+                (0..2).for_each(keep);
+                (0..2).for_each(|partition| task.note_cached(DatasetId(1), partition));
+                // Another task needs the room.
+                manager.remove(DatasetId(1));
+                keep(1);
+                TaskOutput::Result(result)
+            })
+        };
+        let id = |partition| (DatasetId(1), PartitionId(partition));
+        assert!(matches!(run(vec![0; TASK_RESULT_LEN_BYTES + 1].into()), TaskOutcome::Failed(_)));
+        assert_eq!(manager.take_dropped(), [id(0)], "nobody was told");
+        let TaskOutcome::Done(done) = run(Bytes::new()) else { panic!("it fits") };
+        assert_eq!((&done.cached[..], &done.dropped[..]), (&[id(1)][..], &[id(0)][..]));
+        let most: Vec<_> = (0..1000).map(|n| (DatasetId(u32::MAX), PartitionId(u32::MAX - n))).collect();
+        let outcome =
+            TaskOutcome::Done(Box::new(TaskDone { cached: most.clone(), dropped: most, ..TaskDone::default() }));
+        assert!(situ_wire::codec::encode(&outcome).unwrap().len() <= about_len_bytes(&outcome));
+    }
+
+    #[test]
     fn of_a_long_panic_the_beginning_is_told() {
         let outcome = run(&Arc::default(), |_| panic!("{}", "é".repeat(20_000)));
         let TaskOutcome::Failed(TaskFailure::Program { message }) = outcome else { panic!("{outcome:?}") };

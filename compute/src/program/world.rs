@@ -259,3 +259,25 @@ impl<D: Disk> Scratch for DiskScratch<D> {
         self.disk.remove_file(path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use situ_runtime::disk::memory::MemoryDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_deletes_what_killed_ones_have_spilled() {
+        let disk = MemoryDisk::default();
+        let scratch =
+            |life| DiskScratch { disk: disk.clone(), root: PathBuf::from("/work"), life: Some(ProcessLife(life)) };
+        let (first, second) = (scratch(1), scratch(2));
+        first.forget_earlier().unwrap();
+        first.create(&first.spill().join("a")).unwrap();
+        first.create(&first.root().join("shuffle-1").join("output")).unwrap();
+        second.create(&second.spill().join("b")).unwrap();
+        second.forget_earlier().unwrap();
+        assert!(!disk.exists(&first.spill()).unwrap() && disk.exists(&second.spill().join("b")).unwrap());
+        assert!(disk.exists(Path::new("/work/shuffle-1/output")).unwrap());
+    }
+}

@@ -230,3 +230,40 @@ impl<T: DeserializeOwned> Iterator for Merge<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::messages::scheduler::TaskOutcome;
+
+    use super::*;
+    use crate::shuffle::hash_key;
+    use crate::shuffle::write::tests::in_task;
+
+    #[test]
+    fn so_many_runs_are_merged_at_once_as_there_is_memory_for_what_they_hold() {
+        let record = |n: u64| -> Vec<u64> { (0..100_000).map(|place| hash_key(&(n, place))).collect() };
+        let (outcome, manager) = in_task(8 << 20, |task| {
+            let mut sorter = Sorter::new(task, Arc::new(|one: &Vec<u64>, other: &Vec<u64>| one[0].cmp(&other[0])));
+            for n in 0..12 {
+                sorter.push(record(n));
+                sorter.spill();
+            }
+            let mut runs = std::mem::take(&mut sorter.runs);
+            assert_eq!(runs.len(), 12);
+            sorter.make_few(&mut runs);
+            assert_eq!(runs.len(), 2, "a record takes a tenth of the memory, and must be there several times");
+            let mut merged = merge(&sorter.order, runs);
+            let mut count = 0;
+            while let Some(record) = merged.next() {
+                let heads: usize = merged.heads.iter().map(|head| outside_len(&head.record)).sum();
+                let buffers: usize = merged.runs.iter().map(SpoolRecords::capacity_bytes).sum();
+                let taken = heads + buffers + outside_len(&record);
+                assert!(taken <= sorter.memory.held_bytes(), "{taken} of {}", sorter.memory.held_bytes());
+                count += 1;
+            }
+            assert_eq!(count, 12);
+        });
+        assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
+        assert!(manager.peak_bytes() <= 10 << 20, "{}", manager.peak_bytes());
+    }
+}

@@ -433,7 +433,7 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
     use situ_wire::ids::{JobId, PartitionId, StageId};
     use situ_wire::messages::scheduler::TaskOutcome;
@@ -470,16 +470,28 @@ mod tests {
         }
     }
 
+    /// Does `work` as a task that has so much memory, and a disk to spill to.
+    pub(in crate::shuffle) fn in_task(
+        limit_bytes: u64,
+        work: impl FnOnce(&TaskContext),
+    ) -> (TaskOutcome, Arc<MemoryManager>) {
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        let scratch = DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r"), life: None };
+        let world: Arc<dyn World> = Arc::new(OnlyDisk(scratch));
+        let limits = MemoryLimits { total_bytes: limit_bytes, execution_bytes: limit_bytes, kept_bytes: 0, slots: 1 };
+        let manager = MemoryManager::new(limits);
+        let outcome = run_task(attempt, Arc::default(), &world, &manager, |task| {
+            work(task);
+            TaskOutput::Result(Bytes::new())
+        });
+        (outcome, manager)
+    }
+
     #[test]
     fn pieces_that_are_filled_one_after_the_other_keep_no_memory() {
         const LIMIT_BYTES: u64 = 1 << 20;
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
-        let world: Arc<dyn World> =
-            Arc::new(OnlyDisk(DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r"), life: None }));
-        let limits = MemoryLimits { total_bytes: LIMIT_BYTES, execution_bytes: LIMIT_BYTES, kept_bytes: 0, slots: 1 };
-        let manager = MemoryManager::new(limits);
         let mut kept_bytes = 0;
-        let outcome = run_task(attempt, Arc::default(), &world, &manager, |task| {
+        let (outcome, manager) = in_task(LIMIT_BYTES, |task| {
             let mut writer = PieceWriter::spool(task, 16);
             for piece in 0..16 {
                 for number in 0..100_000_u32 {
@@ -487,10 +499,55 @@ mod tests {
                 }
             }
             kept_bytes = writer.pieces.iter().map(|piece| piece.packed.capacity()).sum();
-            TaskOutput::Result(Bytes::new())
         });
         assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
         assert!(kept_bytes as u64 <= LIMIT_BYTES, "{kept_bytes} bytes of {LIMIT_BYTES}");
-        assert!(manager.peak_bytes() <= LIMIT_BYTES);
+        // What frames take is what their buffers take.
+        assert!(manager.peak_bytes() <= LIMIT_BYTES + 16 * 64 * 1024, "{}", manager.peak_bytes());
+    }
+
+    #[test]
+    fn a_long_record_in_each_of_many_pieces_holds_no_memory_that_is_not_counted() {
+        const PIECES: usize = 1_000;
+        let (outcome, manager) = in_task(64 << 20, |task| {
+            let mut writer = PieceWriter::output(task, PIECES);
+            for round in 0..2_u8 {
+                for piece in 0..PIECES {
+                    writer.write(piece, &vec![round; 100_000]);
+                    for number in 0..700_u64 {
+                        writer.write(piece, &hash_key(&number));
+                    }
+                }
+            }
+            let open: usize = writer.pieces.iter().map(|piece| piece.frame.capacity_bytes()).sum();
+            let packed: usize = writer.pieces.iter().map(|piece| piece.packed.capacity()).sum();
+            assert_eq!((open, packed), (writer.open_bytes, writer.held_bytes));
+            assert!(open <= 2 * FRAMES_LEN_BYTES, "{open} bytes for frames that are begun");
+            assert!(writer.memory.held_bytes() >= open + packed);
+        });
+        assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
+        assert!(manager.peak_bytes() <= 64 << 20);
+    }
+
+    #[test]
+    fn more_pieces_than_there_is_memory_for_are_refused() {
+        let (outcome, _) = in_task(1 << 20, |task| drop(PieceWriter::output(task, 1_000_000)));
+        let TaskOutcome::Failed(TaskFailure::Program { message }) = outcome else { panic!("{outcome:?}") };
+        assert!(message.starts_with("1000000 reduce partitions take ") && message.contains("use fewer"), "{message}");
+        let (outcome, _) = in_task(1 << 20, |task| drop(PieceWriter::output(task, 6_000)));
+        assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
+    }
+
+    #[test]
+    fn records_that_are_missing_are_no_end() {
+        let (outcome, _) = in_task(1 << 20, |task| {
+            let mut writer = PieceWriter::spool(task, 1);
+            (0..100_u32).for_each(|number| writer.write(0, &number));
+            let mut spool = writer.into_spool();
+            spool.pieces[0].records += 1;
+            spool.take::<u32>(0).for_each(drop);
+        });
+        let TaskOutcome::Failed(TaskFailure::Storage { message, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(message.contains("100 records of a piece"), "{message}");
     }
 }
