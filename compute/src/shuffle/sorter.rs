@@ -110,6 +110,10 @@ impl<T: Serialize + DeserializeOwned + 'static> Sorter<T> {
             while !rest.is_empty() {
                 let later = rest.split_off(self.fitting(&rest));
                 let first = std::mem::replace(&mut rest, later);
+                if first.len() < 2 {
+                    runs.extend(first);
+                    continue;
+                }
                 let level = first.iter().map(|run| run.level).max().unwrap_or(0);
                 runs.push(self.merge_to_run(first, level + 1));
             }
