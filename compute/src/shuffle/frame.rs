@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn frames_that_have_changed_places_are_found() {
-        let values: Vec<_> = (0..50).map(|n| (n.to_string(), n as u64)).collect();
+        let values: Vec<_> = (0..50_u64).map(|n| (n.to_string(), n)).collect();
         let bytes = packed(&values, 64);
         let first = FrameHeader::decode(&bytes).unwrap().unwrap().frame_len_bytes();
         let second = FrameHeader::decode(&bytes[first..]).unwrap().unwrap().frame_len_bytes();

@@ -82,7 +82,8 @@ impl PieceWriter {
         if least_bytes > slot_bytes.max(2 * FRAMES_LEN_BYTES) {
             abort(TaskFailure::Program {
                 message: format!(
-                    "{pieces} reduce partitions take {} MiB for what is begun of each, more than a task has here ({} MiB): use                      fewer partitions, or raise worker_memory_bytes of the executors",
+                    "{pieces} reduce partitions take {} MiB for what is begun of each, more than a task has here ({} MiB): use \
+                     fewer partitions, or raise worker_memory_bytes of the executors",
                     least_bytes >> 20,
                     slot_bytes >> 20
                 ),
