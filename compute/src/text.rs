@@ -16,15 +16,15 @@ pub use words::Words;
 
 /// The longest text that needs no memory of its own.
 const INLINE_LEN_BYTES: usize = 23;
-/// A text shares the memory of what it is cut from if it is at least so manieth a part of it.
-const SHARED_PART: usize = 4;
+/// A shorter text is never worth sharing memory: what it is cut from may be cut from something longer.
+const SHARED_LEN_BYTES: usize = 64 << 10;
 
 /// Bytes that are meant as text, in no encoding in particular: input files hold what they hold, and a program that
 /// counts their words must not fail on a byte that is not UTF-8.
 ///
 /// Up to 23 bytes stand in the value itself, which is what words are. A longer text is a copy, or shares the memory of what
-/// it was cut from if it is a large part of that: to keep a line does not keep the megabyte of a file that it was read with.
-/// A clone never allocates.
+/// it was read with if it is nearly all of that: to keep a line does not keep the megabyte of a file that it was read with,
+/// and what is cut from a text does not keep that. A clone never allocates.
 #[derive(Clone)]
 pub struct Text(Repr);
 
@@ -54,7 +54,7 @@ impl Text {
         }
     }
 
-    /// The text that stands at `range` of `bytes`, whose memory it shares if it is much of it.
+    /// The text that stands at `range` of `bytes`, whose memory it shares if it is long and nearly all of it.
     ///
     /// # Panics
     /// When `range` is not within `bytes`, as slicing does.
@@ -62,24 +62,21 @@ impl Text {
     #[must_use]
     pub fn slice_of(bytes: &Bytes, range: Range<usize>) -> Self {
         let slice = &bytes[range.clone()];
-        if slice.len() >= bytes.len() / SHARED_PART && slice.len() > INLINE_LEN_BYTES {
+        if slice.len() >= SHARED_LEN_BYTES && slice.len() >= bytes.len() / 4 * 3 {
             Self(Repr::Shared(bytes.slice(range)))
         } else {
             Self::copy_from_slice(slice)
         }
     }
 
-    /// The part at `range` of this text.
+    /// The part at `range` of this text: a copy, but of all of it.
     ///
     /// # Panics
     /// When `range` is not within it, as slicing does.
     #[inline]
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
-        match &self.0 {
-            Repr::Inline(_) => Self::inline(&self[range]),
-            Repr::Shared(bytes) => Self::slice_of(bytes, range),
-        }
+        if range == (0..self.len()) { self.clone() } else { Self::copy_from_slice(&self[range]) }
     }
 
     /// Its bytes.
@@ -317,6 +314,21 @@ mod tests {
     #[test]
     fn a_text_is_as_large_as_its_shared_form() {
         assert_eq!(size_of::<Text>(), size_of::<Bytes>());
+    }
+
+    #[test]
+    fn what_is_cut_again_and_again_does_not_hold_what_it_was_cut_from() {
+        let read = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut text = Text::slice_of(&read, 0..1 << 20);
+        assert!(!read.is_unique(), "all of it is shared");
+        for _ in 0..8 {
+            text = text.slice(0..text.len() * 9 / 10);
+        }
+        assert!(read.is_unique(), "{} bytes hold a megabyte", text.len());
+        let rest = read.slice(1_000_000..1_000_100);
+        let line = Text::slice_of(&rest, 0..100);
+        drop(rest);
+        assert!(read.is_unique(), "{} bytes hold a megabyte", line.len());
     }
 
     #[test]

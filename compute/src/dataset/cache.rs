@@ -57,14 +57,26 @@ impl Kept {
         self.used_bytes -= bytes;
     }
 
-    /// Keeps a partition for which there is room already.
-    pub(crate) fn insert(&mut self, dataset: DatasetId, partition: u32, records: KeptRecords, len_bytes: u64) {
+    /// Keeps a partition for which there is room already; gives what was kept in its place, as two attempts may have
+    /// computed it at once.
+    #[must_use]
+    pub(crate) fn insert(
+        &mut self,
+        dataset: DatasetId,
+        partition: u32,
+        records: KeptRecords,
+        len_bytes: u64,
+    ) -> Option<KeptRecords> {
         self.uses += 1;
         let kept = Partition { records, len_bytes, used: self.uses };
-        // Two attempts may have computed it at once.
-        if let Some(before) = self.partitions.insert((dataset, PartitionId(partition)), kept) {
-            self.used_bytes -= before.len_bytes;
-        }
+        let before = self.partitions.insert((dataset, PartitionId(partition)), kept)?;
+        self.used_bytes -= before.len_bytes;
+        Some(before.records)
+    }
+
+    /// Whether a partition is kept.
+    pub(crate) fn contains(&self, id: (DatasetId, PartitionId)) -> bool {
+        self.partitions.contains_key(&id)
     }
 
     /// Drops partitions that nobody reads, the least recently used first, until all take at most `limit_bytes`.

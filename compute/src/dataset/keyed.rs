@@ -16,8 +16,8 @@ use super::record::{FirstRecord, Key, Record};
 use super::{Context, Dataset, Records};
 use crate::program::task::TaskContext;
 use crate::shuffle::{
-    Aggregation, COMBINING_TOTAL_BYTES, Gatherer, Partitioner, PieceWriter, ShuffleRecords, Table, by_hash, hash_key,
-    outside_len, partition_of,
+    Aggregation, COMBINING_TOTAL_BYTES, Gatherer, Partitioner, PieceWriter, Settling, ShuffleRecords, Table, by_hash,
+    hash_key, outside_len, partition_of,
 };
 
 impl<K: 'static, V: 'static> Dataset<(K, V)> {
@@ -42,6 +42,9 @@ impl<K: 'static, V: 'static> Dataset<(K, V)> {
 
     /// Each key once, with a state that `start` makes of the first value, `add` takes each further value into, and `merge`
     /// combines. Combines in the map tasks already.
+    ///
+    /// A state may be moved to the disk and back between any two steps, so the functions must depend only on what it
+    /// serializes: not on a field that serde skips, and not on the order of a hash map's entries.
     #[track_caller]
     pub fn combine_by_key<S: Record>(
         &self,
@@ -116,7 +119,7 @@ impl<K: 'static, V: 'static> Dataset<(K, V)> {
                 }
             });
             table.drain(&mut write);
-            table.leave();
+            table.leave(task.memory().manager());
             drop(memory);
             writer.finish(shuffle, task.attempt())
         };
@@ -271,6 +274,10 @@ where
     fn merge_growth_bytes(&self, state: &Reduced<V>) -> usize {
         state.0.as_ref().map_or(0, |value| self.growth_bytes(value))
     }
+
+    fn settling(&self) -> Settling {
+        Settling::of::<V>()
+    }
 }
 
 /// Combines values by functions of the program.
@@ -312,7 +319,14 @@ where
     fn merge_growth_bytes(&self, state: &S) -> usize {
         outside_len(state)
     }
+
+    fn settling(&self) -> Settling {
+        Settling::of::<S>()
+    }
 }
+
+/// How long the parts are in which a group is moved.
+const GROUP_PART_LEN_BYTES: usize = 1 << 20;
 
 /// Gathers values.
 struct Group<V>(PhantomData<fn() -> V>);
@@ -340,6 +354,27 @@ impl<V: Serialize + DeserializeOwned + 'static> Aggregation for Group<V> {
 
     fn merge_growth_bytes(&self, state: &Vec<V>) -> usize {
         state.iter().map(|value| self.growth_bytes(value)).sum()
+    }
+
+    fn parts(&self, state: Vec<V>, sink: &mut dyn FnMut(&Vec<V>)) {
+        let (mut part, mut len_bytes) = (Vec::new(), 0);
+        for value in state {
+            len_bytes += size_of::<V>() + outside_len(&value);
+            part.push(value);
+            if len_bytes >= GROUP_PART_LEN_BYTES {
+                sink(&part);
+                part.clear();
+                len_bytes = 0;
+            }
+        }
+        if !part.is_empty() {
+            sink(&part);
+        }
+    }
+
+    // One value may be longer than a part.
+    fn part_len_bytes(&self) -> usize {
+        2 * GROUP_PART_LEN_BYTES
     }
 }
 

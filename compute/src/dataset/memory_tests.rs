@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 use situ_runtime::disk::Disk;
 use situ_runtime::disk::memory::MemoryDisk;
 
@@ -97,6 +98,55 @@ proptest! {
         let elsewhere = std::thread::spawn(move || leave(&shared, 32 << 10)).join().unwrap();
         prop_assert_eq!(&elsewhere, &expected, "on another thread");
     }
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Noted {
+    value: u32,
+    #[serde(skip)]
+    note: u32,
+}
+
+#[test]
+fn what_records_do_not_serialize_does_not_depend_on_memory() {
+    let run = |memory_bytes| {
+        let (_, context, _) = with(memory_bytes, 0);
+        let noted = context.parallelize((1..3000_u32).collect(), 1).map(|n| Noted { value: n * 7919 % 3000, note: n });
+        let sorted = noted.sort_within_partitions().map(|record| (record.value, record.note)).collect().unwrap();
+        let sum = |one: Noted, other: Noted| Noted { value: one.value + other.value, note: one.value + 1 };
+        let sums = noted.map(|record| (record.value % 700, record)).reduce_by_key(sum, 2);
+        (sorted, sums.map(|(key, sum)| (key, sum.value, sum.note)).collect().unwrap())
+    };
+    let roomy = run(64 << 20);
+    assert_eq!(roomy, run(1 << 10), "with little memory");
+    assert!(roomy.0.iter().all(|record| record.1 == 0) && roomy.1.iter().all(|sum| sum.2 == 0), "it is skipped");
+}
+
+#[test]
+fn groups_that_move_in_parts_come_back_whole() {
+    let run = |memory_bytes| {
+        let (_, context, memory) = with(memory_bytes, 0);
+        let pages = context.parallelize((0..120_u32).collect(), 3).map(|n| (n % 3, (n, page(n * 100 + 99))));
+        let groups = pages.group_by_key(1);
+        // Needs memory while the groups are given on.
+        let sorted = groups.flat_map(|(key, values)| values.into_iter().map(move |value| (key, value)));
+        let sorted = sorted.sort_within_partitions().map(|(key, (n, page))| (key, n, page.len()));
+        (groups.map_values(|values| values.len()).collect().unwrap(), sorted.collect().unwrap(), memory.peak_bytes())
+    };
+    let (lengths, sorted, peak_bytes) = run(8 << 20);
+    let (expected_lengths, expected, _) = run(256 << 20);
+    assert!(lengths == expected_lengths && sorted == expected);
+    assert!(peak_bytes <= 16 << 20, "{peak_bytes}");
+}
+
+#[test]
+fn a_state_that_cannot_be_written_in_parts_must_fit_three_times() {
+    let (_, context, _) = with(8 << 20, 0);
+    let pages = context.parallelize((0..120_u32).collect(), 3).map(|n| (n % 2, page(n * 100 + 99)));
+    let add = |all: &mut String, page: String| all.push_str(&page);
+    let joined = pages.combine_by_key(|page| page, add, |one, other| one.push_str(&other), 1);
+    let error = joined.count().unwrap_err().to_string();
+    assert!(error.contains("the values of one key take over") && error.contains("worker_memory_bytes"), "{error}");
 }
 
 #[test]

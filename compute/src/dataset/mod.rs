@@ -43,7 +43,7 @@ pub(crate) use save::clean_up;
 pub use text_file::TextOptions;
 pub use values::Broadcast;
 
-pub(crate) use cache::Kept;
+pub(crate) use cache::{Dropped, Kept};
 pub(crate) use graph::{Graph, StageTask};
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ const TRIED_LEN_BYTES: usize = 1 << 20;
 /// Use `BTreeMap` and `BTreeSet` in records, not `HashMap` and `HashSet`: what a task leaves may have to be computed again
 /// after a failure and must then be the same to the byte, which the order of a `HashMap` is not. Where it is not the same, what
 /// has read the earlier output is computed again too, or the job fails.
+///
+/// What is no part of what a record serializes is no part of the record: a field with serde's `skip` has its default once the
+/// record was moved, and the entries of a hash map are in another order.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be moved from one process to another",
     label = "does not serialize and deserialize, or borrows something",

@@ -1,5 +1,6 @@
 //! Operations that sort.
 
+use std::any::type_name;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -7,10 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keyed::Operation;
+use super::record::FirstRecord;
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::shuffle::records::encoded_len;
-use crate::shuffle::{Order, Sorter, by_range};
+use crate::shuffle::{Order, Settling, Sorter, by_range};
 
 /// How many keys are looked at for each partition that is wanted.
 const SAMPLES_PER_PARTITION: usize = 60;
@@ -88,22 +90,24 @@ where
 }
 
 impl<T: Ord + Serialize + DeserializeOwned + 'static> Dataset<T> {
-    /// The same partitions, each sorted. What does not fit into memory is sorted on the worker's disk.
+    /// The same partitions, each sorted. What does not fit into memory is sorted on the worker's disk; whether that happens or
+    /// not, records come out as what they serialize to and no more: fields that serde skips have their default.
     #[track_caller]
     pub fn sort_within_partitions(&self) -> Dataset<T> {
         let compute = Arc::clone(&self.compute);
         let order: Order<T> = Arc::new(T::cmp);
-        self.context.add(
-            Context::name("sort_within_partitions", Location::caller()),
-            self.parent(),
-            self.partitions,
-            self.preferred.clone(),
-            move |task, partition| {
-                let mut sorter = Sorter::new(task, Arc::clone(&order));
-                compute(task, partition).for_each(|record| sorter.push(record));
-                sorter.finish()
-            },
-        )
+        let name = Context::name("sort_within_partitions", Location::caller());
+        let operation = name.clone();
+        self.context.add(name, self.parent(), self.partitions, self.preferred.clone(), move |task, partition| {
+            let mut sorter = Sorter::new(task, Arc::clone(&order));
+            let mut first = FirstRecord::of(&operation, type_name::<T>());
+            let mut settling = Settling::of::<T>();
+            compute(task, partition).for_each(|record| {
+                first.check(&record);
+                sorter.push(settling.settle(record));
+            });
+            sorter.finish()
+        })
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn compute_twice(
     (again, other_memory): (&Found, &Arc<MemoryManager>),
 ) -> TaskOutcome {
     let watched = Watched::new(world, world.scratch().root().to_owned(), true);
-    let (done, records) = match compute(attempt, control, &watched, found, memory) {
+    let (mut done, records) = match compute(attempt, control, &watched, found, memory) {
         (TaskOutcome::Done(done), records) => (done, records),
         (failed @ TaskOutcome::Failed(_), _) => return failed,
     };
@@ -80,8 +80,13 @@ pub(super) fn compute_twice(
         }
         TaskOutcome::Failed(TaskFailure::Program { message }) => format!("the second time it failed: {message}"),
         // Nothing that is the program's doing.
-        failed @ TaskOutcome::Failed(_) => return failed,
+        failed @ TaskOutcome::Failed(_) => {
+            memory.put_back(std::mem::take(&mut done.dropped));
+            return failed;
+        }
     };
+    // The next task tells of them.
+    memory.put_back(done.dropped);
     let message = format!(
         "{partition} of {stage}, {name}, was computed with two runs of the program, and not the same came out: {what}; the \
          functions that it calls are those of {}: what they have captured, or ask for, is another in each run, or they go \
@@ -188,6 +193,10 @@ impl World for Watched {
 impl Scratch for Watched {
     fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn spill(&self) -> PathBuf {
+        self.world.scratch().spill()
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError> {

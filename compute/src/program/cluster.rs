@@ -21,7 +21,7 @@ use situ_wire::messages::namenode::{FileKind, FileStatus};
 use situ_wire::messages::scheduler::{self, MapOutput, TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::calls::{Server, wrong_answer};
 use super::environment::Environment;
@@ -37,6 +37,9 @@ const CHUNKS: usize = 2;
 /// The most that a fetch has under way: what waits, what is being handed over and received, and what the stream's window
 /// holds.
 const FETCH_LEN_BYTES: u64 = ((CHUNKS + 2) * RECEIVE_LEN_BYTES + (2 << 20)) as u64;
+/// How much all fetches of a worker may have under way together. What waits unread stands in the windows of connections: were
+/// they full, the pieces that are wanted now would not come either.
+const WORKER_LEN_BYTES: u64 = 128 << 20;
 /// How often a fetch is tried that does not get on.
 const TRIES: u32 = 2;
 
@@ -54,6 +57,23 @@ pub(super) struct Cluster<R: Runtime> {
     pub(super) environment: Environment,
     pub(super) scheduler: Server<R, scheduler::Request, scheduler::Response>,
     client: Client<R>,
+    under_way: UnderWay,
+}
+
+/// Counts what fetches have under way.
+#[derive(Clone)]
+struct UnderWay(Arc<Semaphore>);
+
+impl UnderWay {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(usize::try_from(WORKER_LEN_BYTES >> 10).unwrap_or(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Room for so many bytes, if there is.
+    fn try_begin(&self, len_bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(len_bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        Arc::clone(&self.0).try_acquire_many_owned(permits).ok()
+    }
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -73,6 +93,7 @@ impl<R: Runtime> Cluster<R> {
             scheduler: Server::new(connector, Role::Scheduler, environment.scheduler),
             environment,
             client,
+            under_way: UnderWay::new(),
         })
     }
 
@@ -289,16 +310,24 @@ impl<R: Runtime> Fetching<R> {
         self.under_way.iter().map(|piece| piece.piece.len_bytes.min(FETCH_LEN_BYTES)).sum()
     }
 
-    /// Begins as many fetches as may be under way at once.
+    /// Begins as many fetches as may be under way at once: one at least, which is taken next, and more as long as those of
+    /// other tasks leave room.
     fn begin_more(&mut self) {
         while self.under_way.len() < FETCHES && self.under_way_bytes() < self.window_bytes {
             // A piece without records is nowhere to be fetched.
-            let Some(output) = self.outputs.find(|output| output.pieces[0].records > 0) else { return };
+            let has_records = |output: &MapOutput| output.pieces[0].records > 0;
+            let Some(skipped) = self.outputs.as_slice().iter().position(has_records) else { return };
+            let len_bytes = self.outputs.as_slice()[skipped].pieces[0].len_bytes.min(FETCH_LEN_BYTES);
+            let permit = self.cluster.under_way.try_begin(len_bytes);
+            if permit.is_none() && !self.under_way.is_empty() {
+                return;
+            }
+            let Some(output) = self.outputs.nth(skipped) else { return };
             let (map, piece, shuffle) = (output.map, output.pieces[0], self.shuffle);
             let (send, chunks) = mpsc::channel(CHUNKS);
             let fetch = fetch(Arc::clone(&self.cluster), shuffle, self.reduce, output, send);
             let task = self.cluster.runtime.spawn("fetch", fetch);
-            let chunks = Chunks { handle: self.cluster.handle.clone(), chunks, task };
+            let chunks = Chunks { handle: self.cluster.handle.clone(), chunks, task, _permit: permit };
             let chunks = chunks.map(move |chunk| chunk.map_err(|reason| TaskFailure::Fetch { shuffle, map, reason }));
             self.under_way.push_back(Piece { map, piece, chunks: Box::new(chunks) });
         }
@@ -319,6 +348,8 @@ struct Chunks {
     handle: Handle,
     chunks: mpsc::Receiver<Result<Bytes, String>>,
     task: Task<()>,
+    /// Nothing for what had to be begun without room.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Iterator for Chunks {
@@ -410,4 +441,19 @@ async fn fetch_once<R: Runtime>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_fetches_have_under_way_is_bounded() {
+        let under_way = UnderWay::new();
+        let begun: Vec<_> = std::iter::from_fn(|| under_way.try_begin(FETCH_LEN_BYTES)).collect();
+        assert_eq!(begun.len() as u64, WORKER_LEN_BYTES / FETCH_LEN_BYTES);
+        drop(begun);
+        assert!(under_way.try_begin(WORKER_LEN_BYTES).is_some());
+        assert!(under_way.try_begin(WORKER_LEN_BYTES + 1).is_none());
+    }
 }

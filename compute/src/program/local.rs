@@ -135,7 +135,7 @@ impl<D: Disk, C: Clock> LocalWorld<D, C> {
             block_len_bytes: options.block_len_bytes.max(1),
             published: Mutex::default(),
         };
-        let scratch = DiskScratch { disk, root: root.join("work") };
+        let scratch = DiskScratch { disk, root: root.join("work"), life: None };
         Arc::new(Self { files, scratch, clock, options, outputs: Mutex::default() })
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use situ_wire::ids::{DatasetId, PartitionId};
 
-use crate::dataset::Kept;
+use crate::dataset::{Dropped, Kept};
 
 /// A slot's part in so many is asked for at once, so that not every record asks.
 const STEPS: u64 = 64;
@@ -24,6 +24,8 @@ const STEP_MAX_BYTES: u64 = 1 << 20;
 const SLOT_MIN_BYTES: u64 = 1 << 20;
 /// A slot's part in so many is what an operator may always hold.
 const MINIMUM: u64 = 16;
+/// Of all memory one part in so many is for what tasks leave to the next ones.
+const SPARE_PART: u64 = 8;
 
 /// How much there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +78,8 @@ struct Pool {
     tasks: BTreeMap<u64, u64>,
     next_task: u64,
     kept: Kept,
+    /// What tasks have left to the next ones.
+    spare_bytes: u64,
     /// Partitions that are not kept any more, and of which nobody has been told yet.
     dropped: Vec<(DatasetId, PartitionId)>,
     peak_bytes: u64,
@@ -126,6 +130,29 @@ impl MemoryManager {
         std::mem::take(&mut self.pool().dropped)
     }
 
+    /// Dropped partitions of which nobody was told after all.
+    pub(crate) fn put_back(&self, dropped: Vec<(DatasetId, PartitionId)>) {
+        let mut pool = self.pool();
+        let untold: Vec<_> = dropped.into_iter().filter(|id| !pool.kept.contains(*id)).collect();
+        pool.dropped.extend(untold);
+    }
+
+    /// Of these partitions those that are kept.
+    pub(crate) fn still_kept(&self, mut partitions: Vec<(DatasetId, PartitionId)>) -> Vec<(DatasetId, PartitionId)> {
+        let pool = self.pool();
+        partitions.retain(|id| pool.kept.contains(*id));
+        partitions
+    }
+
+    /// Memory that outlives a task, for the next one on its thread; none where there is little.
+    pub(crate) fn lend_spare(self: &Arc<Self>, len_bytes: u64) -> Option<SpareMemory> {
+        let (mut pool, total_bytes) = (self.pool(), self.limits.total_bytes);
+        let fits =
+            pool.spare_bytes + len_bytes <= total_bytes / SPARE_PART && pool.used_bytes() + len_bytes <= total_bytes;
+        pool.spare_bytes += if fits { len_bytes } else { 0 };
+        fits.then(|| SpareMemory { manager: Arc::clone(self), len_bytes })
+    }
+
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,10 +172,8 @@ impl MemoryManager {
                 return false;
             }
         }
-        let execution = pool.execution_bytes() + more_bytes;
-        let dropped = pool.kept.make_room(limits.total_bytes.saturating_sub(execution));
-        pool.dropped.extend(dropped.iter().map(|(id, _)| *id));
-        let lent = execution + pool.kept.used_bytes() <= limits.total_bytes || wanted <= sure;
+        let dropped = pool.make_room(more_bytes, limits.total_bytes);
+        let lent = pool.used_bytes() + more_bytes <= limits.total_bytes || wanted <= sure;
         if lent {
             pool.add(task, more_bytes);
         }
@@ -160,7 +185,11 @@ impl MemoryManager {
 
     /// Lends a task what it must have.
     fn lend_anyway(&self, task: u64, more_bytes: u64) {
-        self.pool().add(task, more_bytes);
+        let mut pool = self.pool();
+        let dropped = pool.make_room(more_bytes, self.limits.total_bytes);
+        pool.add(task, more_bytes);
+        drop(pool);
+        drop(dropped);
     }
 
     fn give_back(&self, task: u64, bytes: u64) {
@@ -176,13 +205,38 @@ impl Pool {
         self.tasks.values().sum()
     }
 
+    /// All that is in use.
+    fn used_bytes(&self) -> u64 {
+        self.execution_bytes() + self.spare_bytes + self.kept.used_bytes()
+    }
+
+    /// Drops kept partitions until a task can have `more_bytes`, or none is left that nobody reads.
+    fn make_room(&mut self, more_bytes: u64, total_bytes: u64) -> Dropped {
+        let others = self.execution_bytes() + self.spare_bytes + more_bytes;
+        let dropped = self.kept.make_room(total_bytes.saturating_sub(others));
+        self.dropped.extend(dropped.iter().map(|(id, _)| *id));
+        dropped
+    }
+
     fn add(&mut self, task: u64, more_bytes: u64) {
         *self.tasks.entry(task).or_default() += more_bytes;
         self.note_peak();
     }
 
     fn note_peak(&mut self) {
-        self.peak_bytes = self.peak_bytes.max(self.execution_bytes() + self.kept.used_bytes());
+        self.peak_bytes = self.peak_bytes.max(self.used_bytes());
+    }
+}
+
+/// Memory that a task has left to the next one on its thread.
+pub(crate) struct SpareMemory {
+    manager: Arc<MemoryManager>,
+    len_bytes: u64,
+}
+
+impl Drop for SpareMemory {
+    fn drop(&mut self) {
+        self.manager.pool().spare_bytes -= self.len_bytes;
     }
 }
 
@@ -203,7 +257,7 @@ impl Keeping {
         let step = self.manager.limits.kept_bytes / STEPS;
         let wanted = (len_bytes + step.min(STEP_MAX_BYTES)).saturating_sub(self.held_bytes);
         let (mut pool, limits) = (self.manager.pool(), &self.manager.limits);
-        let room = limits.kept_bytes.min(limits.total_bytes.saturating_sub(pool.execution_bytes()));
+        let room = limits.kept_bytes.min(limits.total_bytes.saturating_sub(pool.execution_bytes() + pool.spare_bytes));
         let (grown, dropped) = pool.kept.grow(self.dataset, wanted, room);
         pool.dropped.extend(dropped.iter().map(|(id, _)| *id));
         if grown {
@@ -223,7 +277,10 @@ impl Keeping {
         pool.kept.shrink(held_bytes - len_bytes);
         let id = (self.dataset, PartitionId(self.partition));
         pool.dropped.retain(|dropped| *dropped != id);
-        pool.kept.insert(self.dataset, self.partition, records, len_bytes);
+        let before = pool.kept.insert(self.dataset, self.partition, records, len_bytes);
+        drop(pool);
+        // Its records are freed outside the lock.
+        drop(before);
     }
 }
 
@@ -399,6 +456,35 @@ mod tests {
         drop(first);
         assert!(small.grow_to(4700));
         assert!(manager.peak_bytes() <= 6400);
+    }
+
+    #[test]
+    fn what_a_task_must_have_pushes_kept_partitions_out() {
+        let manager = manager(1);
+        for partition in 0..3 {
+            let mut keeping = manager.keep(DatasetId(1), partition);
+            assert!(keeping.grow_to(1000));
+            keeping.finish(Arc::new(vec![partition]), 1000);
+        }
+        let task = TaskMemory::begin(&manager);
+        let reservation = task.reserve();
+        reservation.take(6500);
+        assert_eq!(manager.kept_bytes(), 0);
+        assert_eq!(manager.take_dropped().len(), 3);
+        assert!(manager.peak_bytes() <= 6600, "{}", manager.peak_bytes());
+    }
+
+    #[test]
+    fn what_tasks_leave_to_the_next_ones_is_little_and_counts() {
+        let manager = manager(1);
+        let spare = manager.lend_spare(800);
+        assert!(spare.is_some() && manager.lend_spare(100).is_none(), "an eighth of 6400 is for that");
+        let task = TaskMemory::begin(&manager);
+        let reservation = task.reserve();
+        assert!(!reservation.grow_to(6000));
+        drop(spare);
+        assert!(reservation.grow_to(6000));
+        assert!(manager.lend_spare(800).is_none(), "it is in use");
     }
 
     #[test]

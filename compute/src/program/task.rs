@@ -118,7 +118,7 @@ impl TaskContext {
         let number = self.0.scratch_files.get();
         self.0.scratch_files.set(number + 1);
         let TaskAttemptId { stage, partition, attempt, .. } = self.0.attempt;
-        self.0.world.scratch().root().join("spill").join(format!("{stage}-{partition}-{attempt}-{purpose}-{number}"))
+        self.0.world.scratch().spill().join(format!("{stage}-{partition}-{attempt}-{purpose}-{number}"))
     }
 }
 
@@ -176,7 +176,8 @@ pub(crate) fn run_task(
     match result {
         Ok(output) => {
             let mut done = TaskDone {
-                cached: task.0.cached.take(),
+                // Another task may have needed the room meanwhile, and told so.
+                cached: memory.still_kept(task.0.cached.take()),
                 dropped: memory.take_dropped(),
                 metrics: task.0.metrics.get(),
                 ..TaskDone::default()
@@ -185,49 +186,54 @@ pub(crate) fn run_task(
                 TaskOutput::Pieces(pieces) => done.pieces = pieces,
                 TaskOutput::Result(result) => done.result = result,
             }
-            told(done)
+            told(done).unwrap_or_else(|(message, dropped)| {
+                memory.put_back(dropped);
+                TaskOutcome::Failed(TaskFailure::Program { message })
+            })
         }
         Err(payload) => TaskOutcome::Failed(failure_of(payload)),
     }
 }
 
-/// A done task, or its failure if what it leaves cannot be told: it must fit into a message.
-fn told(done: TaskDone) -> TaskOutcome {
+/// A done task; or why what it leaves cannot be told, as it must fit into a message, and what it has dropped.
+fn told(done: TaskDone) -> Result<TaskOutcome, (String, Vec<(DatasetId, PartitionId)>)> {
     let len = done.result.len();
     if len > TASK_RESULT_LEN_BYTES {
         let message = format!(
             "its result takes {len} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed: save large results to files"
         );
-        return TaskOutcome::Failed(TaskFailure::Program { message });
+        return Err((message, done.dropped));
     }
-    let outcome = TaskOutcome::Done(Box::new(done));
-    let len = about_len_bytes(&outcome);
+    let len = done_len_bytes(&done);
     if len > LEFT_LEN_BYTES {
         let message = format!(
             "what is to be told of its output takes {len} bytes; at most {LEFT_LEN_BYTES} fit: use fewer reduce partitions"
         );
-        return TaskOutcome::Failed(TaskFailure::Program { message });
+        return Err((message, done.dropped));
     }
-    outcome
+    Ok(TaskOutcome::Done(Box::new(done)))
+}
+
+/// How long what a task leaves is when it is encoded, or a little more.
+fn done_len_bytes(done: &TaskDone) -> usize {
+    let partitions = done.cached.len() + done.dropped.len();
+    OUTCOME_LEN_BYTES + done.result.len() + done.pieces.len() * PIECE_LEN_BYTES + partitions * CACHED_LEN_BYTES
 }
 
 /// How long an outcome is when it is encoded, or a little more.
 pub(crate) fn about_len_bytes(outcome: &TaskOutcome) -> usize {
-    OUTCOME_LEN_BYTES
-        + match outcome {
-            TaskOutcome::Done(done) => {
-                done.result.len() + done.pieces.len() * PIECE_LEN_BYTES + done.cached.len() * CACHED_LEN_BYTES
-            }
-            TaskOutcome::Failed(
-                TaskFailure::Fetch { reason: text, .. }
-                | TaskFailure::Program { message: text }
-                | TaskFailure::WorkerLost { reason: text, .. }
-                | TaskFailure::PlanMismatch { message: text }
-                | TaskFailure::Storage { message: text, .. }
-                | TaskFailure::ExecutorLost { reason: text },
-            ) => text.len(),
-            TaskOutcome::Failed(TaskFailure::Cancelled) => 0,
-        }
+    match outcome {
+        TaskOutcome::Done(done) => done_len_bytes(done),
+        TaskOutcome::Failed(
+            TaskFailure::Fetch { reason: text, .. }
+            | TaskFailure::Program { message: text }
+            | TaskFailure::WorkerLost { reason: text, .. }
+            | TaskFailure::PlanMismatch { message: text }
+            | TaskFailure::Storage { message: text, .. }
+            | TaskFailure::ExecutorLost { reason: text },
+        ) => OUTCOME_LEN_BYTES + text.len(),
+        TaskOutcome::Failed(TaskFailure::Cancelled) => OUTCOME_LEN_BYTES,
+    }
 }
 
 /// What a caught panic says.
@@ -362,6 +368,36 @@ mod tests {
         });
         assert_eq!(outcome, TaskOutcome::Failed(TaskFailure::Cancelled));
         assert_eq!(control.steps(), 8);
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_is_not_told_and_what_was_dropped_is_told_in_the_end() {
+        let limits = MemoryLimits { total_bytes: 1000, execution_bytes: 1000, kept_bytes: 1000, slots: 1 };
+        let (manager, world) = (MemoryManager::new(limits), Arc::new(Empty) as Arc<dyn World>);
+        let keep = |partition: u32| {
+            let mut keeping = manager.keep(DatasetId(1), partition);
+            assert!(keeping.grow_to(100));
+            keeping.finish(Arc::new(vec![partition]), 100);
+        };
+        let run = |result: Bytes| {
+            run_task(ATTEMPT, Arc::default(), &world, &manager, |task| {
+                (0..2).for_each(keep);
+                (0..2).for_each(|partition| task.note_cached(DatasetId(1), partition));
+                // Another task needs the room.
+                manager.remove(DatasetId(1));
+                keep(1);
+                TaskOutput::Result(result)
+            })
+        };
+        let id = |partition| (DatasetId(1), PartitionId(partition));
+        assert!(matches!(run(vec![0; TASK_RESULT_LEN_BYTES + 1].into()), TaskOutcome::Failed(_)));
+        assert_eq!(manager.take_dropped(), [id(0)], "nobody was told");
+        let TaskOutcome::Done(done) = run(Bytes::new()) else { panic!("it fits") };
+        assert_eq!((&done.cached[..], &done.dropped[..]), (&[id(1)][..], &[id(0)][..]));
+        let most: Vec<_> = (0..1000).map(|n| (DatasetId(u32::MAX), PartitionId(u32::MAX - n))).collect();
+        let outcome =
+            TaskOutcome::Done(Box::new(TaskDone { cached: most.clone(), dropped: most, ..TaskDone::default() }));
+        assert!(situ_wire::codec::encode(&outcome).unwrap().len() <= about_len_bytes(&outcome));
     }
 
     #[test]

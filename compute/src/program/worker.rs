@@ -14,6 +14,7 @@ use situ_wire::time::TimeMs;
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles, Fetching};
 use super::driver::results;
+use super::environment::ProcessRole;
 use super::error::ProgramError;
 use super::follow::DriverSide;
 use super::memory::MemoryLimits;
@@ -33,9 +34,17 @@ pub(super) struct Worker<R: Runtime> {
 
 impl<R: Runtime> Worker<R> {
     pub(super) fn new(cluster: Arc<Cluster<R>>, work_dir: &Path, slots: u32, memory_bytes: u64) -> Arc<Self> {
+        let life = match &cluster.environment.role {
+            ProcessRole::Worker { life, .. } => Some(*life),
+            ProcessRole::Driver { .. } => None,
+        };
+        let scratch = DiskScratch { disk: cluster.runtime.disk().clone(), root: work_dir.to_owned(), life };
+        if let Err(error) = scratch.forget_earlier() {
+            tracing::warn!(%error, "what an earlier worker has spilled stays until the job ends");
+        }
         let world = Arc::new(WorkerWorld {
             files: ClusterFiles(Arc::clone(&cluster)),
-            scratch: DiskScratch { disk: cluster.runtime.disk().clone(), root: work_dir.to_owned() },
+            scratch,
             task_memory_bytes: memory_bytes / TEXT_SHARE / u64::from(slots.max(1)),
             cluster: Arc::clone(&cluster),
         });

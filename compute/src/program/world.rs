@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
 use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
-use situ_wire::messages::executor::ShufflePiece;
+use situ_wire::messages::executor::{ProcessLife, ShufflePiece};
 use situ_wire::messages::scheduler::{TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -194,10 +194,18 @@ pub(crate) trait Output {
     fn close(self: Box<Self>) -> Result<(), StorageError>;
 }
 
+/// Where in a worker's directory files are that do not outlive their task.
+const SPILL: &str = "spill";
+
 /// A worker's own directory on a local disk.
 pub(crate) trait Scratch: Send + Sync {
     /// Where it is.
     fn root(&self) -> &Path;
+
+    /// The directory in it of files that are deleted by the task that makes them.
+    fn spill(&self) -> PathBuf {
+        self.root().join(SPILL)
+    }
 
     /// Makes a file and its missing parents; one that is there is emptied.
     fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError>;
@@ -213,11 +221,33 @@ pub(crate) trait Scratch: Send + Sync {
 pub(crate) struct DiskScratch<D> {
     pub(crate) disk: D,
     pub(crate) root: PathBuf,
+    /// The process whose spilled files stand apart from those of earlier ones.
+    pub(crate) life: Option<ProcessLife>,
+}
+
+impl<D: Disk> DiskScratch<D> {
+    /// Deletes what earlier processes have spilled, who were killed and could not.
+    pub(crate) fn forget_earlier(&self) -> Result<(), DiskError> {
+        let spill = self.root.join(SPILL);
+        if !self.disk.exists(&spill)? {
+            return Ok(());
+        }
+        let own = self.life.map(|life| life.0.to_string());
+        for earlier in self.disk.list(&spill)?.into_iter().filter(|entry| Some(&entry.name) != own.as_ref()) {
+            self.disk.remove_directory(&spill.join(&earlier.name))?;
+        }
+        Ok(())
+    }
 }
 
 impl<D: Disk> Scratch for DiskScratch<D> {
     fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn spill(&self) -> PathBuf {
+        let spill = self.root.join(SPILL);
+        self.life.map_or(spill.clone(), |life| spill.join(life.0.to_string()))
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>, DiskError> {
@@ -233,5 +263,27 @@ impl<D: Disk> Scratch for DiskScratch<D> {
 
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         self.disk.remove_file(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use situ_runtime::disk::memory::MemoryDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_deletes_what_killed_ones_have_spilled() {
+        let disk = MemoryDisk::default();
+        let scratch =
+            |life| DiskScratch { disk: disk.clone(), root: PathBuf::from("/work"), life: Some(ProcessLife(life)) };
+        let (first, second) = (scratch(1), scratch(2));
+        first.forget_earlier().unwrap();
+        first.create(&first.spill().join("a")).unwrap();
+        first.create(&first.root().join("shuffle-1").join("output")).unwrap();
+        second.create(&second.spill().join("b")).unwrap();
+        second.forget_earlier().unwrap();
+        assert!(!disk.exists(&first.spill()).unwrap() && disk.exists(&second.spill().join("b")).unwrap());
+        assert!(disk.exists(Path::new("/work/shuffle-1/output")).unwrap());
     }
 }

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! A frame holds whole records, each encoded in postcard, one behind the other. A frame that LZ4 does not make shorter
-//! stands as it is: its two lengths are equal. Its checksum is over all its other bytes: a piece is taken frame by frame
-//! as it comes, and its own checksum is known only at its end.
+//! stands as it is: its two lengths are equal. Its checksum is over its number in the piece (u64 LE, from 0 on) and all its
+//! other bytes: a piece is taken frame by frame as it comes, and its own checksum is known only at its end.
 //!
 //! Where frames end depends on the records and on the number of pieces alone, so that a map task that runs again leaves
 //! the same bytes, wherever it runs.

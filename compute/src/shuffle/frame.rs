@@ -8,7 +8,7 @@ use super::records;
 
 /// The bytes before a frame's block.
 const HEADER_LEN_BYTES: usize = 16;
-/// A buffer that one frame made longer than this is not kept for the next.
+/// A reader's buffer that one frame made longer than this is not kept for the next.
 const BUFFER_LEN_BYTES: usize = 1 << 20;
 /// The longest frame. A frame ends after the first record that makes it long enough, so only a record of about this
 /// length reaches it.
@@ -49,11 +49,15 @@ pub(crate) enum FrameError {
     Records(String),
 }
 
-/// Gathers records into a frame.
+/// Gathers records into the frames of a piece, one after the other.
 #[derive(Default)]
 pub(crate) struct FrameBuffer {
     raw: Vec<u8>,
     records: u32,
+    /// Which frame of its piece this is.
+    number: u64,
+    /// The longest so far.
+    longest_bytes: usize,
 }
 
 impl FrameBuffer {
@@ -75,8 +79,20 @@ impl FrameBuffer {
         self.raw.len() >= target_bytes || self.records == 1 << 20
     }
 
-    /// Appends the frame to `out`, gives the number of its records, and is empty again.
-    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> u64 {
+    /// How much memory it takes.
+    #[inline]
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.raw.capacity()
+    }
+
+    /// How long the longest of the frames is that were finished.
+    pub(crate) fn longest_bytes(&self) -> usize {
+        self.longest_bytes
+    }
+
+    /// Appends the frame to `out`, gives the number of its records, and is empty again. Of its memory it keeps
+    /// `kept_bytes`: one long record must not hold what it took to the end.
+    pub(crate) fn finish(&mut self, kept_bytes: usize, out: &mut Vec<u8>) -> u64 {
         if self.records == 0 {
             return 0;
         }
@@ -96,23 +112,24 @@ impl FrameBuffer {
         out[start + 4..start + 8].copy_from_slice(&length(compressed));
         out[start + 8..start + 12].copy_from_slice(&self.records.to_le_bytes());
         out.truncate(start + HEADER_LEN_BYTES + compressed);
-        let crc = checksum(&out[start..]);
+        let crc = checksum(self.number, &out[start..]);
         out[start + 12..start + HEADER_LEN_BYTES].copy_from_slice(&crc.to_le_bytes());
-        let records = u64::from(self.records);
-        empty(&mut self.raw);
-        self.records = 0;
-        records
+        self.longest_bytes = self.longest_bytes.max(self.raw.len());
+        self.number += 1;
+        empty(&mut self.raw, kept_bytes);
+        u64::from(std::mem::take(&mut self.records))
     }
 }
 
-/// Empties a buffer, and lets go of it if it is long: one long record must not hold its memory to the end.
-fn empty(buffer: &mut Vec<u8>) {
-    if buffer.capacity() > BUFFER_LEN_BYTES { *buffer = Vec::new() } else { buffer.clear() }
+/// Empties a buffer, and lets go of it if it is longer than `kept_bytes`.
+fn empty(buffer: &mut Vec<u8>, kept_bytes: usize) {
+    if buffer.capacity() > kept_bytes { *buffer = Vec::new() } else { buffer.clear() }
 }
 
-/// The checksum of a frame: of all but itself.
-fn checksum(frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&frame[..12]), &frame[HEADER_LEN_BYTES..])
+/// The checksum of a frame: of its place among those of its piece, and of all of it but the checksum.
+fn checksum(number: u64, frame: &[u8]) -> u32 {
+    let place = crc32c::crc32c(&number.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(place, &frame[..12]), &frame[HEADER_LEN_BYTES..])
 }
 
 /// What the header of a frame says.
@@ -142,8 +159,8 @@ impl FrameHeader {
     }
 }
 
-/// Takes records out of frames, whose bytes come in whatever parts. No record is given before the checksum of its frame
-/// was found right.
+/// Takes records out of the frames of a piece, whose bytes come in whatever parts. No record is given before the checksum of
+/// its frame was found right.
 #[derive(Default)]
 pub(crate) struct FrameReader {
     /// Bytes still to be taken.
@@ -154,6 +171,9 @@ pub(crate) struct FrameReader {
     raw: Vec<u8>,
     at: usize,
     left: u32,
+    /// How many frames there were, and how many records they said that they hold.
+    frames: u64,
+    records: u64,
 }
 
 impl FrameReader {
@@ -184,23 +204,31 @@ impl FrameReader {
         Ok(Some(record))
     }
 
-    /// Accepts that no more bytes come.
+    /// Accepts that no more bytes of the piece come, and says how many records it had; the next piece may follow.
     ///
     /// # Errors
     /// When they end within a frame.
-    pub(crate) fn finish(&self) -> Result<(), FrameError> {
-        match FrameHeader::decode(&self.begun)? {
-            _ if self.begun.is_empty() => Ok(()),
-            header => Err(FrameError::Cut {
+    pub(crate) fn finish(&mut self) -> Result<u64, FrameError> {
+        if !self.begun.is_empty() {
+            let header = FrameHeader::decode(&self.begun)?;
+            return Err(FrameError::Cut {
                 expected_bytes: header.map_or(HEADER_LEN_BYTES, |header| header.frame_len_bytes()),
                 found_bytes: self.begun.len(),
-            }),
+            });
         }
+        self.frames = 0;
+        Ok(std::mem::take(&mut self.records))
+    }
+
+    /// How much memory it takes.
+    #[cfg(test)]
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.raw.capacity() + self.begun.capacity() + self.packed.len()
     }
 
     /// Unpacks the next frame, if all of it is there.
     fn unpack(&mut self) -> Result<bool, FrameError> {
-        empty(&mut self.raw);
+        empty(&mut self.raw, BUFFER_LEN_BYTES);
         self.at = 0;
         if self.begun.is_empty()
             && let Some(header) = FrameHeader::decode(&self.packed)?
@@ -216,25 +244,44 @@ impl FrameReader {
                 && self.begun.len() == len
             {
                 let mut frame = std::mem::take(&mut self.begun);
-                self.open(header, &frame)?;
-                empty(&mut frame);
-                self.begun = frame;
+                if header.compressed == header.raw {
+                    // It stands there as it is.
+                    self.check(header, &frame)?;
+                    self.begun = std::mem::replace(&mut self.raw, frame);
+                    self.at = HEADER_LEN_BYTES;
+                } else {
+                    self.open(header, &frame)?;
+                    empty(&mut frame, BUFFER_LEN_BYTES);
+                    self.begun = frame;
+                }
                 return Ok(true);
             }
             if self.packed.is_empty() {
                 return Ok(false);
             }
             let more = self.packed.split_to((len - self.begun.len()).min(self.packed.len()));
+            // No more room than the frame takes, and none for what only a damaged header claims.
+            let grown = len.min((2 * self.begun.len()).max(BUFFER_LEN_BYTES)).max(self.begun.len() + more.len());
+            self.begun.reserve_exact(grown - self.begun.len());
             self.begun.extend_from_slice(&more);
         }
     }
 
-    /// Checks a frame and unpacks it.
-    fn open(&mut self, header: FrameHeader, frame: &[u8]) -> Result<(), FrameError> {
-        let found = checksum(frame);
+    /// Checks a frame.
+    fn check(&mut self, header: FrameHeader, frame: &[u8]) -> Result<(), FrameError> {
+        let found = checksum(self.frames, frame);
         if found != header.crc32c {
             return Err(FrameError::Checksum { expected: header.crc32c, found });
         }
+        self.frames += 1;
+        self.records += u64::from(header.records);
+        self.left = header.records;
+        Ok(())
+    }
+
+    /// Checks a frame and unpacks it.
+    fn open(&mut self, header: FrameHeader, frame: &[u8]) -> Result<(), FrameError> {
+        self.check(header, frame)?;
         let block = &frame[HEADER_LEN_BYTES..];
         if header.compressed == header.raw {
             self.raw.extend_from_slice(block);
@@ -246,7 +293,6 @@ impl FrameReader {
                 return Err(FrameError::Packed(format!("{len} bytes instead of {}", header.raw)));
             }
         }
-        self.left = header.records;
         Ok(())
     }
 }
@@ -260,10 +306,10 @@ mod tests {
         for value in values {
             buffer.push(value).unwrap();
             if buffer.is_full(frame_bytes) {
-                buffer.finish(&mut out);
+                buffer.finish(frame_bytes, &mut out);
             }
         }
-        buffer.finish(&mut out);
+        buffer.finish(frame_bytes, &mut out);
         out
     }
 
@@ -276,7 +322,7 @@ mod tests {
                 values.push(value);
             }
         }
-        reader.finish()?;
+        assert_eq!(reader.finish()?, values.len() as u64);
         Ok(values)
     }
 
@@ -284,10 +330,10 @@ mod tests {
         unpacked_in_parts(bytes, bytes.len().max(1))
     }
 
-    /// A frame with its checksum, the four bytes behind the first twelve.
+    /// A first frame with its checksum, the four bytes behind the first twelve.
     fn sealed(mut frame: Vec<u8>) -> Vec<u8> {
         frame.splice(12..12, [0; 4]);
-        let crc = checksum(&frame);
+        let crc = checksum(0, &frame);
         frame[12..16].copy_from_slice(&crc.to_le_bytes());
         frame
     }
@@ -301,7 +347,7 @@ mod tests {
         // How well LZ4 packs may change, how it unpacks may not.
         let repeated = [102, 0, 0, 0, 13, 0, 0, 0, 1, 0, 0, 0, 47, 100, 97, 1, 0, 75, 96, 97, 97, 97, 97, 97, 1];
         assert_eq!(unpacked(&sealed(repeated.to_vec())).unwrap(), [("a".repeat(100), 1)]);
-        assert_eq!(checksum(&sealed(repeated.to_vec())), 0x688015ba);
+        assert_eq!(checksum(0, &sealed(repeated.to_vec())), 0xee6ff5c3);
     }
 
     #[test]
@@ -322,10 +368,38 @@ mod tests {
         for _ in 0..5 {
             buffer.push(&()).unwrap();
         }
-        assert_eq!(buffer.finish(&mut out), 5);
+        assert_eq!(buffer.finish(1 << 20, &mut out), 5);
         let mut reader = FrameReader::default();
         reader.feed(out.into());
         assert_eq!(std::iter::from_fn(|| reader.next::<()>().unwrap()).count(), 5);
+    }
+
+    #[test]
+    fn frames_that_have_changed_places_are_found() {
+        let values: Vec<_> = (0..50_u64).map(|n| (n.to_string(), n)).collect();
+        let bytes = packed(&values, 64);
+        let first = FrameHeader::decode(&bytes).unwrap().unwrap().frame_len_bytes();
+        let second = FrameHeader::decode(&bytes[first..]).unwrap().unwrap().frame_len_bytes();
+        let swapped = [&bytes[first..first + second], &bytes[..first], &bytes[first + second..]].concat();
+        assert!(matches!(unpacked(&swapped), Err(FrameError::Checksum { .. })));
+        assert!(matches!(unpacked(&bytes[first..]), Err(FrameError::Checksum { .. })), "the first is missing");
+    }
+
+    #[test]
+    fn a_long_record_holds_no_more_memory_than_it_takes() {
+        let (mut out, mut buffer) = (Vec::new(), FrameBuffer::default());
+        let noise: Vec<u64> = (0..500_000).map(|n| crate::shuffle::hash_key(&n)).collect();
+        buffer.push(&noise).unwrap();
+        buffer.finish(64 << 10, &mut out);
+        assert_eq!(buffer.capacity_bytes(), 0, "one long record must not hold its memory to the end");
+        let mut reader = FrameReader::default();
+        for part in out.chunks(100_000) {
+            reader.feed(Bytes::copy_from_slice(part));
+            let found = reader.next::<Vec<u64>>().unwrap();
+            assert!(reader.capacity_bytes() <= out.len() + 100_000, "{} of {}", reader.capacity_bytes(), out.len());
+            assert!(found.is_none_or(|found| found == noise));
+        }
+        assert!(reader.next::<Vec<u64>>().unwrap().is_none() && reader.capacity_bytes() == 0);
     }
 
     #[test]

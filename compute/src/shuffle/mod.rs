@@ -7,7 +7,9 @@
 //! is the program's failure.
 //!
 //! What a task makes of its input, to the byte and in which order, depends on its input alone: not on how much memory there
-//! was, on threads, or on what ran before. Whoever computes it again gets the same.
+//! was, on threads, or on what ran before. Whoever computes it again gets the same. That holds for what records serialize:
+//! they may be moved to the disk and back at any time, and what a program has made is [settled](settle) before it is given
+//! on where that might be.
 
 pub mod format;
 mod frame;
@@ -16,6 +18,7 @@ mod partitioner;
 mod read;
 pub(crate) mod records;
 mod resident;
+mod settle;
 mod size;
 mod sorter;
 mod table;
@@ -24,6 +27,7 @@ mod write;
 pub(crate) use gather::Gatherer;
 pub(crate) use partitioner::{Partitioner, by_hash, by_range, hash_key, partition_of, rank_of};
 pub(crate) use read::ShuffleRecords;
+pub(crate) use settle::Settling;
 pub(crate) use size::outside_len;
 pub(crate) use sorter::{Order, Sorter};
 pub(crate) use table::{Aggregation, COMBINING_TOTAL_BYTES, Table};

@@ -103,7 +103,11 @@ impl<T: DeserializeOwned> ShuffleRecords<T> {
             Some(Err(failure)) => abort(failure),
             None => {
                 let whole = self.reader.finish().map_err(|error| error.to_string());
-                if let Err(reason) = whole.and_then(|()| current.check()) {
+                let checked = whole.and_then(|records| {
+                    current.found.records = records;
+                    current.check()
+                });
+                if let Err(reason) = checked {
                     self.damaged(reason);
                 }
                 self.current = None;
@@ -135,12 +139,7 @@ impl<T: DeserializeOwned> Iterator for ShuffleRecords<T> {
     fn next(&mut self) -> Option<T> {
         loop {
             match self.reader.next() {
-                Ok(Some(record)) => {
-                    if let Some(current) = &mut self.current {
-                        current.found.records += 1;
-                    }
-                    return Some(record);
-                }
+                Ok(Some(record)) => return Some(record),
                 Ok(None) => {}
                 Err(error) => self.refuse(&error),
             }

@@ -21,22 +21,25 @@ const INLINE_LEN_BYTES: usize = 23;
 /// About how many bytes of memory a record holds beside its own.
 ///
 /// A walk through what its `Serialize` shows: text and bytes by their length, a sequence by its elements, in memory as they
-/// are and not as they are encoded. It does not see spare capacity, boxes, or that something is shared, and it is the same
-/// for equal records: nothing that depends on it depends on how a record came to be.
+/// are and not as they are encoded. It does not see boxes as such; but where more is shown than a record has room for, the
+/// rest stands somewhere else. It does not see spare capacity, or that something is shared, and it is the same for equal
+/// records: nothing that depends on it depends on how a record came to be.
 #[inline]
 pub(crate) fn outside_len<T: Serialize>(record: &T) -> usize {
     if !std::mem::needs_drop::<T>() {
         return 0;
     }
-    let mut size = Size { bytes: 0, within: false };
+    let mut size = Size { bytes: 0, in_place_bytes: 0, within: false };
     // To keep a record does not encode it: one that cannot be encoded counts as far as it can.
     record.serialize(&mut size).unwrap_or_default();
-    size.bytes
+    size.bytes + size.in_place_bytes.saturating_sub(size_of::<T>())
 }
 
 /// Adds up what it is shown.
 struct Size {
     bytes: usize,
+    /// What seems to stand in the record itself.
+    in_place_bytes: usize,
     /// Whether what is shown stands in memory outside the record, and counts itself.
     within: bool,
 }
@@ -44,8 +47,14 @@ struct Size {
 impl Size {
     #[inline]
     fn place(&mut self, len_bytes: usize) {
+        *(if self.within { &mut self.bytes } else { &mut self.in_place_bytes }) += len_bytes;
+    }
+
+    /// The mark of a variant, which may take no place of its own.
+    #[inline]
+    fn mark(&mut self) {
         if self.within {
-            self.bytes += len_bytes;
+            self.bytes += WORD_LEN_BYTES;
         }
     }
 
@@ -111,7 +120,7 @@ impl Serializer for &mut Size {
 
     #[inline]
     fn serialize_bytes(self, bytes: &[u8]) -> fmt::Result {
-        self.place(size_of::<Text>());
+        self.place(if self.within { size_of::<Text>() } else { size_of::<Vec<u8>>() });
         if bytes.len() > INLINE_LEN_BYTES {
             self.allocation(bytes.len());
         }
@@ -120,7 +129,7 @@ impl Serializer for &mut Size {
 
     #[inline]
     fn serialize_none(self) -> fmt::Result {
-        self.place(WORD_LEN_BYTES);
+        self.mark();
         Ok(())
     }
 
@@ -136,7 +145,7 @@ impl Serializer for &mut Size {
 
     #[inline]
     fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> fmt::Result {
-        self.place(WORD_LEN_BYTES);
+        self.mark();
         Ok(())
     }
 
@@ -153,7 +162,7 @@ impl Serializer for &mut Size {
         _: &'static str,
         value: &T,
     ) -> fmt::Result {
-        self.place(WORD_LEN_BYTES);
+        self.mark();
         value.serialize(self)
     }
 
@@ -181,7 +190,7 @@ impl Serializer for &mut Size {
 
     #[inline]
     fn serialize_map(self, _: Option<usize>) -> Result<Self, fmt::Error> {
-        self.place(2 * size_of::<Vec<u8>>());
+        self.place(size_of::<Vec<u8>>() * if self.within { 2 } else { 1 });
         self.bytes += ALLOCATION_LEN_BYTES;
         Ok(self)
     }
@@ -290,6 +299,8 @@ fields_in_place!(SerializeStruct, SerializeStructVariant);
 mod tests {
     use std::collections::BTreeMap;
 
+    use serde::Serialize;
+
     use super::*;
 
     #[test]
@@ -305,5 +316,18 @@ mod tests {
         assert_eq!(outside_len(&BTreeMap::from([(1_u64, 2_u32)])), 16 + 16 + 12);
         assert_eq!(outside_len(&vec![(1_u64, 2_u8); 10]), 16 + 10 * size_of::<(u64, u8)>());
         assert_eq!(outside_len(&[const { Vec::<u8>::new() }; 3]), 3 * 16);
+    }
+
+    #[test]
+    fn what_stands_in_boxes_is_counted() {
+        #[derive(Serialize)]
+        enum Expr {
+            Number(u64),
+            Add(Box<Expr>, Box<Expr>),
+        }
+        let sum = (0..1000).fold(Expr::Number(0), |sum, n| Expr::Add(Box::new(sum), Box::new(Expr::Number(n))));
+        assert!(outside_len(&sum) >= 7_000, "{}", outside_len(&sum));
+        assert_eq!(outside_len(&Some(Box::new([[7_u64; 32]; 4]))), 32 * 4 * 8 - 8);
+        assert_eq!(outside_len(&(Some("x".to_owned()), None::<String>, 1_u8)), 17, "all of it is in its place");
     }
 }

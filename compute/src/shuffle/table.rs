@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::partitioner::{hash_key, rank_of};
 use super::records;
+use super::settle::Settling;
 use super::size::outside_len;
+use crate::program::memory::{MemoryManager, SpareMemory};
 
 /// How many values wait until they are added together; those that may hold memory of their own do not.
 const BATCH: usize = 32;
@@ -27,7 +29,7 @@ pub(crate) const COMBINING_TOTAL_BYTES: usize = 16 << 20;
 
 thread_local! {
     /// An empty table that the last task on this thread left: the next one of its stage needs one of the same kind.
-    static SPARE: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+    static SPARE: RefCell<Option<(Box<dyn Any>, SpareMemory)>> = const { RefCell::new(None) };
 }
 
 /// How values with the same key become one state.
@@ -47,6 +49,21 @@ pub(crate) trait Aggregation: Send + Sync + 'static {
     fn growth_bytes(&self, value: &Self::Value) -> usize;
     /// The same for a state.
     fn merge_growth_bytes(&self, state: &Self::State) -> usize;
+
+    /// Hands out a state in parts that make it again when they are merged in their order.
+    fn parts(&self, state: Self::State, sink: &mut dyn FnMut(&Self::State)) {
+        sink(&state);
+    }
+
+    /// About how long such a part may be at most; no limit where states cannot be cut.
+    fn part_len_bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    /// What states go through before they are given on.
+    fn settling(&self) -> Settling {
+        Settling::none()
+    }
 }
 
 /// A hash table of states by key that knows about how much memory it takes.
@@ -83,9 +100,17 @@ impl<K: Hash + Eq + Serialize, A: Aggregation> Table<K, A> {
         self.len() * size_of::<(u64, (K, A::State))>() + self.outside_bytes
     }
 
-    /// Measures all entries: a state may have kept less of what was added than was expected.
-    pub(crate) fn measure(&mut self) {
-        self.outside_bytes = self.entries.iter().map(|(key, state)| outside_len(key) + outside_len(state)).sum();
+    /// Measures all entries, as a state may have kept less of what was added than was expected; says what the largest state
+    /// takes.
+    pub(crate) fn measure(&mut self) -> usize {
+        let mut largest_bytes = 0;
+        self.outside_bytes = 0;
+        for (key, state) in &self.entries {
+            let state_bytes = outside_len(state);
+            largest_bytes = largest_bytes.max(state_bytes);
+            self.outside_bytes += outside_len(key) + state_bytes;
+        }
+        largest_bytes
     }
 
     pub(crate) fn aggregation(&self) -> &Arc<A> {
@@ -179,8 +204,8 @@ impl<K: Hash + Eq + Serialize + 'static, A: Aggregation> Table<K, A> {
     /// one, and in which order, depends on what went in alone. In the memory that the last task on this thread left with
     /// [`Self::leave`] if it is of this type: new memory, page by page, cost a word count about a twentieth of its time.
     pub(crate) fn combining(aggregation: Arc<A>) -> Self {
-        let spare =
-            SPARE.with_borrow_mut(Option::take).and_then(|spare| spare.downcast::<HashTable<(K, A::State)>>().ok());
+        let spare = SPARE.with_borrow_mut(Option::take);
+        let spare = spare.and_then(|(spare, _)| spare.downcast::<HashTable<(K, A::State)>>().ok());
         let entries = spare.map(|entries| *entries);
         let entries = entries.unwrap_or_else(|| HashTable::with_capacity(Self::combining_capacity()));
         debug_assert!(entries.is_empty() && entries.capacity() == Self::combining_capacity());
@@ -196,11 +221,12 @@ impl<K: Hash + Eq + Serialize + 'static, A: Aggregation> Table<K, A> {
         buckets / 8 * 7
     }
 
-    /// Leaves the memory of an empty combining table for the next task.
-    pub(crate) fn leave(self) {
+    /// Leaves the memory of an empty combining table for the next task, where there is enough for that.
+    pub(crate) fn leave(self, memory: &Arc<MemoryManager>) {
         debug_assert_eq!(self.entries.capacity(), Self::combining_capacity(), "it never grew");
         if self.entries.is_empty() && self.entries.capacity() == Self::combining_capacity() {
-            SPARE.set(Some(Box::new(self.entries)));
+            let spare = memory.lend_spare(self.entries.allocation_size() as u64);
+            SPARE.set(spare.map(|spare| -> (Box<dyn Any>, SpareMemory) { (Box::new(self.entries), spare) }));
         }
     }
 }

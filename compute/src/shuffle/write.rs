@@ -39,6 +39,8 @@ pub(crate) struct PieceWriter {
     pieces: Vec<PendingPiece>,
     frame_bytes: usize,
     memory: Reservation,
+    /// How much the buffers of all open frames take.
+    open_bytes: usize,
     /// How much the finished frames take in memory.
     held_bytes: usize,
     spill: Option<Spill>,
@@ -73,8 +75,20 @@ struct Spill {
 }
 
 impl PieceWriter {
-    /// Writes the output of a map task in `pieces` pieces.
+    /// Writes the output of a map task in `pieces` pieces. Ends the task if there are more than its memory has room for.
     pub(crate) fn output(task: &TaskContext, pieces: usize) -> Self {
+        let least_bytes = pieces * (2 * FRAME_MIN_BYTES + size_of::<PendingPiece>());
+        let slot_bytes = usize::try_from(task.memory_slot_bytes()).unwrap_or(usize::MAX);
+        if least_bytes > slot_bytes.max(2 * FRAMES_LEN_BYTES) {
+            abort(TaskFailure::Program {
+                message: format!(
+                    "{pieces} reduce partitions take {} MiB for what is begun of each, more than a task has here ({} MiB): use \
+                     fewer partitions, or raise worker_memory_bytes of the executors",
+                    least_bytes >> 20,
+                    slot_bytes >> 20
+                ),
+            });
+        }
         Self::new(task, pieces, (FRAMES_LEN_BYTES / pieces.max(1)).clamp(FRAME_MIN_BYTES, FRAME_TARGET_BYTES))
     }
 
@@ -92,6 +106,7 @@ impl PieceWriter {
             pieces: std::iter::repeat_with(PendingPiece::default).take(pieces).collect(),
             frame_bytes,
             memory,
+            open_bytes: 0,
             held_bytes: 0,
             spill: None,
         }
@@ -100,20 +115,36 @@ impl PieceWriter {
     /// Adds a record to a piece. Ends the task if it cannot.
     pub(crate) fn write<T: Serialize>(&mut self, piece: usize, record: &T) {
         let pending = &mut self.pieces[piece];
+        let open_before = pending.frame.capacity_bytes();
         if let Err(message) = pending.frame.push(record) {
             abort(TaskFailure::Program { message });
         }
         if pending.frame.is_full(self.frame_bytes) {
-            let before = pending.packed.capacity();
-            pending.records += pending.frame.finish(&mut pending.packed);
-            self.held_bytes += pending.packed.capacity() - before;
+            self.finish_frame(piece, open_before);
             self.task.go_on();
+            self.keep_to_memory();
+        } else if pending.frame.capacity_bytes() != open_before {
+            self.open_bytes += pending.frame.capacity_bytes() - open_before;
             self.keep_to_memory();
         }
     }
 
+    /// Ends the frame of a piece whose buffer took `open_before` bytes when it was counted last.
+    fn finish_frame(&mut self, piece: usize, open_before: usize) {
+        let pending = &mut self.pieces[piece];
+        let before = pending.packed.capacity();
+        pending.records += pending.frame.finish(2 * self.frame_bytes, &mut pending.packed);
+        self.held_bytes += pending.packed.capacity() - before;
+        self.open_bytes = self.open_bytes + pending.frame.capacity_bytes() - open_before;
+    }
+
+    /// What the open frames take, and may take without asking.
+    fn open_len_bytes(&self) -> usize {
+        self.open_bytes.max(self.pieces.len() * self.frame_bytes)
+    }
+
     fn keep_to_memory(&mut self) {
-        let wanted = self.pieces.len() * self.frame_bytes + self.held_bytes;
+        let wanted = self.open_len_bytes() + self.held_bytes;
         if self.memory.grow_to(wanted) {
             return;
         }
@@ -142,7 +173,7 @@ impl PieceWriter {
             }
         }
         self.held_bytes = 0;
-        self.memory.shrink_to(self.pieces.len() * self.frame_bytes);
+        self.memory.shrink_to(self.open_len_bytes());
     }
 
     /// Writes all pieces as the output of a map task, in its place, and says what they are.
@@ -166,7 +197,7 @@ impl PieceWriter {
         let mut out = Appender::new(scratch.create(&aside)?, Header::len_bytes(self.pieces.len()) as u64);
         let mut header = Header { map, shuffle, pieces: Vec::with_capacity(self.pieces.len()) };
         for mut piece in std::mem::take(&mut self.pieces) {
-            piece.records += piece.frame.finish(&mut piece.packed);
+            piece.records += piece.frame.finish(0, &mut piece.packed);
             let (start, mut crc) = (out.position(), 0);
             for segment in &piece.spilled {
                 let spill = self.spill.as_ref().expect("a piece with segments has a spill file");
@@ -185,10 +216,8 @@ impl PieceWriter {
 
     /// Ends the writing; the pieces can be read back by this task.
     pub(crate) fn into_spool(mut self) -> Spool {
-        for piece in &mut self.pieces {
-            let before = piece.packed.capacity();
-            piece.frame.finish(&mut piece.packed);
-            self.held_bytes += piece.packed.capacity() - before;
+        for piece in 0..self.pieces.len() {
+            self.finish_frame(piece, self.pieces[piece].frame.capacity_bytes());
         }
         // What comes next needs the memory.
         if self.held_bytes >= SPILL_MIN_BYTES.min(self.task.memory_minimum_bytes()) {
@@ -196,7 +225,12 @@ impl PieceWriter {
         }
         self.memory.shrink_to(self.held_bytes);
         let spill = self.spill.take().map(Rc::new);
-        let pieces = self.pieces.drain(..).map(|piece| (piece.spilled, Bytes::from(piece.packed)));
+        let pieces = self.pieces.drain(..).map(|piece| SpoolPiece {
+            segments: piece.spilled,
+            packed: Bytes::from(piece.packed),
+            records: piece.records,
+            longest_bytes: piece.frame.longest_bytes(),
+        });
         Spool { pieces: pieces.collect(), held: Rc::new((spill, self.memory)) }
     }
 }
@@ -285,10 +319,19 @@ impl Appender {
 
 /// Pieces that the task that wrote them reads back.
 pub(crate) struct Spool {
-    /// Where each piece's frames are: first in the spill file, then in memory.
-    pieces: Vec<(Vec<Segment>, Bytes)>,
+    pieces: Vec<SpoolPiece>,
     /// The spill file, and what the frames in memory take.
     held: Rc<(Option<Rc<Spill>>, Reservation)>,
+}
+
+/// One piece of a [`Spool`]: where its frames are, first in the spill file, then in memory.
+#[derive(Default)]
+struct SpoolPiece {
+    segments: Vec<Segment>,
+    packed: Bytes,
+    records: u64,
+    /// How long its longest frame is.
+    longest_bytes: usize,
 }
 
 impl Spool {
@@ -299,11 +342,13 @@ impl Spool {
 
     /// The records of a piece, which is then empty. Ends the task if they cannot be read.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, piece: usize) -> SpoolRecords<T> {
-        let (segments, packed) = std::mem::take(&mut self.pieces[piece]);
+        let SpoolPiece { segments, packed, records, longest_bytes } = std::mem::take(&mut self.pieces[piece]);
         SpoolRecords {
             segments: segments.into_iter(),
             current: None,
             packed,
+            expected: records,
+            longest_bytes,
             held: Rc::clone(&self.held),
             reader: FrameReader::default(),
             records: PhantomData,
@@ -317,12 +362,26 @@ pub(crate) struct SpoolRecords<T> {
     /// What is left of a segment: where, and how much.
     current: Option<(u64, usize)>,
     packed: Bytes,
+    /// How many records were written.
+    expected: u64,
+    longest_bytes: usize,
     held: Rc<(Option<Rc<Spill>>, Reservation)>,
     reader: FrameReader,
     records: PhantomData<fn() -> T>,
 }
 
 impl<T> SpoolRecords<T> {
+    /// How long the longest of the frames is that the records are in.
+    pub(super) fn longest_frame_bytes(&self) -> usize {
+        self.longest_bytes
+    }
+
+    /// How much memory it takes to read them, now.
+    #[cfg(test)]
+    pub(super) fn capacity_bytes(&self) -> usize {
+        self.reader.capacity_bytes()
+    }
+
     /// The bytes that come next.
     fn more(&mut self) -> Result<Option<Bytes>, DiskError> {
         let Some(spill) = &self.held.0 else {
@@ -340,7 +399,7 @@ impl<T> SpoolRecords<T> {
     }
 
     /// The worker's disk gave other bytes than were written.
-    fn damaged(&self, error: &FrameError) -> ! {
+    fn damaged(&self, error: &impl std::fmt::Display) -> ! {
         let message = match &self.held.0 {
             Some(spill) => format!("the spill file {} is damaged: {error}", spill.path.display()),
             None => format!("a spool in memory is damaged: {error}"),
@@ -363,7 +422,9 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
             match self.more() {
                 Ok(Some(bytes)) => self.reader.feed(bytes),
                 Ok(None) => match self.reader.finish() {
-                    Ok(()) => return None,
+                    // At the end; asked once more there is nothing.
+                    Ok(found) if found == std::mem::take(&mut self.expected) => return None,
+                    Ok(found) => self.damaged(&format!("it gave {found} records of a piece, others were written")),
                     Err(error) => self.damaged(&error),
                 },
                 Err(error) => abort_disk(&error),
@@ -373,7 +434,7 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
     use situ_wire::ids::{JobId, PartitionId, StageId};
     use situ_wire::messages::scheduler::TaskOutcome;
@@ -410,16 +471,28 @@ mod tests {
         }
     }
 
+    /// Does `work` as a task that has so much memory, and a disk to spill to.
+    pub(in crate::shuffle) fn in_task(
+        limit_bytes: u64,
+        work: impl FnOnce(&TaskContext),
+    ) -> (TaskOutcome, Arc<MemoryManager>) {
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        let scratch = DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r"), life: None };
+        let world: Arc<dyn World> = Arc::new(OnlyDisk(scratch));
+        let limits = MemoryLimits { total_bytes: limit_bytes, execution_bytes: limit_bytes, kept_bytes: 0, slots: 1 };
+        let manager = MemoryManager::new(limits);
+        let outcome = run_task(attempt, Arc::default(), &world, &manager, |task| {
+            work(task);
+            TaskOutput::Result(Bytes::new())
+        });
+        (outcome, manager)
+    }
+
     #[test]
     fn pieces_that_are_filled_one_after_the_other_keep_no_memory() {
         const LIMIT_BYTES: u64 = 1 << 20;
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
-        let world: Arc<dyn World> =
-            Arc::new(OnlyDisk(DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r") }));
-        let limits = MemoryLimits { total_bytes: LIMIT_BYTES, execution_bytes: LIMIT_BYTES, kept_bytes: 0, slots: 1 };
-        let manager = MemoryManager::new(limits);
         let mut kept_bytes = 0;
-        let outcome = run_task(attempt, Arc::default(), &world, &manager, |task| {
+        let (outcome, manager) = in_task(LIMIT_BYTES, |task| {
             let mut writer = PieceWriter::spool(task, 16);
             for piece in 0..16 {
                 for number in 0..100_000_u32 {
@@ -427,10 +500,55 @@ mod tests {
                 }
             }
             kept_bytes = writer.pieces.iter().map(|piece| piece.packed.capacity()).sum();
-            TaskOutput::Result(Bytes::new())
         });
         assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
         assert!(kept_bytes as u64 <= LIMIT_BYTES, "{kept_bytes} bytes of {LIMIT_BYTES}");
-        assert!(manager.peak_bytes() <= LIMIT_BYTES);
+        // What frames take is what their buffers take.
+        assert!(manager.peak_bytes() <= LIMIT_BYTES + 16 * 64 * 1024, "{}", manager.peak_bytes());
+    }
+
+    #[test]
+    fn a_long_record_in_each_of_many_pieces_holds_no_memory_that_is_not_counted() {
+        const PIECES: usize = 1_000;
+        let (outcome, manager) = in_task(64 << 20, |task| {
+            let mut writer = PieceWriter::output(task, PIECES);
+            for round in 0..2_u8 {
+                for piece in 0..PIECES {
+                    writer.write(piece, &vec![round; 100_000]);
+                    for number in 0..700_u64 {
+                        writer.write(piece, &hash_key(&number));
+                    }
+                }
+            }
+            let open: usize = writer.pieces.iter().map(|piece| piece.frame.capacity_bytes()).sum();
+            let packed: usize = writer.pieces.iter().map(|piece| piece.packed.capacity()).sum();
+            assert_eq!((open, packed), (writer.open_bytes, writer.held_bytes));
+            assert!(open <= 2 * FRAMES_LEN_BYTES, "{open} bytes for frames that are begun");
+            assert!(writer.memory.held_bytes() >= open + packed);
+        });
+        assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
+        assert!(manager.peak_bytes() <= 64 << 20);
+    }
+
+    #[test]
+    fn more_pieces_than_there_is_memory_for_are_refused() {
+        let (outcome, _) = in_task(1 << 20, |task| drop(PieceWriter::output(task, 1_000_000)));
+        let TaskOutcome::Failed(TaskFailure::Program { message }) = outcome else { panic!("{outcome:?}") };
+        assert!(message.starts_with("1000000 reduce partitions take ") && message.contains("use fewer"), "{message}");
+        let (outcome, _) = in_task(1 << 20, |task| drop(PieceWriter::output(task, 6_000)));
+        assert!(matches!(outcome, TaskOutcome::Done(_)), "{outcome:?}");
+    }
+
+    #[test]
+    fn records_that_are_missing_are_no_end() {
+        let (outcome, _) = in_task(1 << 20, |task| {
+            let mut writer = PieceWriter::spool(task, 1);
+            (0..100_u32).for_each(|number| writer.write(0, &number));
+            let mut spool = writer.into_spool();
+            spool.pieces[0].records += 1;
+            spool.take::<u32>(0).for_each(drop);
+        });
+        let TaskOutcome::Failed(TaskFailure::Storage { message, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(message.contains("100 records of a piece"), "{message}");
     }
 }
