@@ -556,8 +556,8 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
             std::fs::write(at(name).join("partition-0-attempt-0"), "x").unwrap();
         }
-        let (shuffles, datasets) = (vec![situ_wire::ids::ShuffleId(3)], Vec::new());
-        command(&mut owner, ExecutorCommand::Release { job: JobId(1), shuffles, datasets });
+        let shuffles = vec![situ_wire::ids::ShuffleId(3)];
+        command(&mut owner, ExecutorCommand::Release { job: JobId(1), shuffles });
         std::mem::take(&mut owner.removals).ended().await;
         assert!(!at("shuffle-3").exists() && at("shuffle-4").exists());
     }

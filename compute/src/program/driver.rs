@@ -15,6 +15,9 @@ use super::error::ProgramError;
 use super::world::{Backend, Files, Released};
 use crate::dataset::Graph;
 
+/// Of how many shuffles or datasets one call says that they are released.
+const RELEASED_PER_CALL: usize = 100_000;
+
 /// Runs actions by asking the scheduler. A driver that was started anew asks for the same actions and gets the results
 /// that there are.
 pub(super) struct DriverBackend<R: Runtime> {
@@ -42,12 +45,17 @@ impl<R: Runtime> DriverBackend<R> {
     /// Tells the scheduler what the program has let go of.
     fn release_all(&self) -> Result<(), ProgramError> {
         let (shuffles, datasets) = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
-        if shuffles.is_empty() && datasets.is_empty() {
-            return Ok(());
+        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
+        let release = |shuffles, datasets| {
+            self.done("Release", &Request::Release { job, secret, attempt, shuffles, datasets })
+        };
+        for shuffles in shuffles.chunks(RELEASED_PER_CALL) {
+            release(shuffles.to_vec(), Vec::new())?;
         }
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let request = Request::Release { job, secret, attempt: self.attempt, shuffles, datasets };
-        self.done("Release", &request)
+        for datasets in datasets.chunks(RELEASED_PER_CALL) {
+            release(Vec::new(), datasets.to_vec())?;
+        }
+        Ok(())
     }
 
     /// Asks for what is only to be noted.

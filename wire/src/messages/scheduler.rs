@@ -344,14 +344,12 @@ pub enum ExecutorCommand {
         /// Which attempt.
         attempt: u32,
     },
-    /// Nobody will read these any more: their shuffle output goes, and what is kept of them in memory.
+    /// Nobody will read the pieces of these any more: they go.
     Release {
         /// Of which job.
         job: JobId,
         /// Which shuffles.
         shuffles: Vec<ShuffleId>,
-        /// Which datasets.
-        datasets: Vec<DatasetId>,
     },
 }
 

@@ -436,7 +436,7 @@ fn show_command(command: &ExecutorCommand) -> Option<String> {
         }
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
-        ExecutorCommand::Release { shuffles, datasets, .. } => format!("release {shuffles:?} {datasets:?}"),
+        ExecutorCommand::Release { shuffles, .. } => format!("release {shuffles:?}"),
     })
 }
 

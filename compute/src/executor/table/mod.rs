@@ -188,7 +188,7 @@ impl JobTable {
             ExecutorCommand::RunTask { task } => self.run_task(now, task),
             ExecutorCommand::CancelTask { attempt } => self.cancel(now, attempt),
             ExecutorCommand::EndJob { job } => self.end_job(job),
-            ExecutorCommand::Release { job, shuffles, .. } => {
+            ExecutorCommand::Release { job, shuffles } => {
                 if self.jobs.contains_key(&job) && !shuffles.is_empty() {
                     self.actions.push_back(Action::Release { job, shuffles });
                 }

@@ -434,7 +434,7 @@ fn a_task_of_a_job_that_has_not_begun_fails() {
 
 #[test]
 fn released_shuffles_of_a_job_that_is_here_are_dropped() {
-    let release = |shuffles| ExecutorCommand::Release { job: JOB, shuffles, datasets: Vec::new() };
+    let release = |shuffles| ExecutorCommand::Release { job: JOB, shuffles };
     let mut table = Table { table: JobTable::new(Duration::from_secs(30)), now: NOW, polls: 0, life: 1 };
     assert_eq!(table.command(release(vec![ShuffleId(3)])), [], "nothing of it is here");
     let mut table = Table::starting(1);

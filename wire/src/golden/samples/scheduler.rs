@@ -191,7 +191,7 @@ fn executors(book: &mut Book) {
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
         EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
-        Release => ExecutorCommand::Release { job: JOB, shuffles: vec![SHUFFLE], datasets: vec![DatasetId(1)] },
+        Release => ExecutorCommand::Release { job: JOB, shuffles: vec![SHUFFLE] },
     });
     sample!(book, "scheduler", JobLaunch, launch());
     sample!(book, "scheduler", JobOptions, options());
