@@ -111,6 +111,13 @@ pub enum JobRecord {
         /// Which options.
         options: JobOptions,
     },
+    /// What shuffles held that its actions used, beyond what the records of these say.
+    Given {
+        /// Of which job.
+        job: JobId,
+        /// [Digests](crate::core) of their pieces.
+        given: Vec<(ShuffleId, u64)>,
+    },
 }
 
 /// A key that nobody but the scheduler knows. It is not shown.
@@ -137,7 +144,8 @@ impl JobRecord {
             | Self::Recorded { job, .. }
             | Self::Publishing { job, .. }
             | Self::Published { job, .. }
-            | Self::Options { job, .. } => Some(*job),
+            | Self::Options { job, .. }
+            | Self::Given { job, .. } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

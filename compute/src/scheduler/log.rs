@@ -225,7 +225,7 @@ mod tests {
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
-        let golden: [(JobRecord, &[u8]); 12] = [
+        let golden: [(JobRecord, &[u8]); 13] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -271,6 +271,7 @@ mod tests {
             (JobRecord::Published { job: JobId(2), action: ActionId(1) }, b"\x09\x02\x01"),
             (JobRecord::Key(SecretKey([7; 32])), b"\x0a\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07"),
             (JobRecord::Options { job: JobId(2), options }, b"\x0b\x02\x01\xac\x02\x01"),
+            (JobRecord::Given { job: JobId(2), given: vec![(ShuffleId(3), 5)] }, b"\x0c\x02\x01\x03\x05"),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");

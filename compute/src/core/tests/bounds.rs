@@ -58,7 +58,7 @@ fn run_all(world: &mut World, mut shown: Vec<String>) {
                     (StageId(1), PartitionId(0))
                         if world.scheduler.jobs[&JOB].recoveries.open() == 0 && next.is_empty() =>
                     {
-                        TaskOutcome::Failed(TaskFailure::ExecutorLost { reason: "gone".to_owned() })
+                        TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "gone".to_owned(), company: 1 })
                     }
                     (StageId(1), _) => mapped(2),
                     _ => TaskOutcome::Done(Box::new(TaskDone {

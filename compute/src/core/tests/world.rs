@@ -383,6 +383,7 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
         JobRecord::Options { job, .. } => format!("{job} has options"),
+        JobRecord::Given { job, given } => format!("{job} was given {} shuffles", given.len()),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
         JobRecord::ActionDone { job, action, .. } => format!("{job} has done {action}"),
         JobRecord::Recorded { job, action, .. } => format!("{job} recorded {action}"),
