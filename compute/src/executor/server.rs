@@ -24,7 +24,7 @@ use super::link::{FromScheduler, Link};
 use super::process::Ending;
 use super::programs::{Executable, Programs};
 use super::removals::Removals;
-use super::starting::Starting;
+use super::starting::{Away, Starting};
 use super::table::{Action, Event, JobTable, WaiterId};
 use super::{ExecutorConfig, StartError};
 use crate::core::CLEAN_UP;
@@ -96,7 +96,7 @@ pub(super) enum ToOwner {
     /// A driver process has ended.
     DriverEnded { job: JobId, attempt: u32, life: ProcessLife, ending: Ending },
     /// A worker process has ended.
-    WorkerEnded { job: JobId, life: ProcessLife, ending: Ending },
+    WorkerEnded { job: JobId, life: ProcessLife, ending: Ending, away: bool },
 }
 
 /// Starts executors.
@@ -203,7 +203,7 @@ impl Executor {
             advertised,
             directories,
             client,
-            table: JobTable::new(silence),
+            table: JobTable::new(silence, runtime.random_u64()),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
@@ -303,9 +303,9 @@ impl<R: Runtime> Owner<R> {
                 let now = self.runtime.clock().now();
                 self.table.handle(now, Event::DriverEnded { job, attempt, life, error, retry });
             }
-            ToOwner::WorkerEnded { job, life, ending } => {
+            ToOwner::WorkerEnded { job, life, ending, away } => {
                 let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
-                self.table.handle(self.runtime.clock().now(), Event::WorkerEnded { job, life, reason });
+                self.table.handle(self.runtime.clock().now(), Event::WorkerEnded { job, life, reason, away });
             }
         }
     }
@@ -363,7 +363,7 @@ impl<R: Runtime> Owner<R> {
             self.directories.log(job, LogName::DriverErr(attempt)),
         ];
         let clean_up = matches!(&launch.program, Program::BuiltIn { name } if name == CLEAN_UP);
-        self.start(launch, life, role, logs, move |ending| {
+        self.start(launch, life, role, logs, move |ending, _| {
             // Nobody waits for it who would hear of it.
             if let Some(error) = ending.error.as_ref().filter(|_| clean_up) {
                 tracing::warn!(%job, error, "what the job wrote aside is not taken away; it is tried again");
@@ -382,20 +382,20 @@ impl<R: Runtime> Owner<R> {
         };
         let log = self.directories.log(job, LogName::Worker);
         let logs = [log.clone(), log];
-        self.start(launch, life, role, logs, move |ending| ToOwner::WorkerEnded { job, life, ending });
+        self.start(launch, life, role, logs, move |ending, away| ToOwner::WorkerEnded { job, life, ending, away });
     }
 
-    /// Starts a process and tells the owner when it ends.
+    /// Starts a process and tells the owner when it ends, or that it could not be started because the file system is away.
     fn start(
         &mut self,
         launch: JobLaunch,
         life: ProcessLife,
         role: ProcessRole,
         logs: [PathBuf; 2],
-        ended: impl FnOnce(Ending) -> ToOwner + Send + 'static,
+        ended: impl FnOnce(Ending, bool) -> ToOwner + Send + 'static,
     ) {
         let job = launch.job;
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
         let environment = Environment {
             role,
             job,
@@ -423,12 +423,25 @@ impl<R: Runtime> Owner<R> {
         let owner = self.inbox_sender.clone();
         let removed = [&self.directories.job(job), &starting.executable.path].map(|path| self.removals.end_of(path));
         let task = self.runtime.spawn("job-process", async move {
-            for removed in removed {
-                removed.await;
-            }
-            let ending = starting.run(launch, environment, logs, stopped).await;
+            let removed = async {
+                for removed in removed {
+                    removed.await;
+                }
+            };
+            let in_time = tokio::select! {
+                biased;
+                () = removed => true,
+                _ = &mut stopped => false,
+            };
+            let (ending, away) = match in_time {
+                true => match starting.run(launch, environment, logs, stopped).await {
+                    Ok(ending) => (ending, false),
+                    Err(Away(reason)) => (Ending { error: Some(reason), retry: true }, true),
+                },
+                false => (Ending { error: Some("it was ended".to_owned()), retry: false }, false),
+            };
             // The owner is gone only when this executor ends.
-            let _ = owner.send(ended(ending)).await;
+            let _ = owner.send(ended(ending, away)).await;
         });
         let processes = self.processes.entry(job).or_default();
         processes.retain(|_, process| !process.task.is_finished());
@@ -486,7 +499,7 @@ mod tests {
             program,
             advertised: nowhere,
             directories,
-            table: JobTable::new(Duration::from_secs(30)),
+            table: JobTable::new(Duration::from_secs(30), 0),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),

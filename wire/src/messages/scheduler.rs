@@ -476,10 +476,13 @@ pub enum TaskFailure {
         /// Whether it is as with servers that are away: what failed may work later, and the task is not to blame.
         transient: bool,
     },
-    /// The executor itself is gone, or its worker was silent for too long. Does not count against the task.
-    ExecutorLost {
-        /// Why it is thought to be.
+    /// The worker process was silent for too long: it was stopped, or its node has too much to do. Counts against the task
+    /// if the worker had no other.
+    WorkerSilent {
+        /// What is known.
         reason: String,
+        /// How many other tasks the worker had: any of them may be to blame.
+        company: u32,
     },
     /// It was cancelled. Does not count against the task.
     Cancelled,

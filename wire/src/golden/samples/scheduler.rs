@@ -212,7 +212,7 @@ fn tasks(book: &mut Book) {
         WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9"), company: 3 },
         PlanMismatch => TaskFailure::PlanMismatch { message: text("dataset-1 differs") },
         Storage => TaskFailure::Storage { message: text("/in: not found"), transient: true },
-        ExecutorLost => TaskFailure::ExecutorLost { reason: text("silent") },
+        WorkerSilent => TaskFailure::WorkerSilent { reason: text("silent"), company: 3 },
         Cancelled => TaskFailure::Cancelled,
     });
     variants!(book, "scheduler", StageOutput {
