@@ -15,6 +15,7 @@ use super::driver::{self, DriverBackend};
 use super::environment::{Environment, ProcessRole, SHIM};
 use super::error::{ProgramResult, StorageError};
 use super::heartbeat;
+use super::replay::Failure;
 use super::runs::{Run, STACK_LEN_BYTES};
 use super::task::unwound;
 use super::worker::Worker;
@@ -233,7 +234,7 @@ fn work<R: Runtime>(worker: &Arc<Worker<R>>, life: ProcessLife, slots: u32, prog
         if let Err(error) = &result {
             fail(&format!("the program failed in {whose}: {error}"));
         }
-        run.replay.end(result);
+        run.replay.end(result.map_err(Failure::Program));
     };
     std::thread::scope(|scope| {
         let follow = &follow;
@@ -243,7 +244,7 @@ fn work<R: Runtime>(worker: &Arc<Worker<R>>, life: ProcessLife, slots: u32, prog
         }
         for (run, thread) in begun {
             if let Err(error) = thread {
-                run.replay.end(Err(error));
+                run.replay.end(Err(Failure::Program(error)));
             }
         }
         // Tasks may still come: earlier stages are computed again when their output is lost.
