@@ -48,6 +48,7 @@ pub(crate) use graph::{Graph, StageTask};
 
 #[cfg(test)]
 mod memory_tests;
+#[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
 mod tests;
