@@ -315,7 +315,12 @@ fn one_standstill_is_excused_once_however_many_events_waited_for_its_end() {
     let mut table = Table::holding(1);
     assert_eq!(table.poll(&[0], &[], 0), []);
     table.now = TimeMs(45_000);
-    assert_eq!((table.cancel(7), table.cancel(8), table.cancel(9)), (vec![nothing(2)], Vec::new(), Vec::new()));
+    for attempt in 0..3 {
+        let (life, error) = (ProcessLife(9), None);
+        assert_eq!(table.handle(Event::DriverEnded { job: JOB, attempt, life, error, retry: false }), []);
+    }
+    table.table.handle_timeout(table.now);
+    assert_eq!(table.actions(), [nothing(2)]);
     assert_eq!(table.table.poll_timeout(), Some(TimeMs(31_000 + 43_000)));
 }
 
