@@ -4,12 +4,13 @@ use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ActionId, JobId};
 use situ_wire::limits::MESSAGE_LEN_BYTES;
-use situ_wire::messages::scheduler::{ActionResult, Plan, Response, StagePlan};
+use situ_wire::messages::scheduler::{ActionResult, JobState, Plan, Response, StagePlan};
 use situ_wire::time::TimeMs;
 
 use super::JobRecord;
-use super::calls::{Asked, Outcome, now};
+use super::calls::{Asked, Outcome};
 use super::job::{Action, DoneAction, Job, pieces};
+use super::jobs::cut;
 use super::plan::{check_plan, differs};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
@@ -61,7 +62,8 @@ impl Scheduler {
     /// for that and does not fail. The oldest never waits, or two that are near the bound would wait for each other.
     fn room_for(&self, job: &Job, plan: &Plan) -> Result<(), RemoteError> {
         let others: u64 = self.jobs.values().map(|job| job.tasks).sum::<u64>() - job.tasks;
-        let own = job.tasks + plan.stages.iter().map(|stage| u64::from(stage.partitions)).sum::<u64>();
+        let new = plan.stages.iter().filter(|stage| !job.stages.contains_key(&StageKey::from(stage.output)));
+        let own = job.tasks + new.map(|stage| u64::from(stage.partitions)).sum::<u64>();
         let oldest = self.jobs.range(..job.id()).all(|(_, older)| older.tasks == 0);
         if oldest || others.saturating_add(own) <= self.policy.all_tasks {
             return Ok(());
@@ -76,8 +78,9 @@ impl Scheduler {
     /// An action cannot be run: the job fails, and the driver is told.
     fn refuse_action(&mut self, at: TimeMs, job: JobId, action: ActionId, reason: &str) -> Outcome {
         let reason = format!("{action}: {reason}");
-        self.fail_job(at, job, &reason);
-        now(Response::Action(ActionResult::Failed(RemoteError::new(ErrorCode::JobFailed, job, reason))))
+        let record = self.end_job(at, job, JobState::Failed { reason: cut(&reason) });
+        let failed = ActionResult::Failed(RemoteError::new(ErrorCode::JobFailed, job, reason));
+        Ok(Some((Response::Action(failed), record)))
     }
 
     fn await_action(&mut self, asked: Asked<'_>, job: JobId, action: ActionId) -> Outcome {
@@ -154,6 +157,8 @@ impl Scheduler {
         found.under_way.remove(&action);
         let Some(stage) = found.forget_stage(key) else { return };
         let given = found.give(&plan);
+        let given = self.record_given(job, given);
+        let Some(found) = self.jobs.get_mut(&job) else { return };
         let (name, results) = (plan.name.clone(), stage.into_results());
         let kept = found.kept_len_bytes - plan_len_bytes(&plan) - results.iter().map(Bytes::len).sum::<usize>();
         let mut done = DoneAction { name, digest, results, given, record: None };

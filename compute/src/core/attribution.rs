@@ -14,6 +14,10 @@ use super::stage::{Stage, StageKey, Task};
 /// The first and the longest wait before a task is tried again whose file system was away.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// An attempt that ran for longer had a file system for a while: what it met then is an outage of its own. One that never had
+/// ends sooner: that is how long a client waits.
+const WITHOUT_FILE_SYSTEM: Duration = Duration::from_secs(180);
+
 /// What went wrong with a task, when something did.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
@@ -63,9 +67,9 @@ impl Scheduler {
     /// | its program, its storage | yes; the same words from two executors end the job | yes |
     /// | it took longer than it may | yes | yes |
     /// | its worker ended | if it was alone there | once for each worker that ended |
+    /// | its worker was silent | if it was alone there; it runs elsewhere | once for each such worker |
     /// | the file system was away | no, for a time | no |
     /// | a piece could not be fetched | no, for many times | that which served it |
-    /// | its executor is gone | no | it is gone |
     pub(super) fn task_failed(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, failure: TaskFailure) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let node = self.executors.node(attempt.executor);
@@ -76,7 +80,6 @@ impl Scheduler {
         let by = RecoveredBy::Task(attempt.stage, id.partition);
         match failure {
             TaskFailure::Cancelled => {}
-            TaskFailure::ExecutorLost { .. } => job.recoveries.lose(Lost::RunningTask, id, node, now, by),
             TaskFailure::PlanMismatch { message } => {
                 self.fail_job(now, id.job, &differs(&message));
             }
@@ -92,11 +95,16 @@ impl Scheduler {
                 }
                 self.lose_fetched(now, id.job, shuffle, map);
             }
-            TaskFailure::WorkerLost { reason, company } => {
+            TaskFailure::WorkerLost { ref reason, company } | TaskFailure::WorkerSilent { ref reason, company } => {
                 job.recoveries.lose(Lost::RunningTask, id, node.clone(), now, by);
                 // An executor that gives it company all the same keeps nobody from being blamed for ever.
                 let blamed = company == 0 || attempt.alone;
-                stage.task_mut(id.partition).trouble().alone = true;
+                let task = stage.task_mut(id.partition);
+                task.trouble().alone = true;
+                if matches!(failure, TaskFailure::WorkerSilent { .. }) && !blamed {
+                    // Where one worker stands still the next may, too.
+                    task.failed_on.push(attempt.executor);
+                }
                 if job.failures.get_mut(&attempt.executor).is_some_and(|there| std::mem::take(&mut there.crashed)) {
                     self.blame_executor(now, id.job, attempt.executor);
                 }
@@ -202,7 +210,11 @@ impl Scheduler {
         let limit = ms(self.policy.storage_away_ms);
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
-        let outage = stage.task_mut(id.partition).trouble().outage.get_or_insert(Outage { since: now, tries: 0 });
+        let trouble = stage.task_mut(id.partition).trouble();
+        if now.since(attempt.started) > WITHOUT_FILE_SYSTEM {
+            trouble.outage = None;
+        }
+        let outage = trouble.outage.get_or_insert(Outage { since: now, tries: 0 });
         let Outage { since, tries } = *outage;
         outage.tries += 1;
         let away = now.since(since);

@@ -49,6 +49,11 @@ impl Scheduler {
         match outcome {
             Ok(Some((response, when))) => self.answer_when(call, Ok(response), when),
             Ok(None) => {}
+            // Who hears that a job has ended acts on it: not before that is certain.
+            Err(error) if error.code == ErrorCode::JobFailed => {
+                let when = self.last_record();
+                self.answer_when(call, Err(error), Some(when));
+            }
             Err(error) => self.answer(call, Err(error)),
         }
     }

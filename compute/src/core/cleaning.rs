@@ -57,10 +57,11 @@ const ARGUMENTS_LEN_BYTES: usize = 64 << 10;
 pub(super) struct Cleaning {
     pub(super) user: String,
     pub(super) outputs: BTreeSet<DfsPath>,
-    /// When the job ended; the beginning of time if that was in an earlier life of the scheduler.
+    /// When the job ended. If that was in an earlier life of the scheduler, when the first run begins: before, the beginning of
+    /// time.
     ended: TimeMs,
-    /// What says so. A scheduler that dies before it is on disk goes on with the job, and with what it has written aside.
-    record: RecordId,
+    /// What says so, in this life. A scheduler that dies before it is on disk goes on with the job, and with what it has written aside.
+    pub(super) record: RecordId,
     /// The run that is under way.
     run: Option<Run>,
     /// When the next one may begin.
@@ -181,6 +182,10 @@ impl Scheduler {
                 options: JobOptions::default(),
             };
             cleaning.begun += 1;
+            if cleaning.ended == TimeMs::default() {
+                // Its processes may have been there until just now.
+                cleaning.ended = now;
+            }
             cleaning.run = Some(Run { executor, attempt, since: now, outputs });
             self.executors.command(executor, ExecutorCommand::StartDriver { job: launch, attempt });
         }

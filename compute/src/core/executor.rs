@@ -70,8 +70,7 @@ pub(super) struct Noted {
     pub(super) suspect: bool,
 }
 
-/// How much the commands of one answer take together, before the last of them. One takes [`ARGUMENTS_LEN_BYTES`] and a
-/// little.
+/// How much the commands of one answer take together, unless a single one takes more.
 const COMMANDS_LEN_BYTES: usize = 4 << 20;
 /// What a command takes beside its arguments, at most.
 const COMMAND_LEN_BYTES: usize = 1 << 10;
@@ -80,7 +79,7 @@ const COMMAND_LEN_BYTES: usize = 1 << 10;
 const ID_LEN_BYTES: usize = 5;
 
 const _: () = assert!(
-    COMMANDS_LEN_BYTES + 2 * ARGUMENTS_LEN_BYTES < MESSAGE_LEN_BYTES,
+    COMMANDS_LEN_BYTES < MESSAGE_LEN_BYTES / 2 && 2 * ARGUMENTS_LEN_BYTES < COMMANDS_LEN_BYTES,
     "an answer with commands fits into a message"
 );
 
@@ -95,9 +94,7 @@ fn about_len_bytes(command: &ExecutorCommand) -> usize {
         | ExecutorCommand::CancelTask { .. }
         | ExecutorCommand::EndJob { .. }
         | ExecutorCommand::EndDriver { .. } => COMMAND_LEN_BYTES,
-        ExecutorCommand::Release { shuffles, datasets, .. } => {
-            COMMAND_LEN_BYTES + (shuffles.len() + datasets.len()) * ID_LEN_BYTES
-        }
+        ExecutorCommand::Release { shuffles, .. } => COMMAND_LEN_BYTES + shuffles.len() * ID_LEN_BYTES,
     }
 }
 
@@ -186,11 +183,11 @@ impl Executor {
     /// The commands that are not acknowledged, the oldest first, as many as fit into one answer; the number of the last of
     /// them. What is left goes with the next poll.
     pub(super) fn commands(&self) -> (u64, Vec<(u64, ExecutorCommand)>) {
-        let mut room = COMMANDS_LEN_BYTES;
+        let mut len = 0;
         let mut fits = |command: &ExecutorCommand| {
-            let had_room = room > 0;
-            room = room.saturating_sub(about_len_bytes(command));
-            had_room
+            let is_first = len == 0;
+            len += about_len_bytes(command);
+            is_first || len <= COMMANDS_LEN_BYTES
         };
         let commands: Vec<_> = self.commands.iter().take_while(|(_, command)| fits(command)).cloned().collect();
         (commands.last().map_or(self.last, |(number, _)| *number), commands)

@@ -328,7 +328,7 @@ impl Cached {
     }
 
     /// Nobody reads these datasets any more.
-    pub(super) fn release(&mut self, datasets: &[DatasetId]) {
+    pub(super) fn release(&mut self, datasets: &BTreeSet<DatasetId>) {
         self.holders.retain(|(dataset, _), _| !datasets.contains(dataset));
     }
 

@@ -168,11 +168,13 @@ impl Scheduler {
             JobRecord::Ended { status, logs } => {
                 let (id, state) = (status.summary.job, &status.summary.state);
                 if let Some(cleaning) = self.cleaning.remove(&id) {
-                    let outputs = left_behind(id, state, cleaning.outputs);
+                    // Nothing is known of what it has published: where it has, nothing is found.
+                    let outputs = left_behind(id, state, cleaning.outputs, &BTreeSet::new());
                     self.clean_up((TimeMs::default(), RecordId::default()), id, &cleaning.user, outputs);
                 }
                 if let Some(job) = self.jobs.remove(&id) {
-                    let outputs = left_behind(id, state, job.outputs.into_keys());
+                    let published = job.published_at();
+                    let outputs = left_behind(id, state, job.outputs.into_keys(), &published);
                     self.clean_up((TimeMs::default(), RecordId::default()), id, &job.launch.user, outputs);
                     self.keep_finished(status, logs, job.operation, None);
                 }
@@ -199,7 +201,8 @@ impl Scheduler {
             | JobRecord::Publishing { job, .. }
             | JobRecord::Published { job, .. }
             | JobRecord::Shuffled { job, .. }
-            | JobRecord::Varies { job } => {
+            | JobRecord::Varies { job }
+            | JobRecord::Given { job, .. } => {
                 // It has ended; or this is what a snapshot repeats, and the job itself comes with it.
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.restore(record);
@@ -325,9 +328,10 @@ impl Scheduler {
         for stage in &mut status.stages {
             stage.running = 0;
         }
+        let published = found.published_at();
         let logs: Vec<(LogName, NodeName)> = found.logs.into_iter().collect();
         let record = self.append(JobRecord::Ended { status: status.clone(), logs: logs.clone() });
-        let outputs = left_behind(job, &state, found.outputs.into_keys());
+        let outputs = left_behind(job, &state, found.outputs.into_keys(), &published);
         self.clean_up((at, record), job, &found.launch.user, outputs);
         self.keep_finished(status, logs, found.operation, Some(record));
         let error = ended_error(job, &state);
@@ -361,9 +365,17 @@ impl Scheduler {
 
 /// What of a job must be taken away after it has ended so: what it wrote aside and did not publish, and always its own
 /// directory.
-fn left_behind(job: JobId, state: &JobState, outputs: impl IntoIterator<Item = DfsPath>) -> BTreeSet<DfsPath> {
+fn left_behind(
+    job: JobId,
+    state: &JobState,
+    outputs: impl IntoIterator<Item = DfsPath>,
+    published: &BTreeSet<DfsPath>,
+) -> BTreeSet<DfsPath> {
     let job = job.to_string();
-    let left = |output: &DfsPath| *state != JobState::Succeeded || is_job_directory(output, &job);
+    // Also a job that succeeds may have failed to publish at one place, and gone on.
+    let left = |output: &DfsPath| {
+        *state != JobState::Succeeded || is_job_directory(output, &job) || !published.contains(output)
+    };
     outputs.into_iter().filter(left).collect()
 }
 
@@ -381,6 +393,7 @@ impl Job {
             JobRecord::Published { action, .. } => self.restore_published(action),
             JobRecord::Shuffled { shuffle, digest, .. } => self.restore_held(shuffle, digest),
             JobRecord::Varies { .. } => self.varies = true,
+            JobRecord::Given { given, .. } => self.given.extend(given),
             _ => unreachable!("only what a job has done is restored: {record:?}"),
         }
     }

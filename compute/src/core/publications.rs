@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ActionId, JobId};
 use situ_wire::messages::scheduler::{JobState, Response};
@@ -113,6 +115,12 @@ impl Job {
         if let Some(publication) = self.publications.get_mut(&action) {
             publication.published = true;
         }
+    }
+
+    /// Where it has published.
+    pub(super) fn published_at(&self) -> BTreeSet<DfsPath> {
+        let done = self.publications.values().filter(|publication| publication.published);
+        done.map(|publication| publication.output.clone()).collect()
     }
 
     /// The records that bring its publications back.

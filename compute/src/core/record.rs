@@ -130,6 +130,13 @@ pub enum JobRecord {
         /// Which job.
         job: JobId,
     },
+    /// What shuffles held that its actions used, beyond what the records of these say.
+    Given {
+        /// Of which job.
+        job: JobId,
+        /// [Digests](crate::core) of their pieces.
+        given: Vec<(ShuffleId, u64)>,
+    },
 }
 
 /// A key that nobody but the scheduler knows. It is not shown.
@@ -159,7 +166,8 @@ impl JobRecord {
             | Self::Options { job, .. }
             | Self::Shuffled { job, .. }
             | Self::Varies { job }
-            | Self::Attached { job } => Some(*job),
+            | Self::Attached { job }
+            | Self::Given { job, .. } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }
     }

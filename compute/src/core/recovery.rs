@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use situ_wire::ids::{DatasetId, NodeName, PartitionId, TaskAttemptId};
 use situ_wire::messages::scheduler::{Lost, Recovery, RecoveryOutcome};
@@ -73,7 +73,7 @@ impl Recoveries {
     }
 
     /// Notes that nobody reads these datasets any more.
-    pub(super) fn forget_datasets(&mut self, datasets: &[DatasetId]) {
+    pub(super) fn forget_datasets(&mut self, datasets: &BTreeSet<DatasetId>) {
         self.open.retain(|by, _| !matches!(by, RecoveredBy::Cache(dataset, _) if datasets.contains(dataset)));
     }
 

@@ -8,22 +8,21 @@ use super::job::{Action, Job};
 use super::scheduler::Scheduler;
 use super::stage::StageKey;
 
+/// How many shuffles one command to an executor lists.
+const SHUFFLES_PER_COMMAND: usize = 10_000;
+
 impl Scheduler {
     /// A driver will run no action again that reads these: what a long job has computed does not stay until its end.
     pub(super) fn release(&mut self, job: JobId, shuffles: Vec<ShuffleId>, datasets: Vec<DatasetId>) -> Outcome {
         let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
+        // Workers let go of them by themselves, where they come to this place of the program.
+        let datasets: BTreeSet<DatasetId> = datasets.into_iter().collect();
         found.cached.release(&datasets);
         found.recoveries.forget_datasets(&datasets);
         // What it never planned is nowhere.
         let known = |shuffle: &ShuffleId| found.stages.contains_key(&StageKey::Shuffle(*shuffle));
         let known: Vec<ShuffleId> = shuffles.into_iter().filter(known).collect();
         found.released.extend(known);
-        if !datasets.is_empty() {
-            for executor in found.touched.clone() {
-                let (shuffles, datasets) = (Vec::new(), datasets.clone());
-                self.executors.command(executor, ExecutorCommand::Release { job, shuffles, datasets });
-            }
-        }
         self.release_unneeded(job);
         now(Response::Done)
     }
@@ -50,8 +49,9 @@ impl Scheduler {
             self.cancel(attempt);
         }
         for executor in touched {
-            let (shuffles, datasets) = (gone.clone(), Vec::new());
-            self.executors.command(executor, ExecutorCommand::Release { job, shuffles, datasets });
+            for shuffles in gone.chunks(SHUFFLES_PER_COMMAND) {
+                self.executors.command(executor, ExecutorCommand::Release { job, shuffles: shuffles.to_vec() });
+            }
         }
         self.changed.insert(job);
     }

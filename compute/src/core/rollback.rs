@@ -1,17 +1,20 @@
+use std::collections::BTreeSet;
+
 use situ_wire::ids::{JobId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{Lost, Plan, StageOutput};
 use situ_wire::time::TimeMs;
 
-use super::job::Job;
+use super::JobRecord;
+use super::job::{Action, Job};
 use super::pieces::Pieces;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, Stage, StageKey, Task};
 
-/// Of how many shuffles an action's record says what they held: it must fit into the journal beside its results. What is left
-/// is said by the next one that uses them.
-const GIVEN_PER_ACTION: usize = 2_000;
+/// Of how many shuffles one record says what they held: it must fit into the journal, beside an action's results too. What is
+/// left has records of its own.
+const GIVEN_PER_RECORD: usize = 2_000;
 
 /// The pieces of one map output, each as one number: what it takes to see whether it is the same when it is computed again.
 pub(super) type Fingerprint = Box<[u64]>;
@@ -113,7 +116,7 @@ impl Job {
             StageOutput::Result { .. } => None,
         });
         let mut new = Vec::new();
-        for shuffle in filled.filter(|shuffle| !self.given.contains_key(shuffle)).take(GIVEN_PER_ACTION) {
+        for shuffle in filled.filter(|shuffle| !self.given.contains_key(shuffle)) {
             // What is nowhere, and was never read, has given nothing.
             if let Some(digest) = self.stages.get(&StageKey::Shuffle(shuffle)).and_then(Stage::digest) {
                 new.push((shuffle, digest));
@@ -121,6 +124,23 @@ impl Job {
         }
         self.given.extend(new.iter().copied());
         new
+    }
+
+    /// The records of what shuffles held, but for those that stand in the record of an action.
+    pub(super) fn given_records(&self) -> impl Iterator<Item = JobRecord> {
+        let done = self.actions.values().filter_map(|action| match action {
+            Action::Done(done) => Some(&done.given),
+            Action::Running { .. } | Action::Recorded { .. } => None,
+        });
+        let told: BTreeSet<ShuffleId> = done.flatten().map(|(shuffle, _)| *shuffle).collect();
+        let mut rest: Vec<(ShuffleId, u64)> = self
+            .given
+            .iter()
+            .filter(|(shuffle, _)| !told.contains(shuffle))
+            .map(|(id, digest)| (*id, *digest))
+            .collect();
+        let job = self.id();
+        std::iter::from_fn(move || split_given(&mut rest)).map(move |given| JobRecord::Given { job, given })
     }
 
     pub(super) fn not_the_same(&self, shuffle: ShuffleId, map: Option<PartitionId>, what: &str) -> String {
@@ -132,6 +152,23 @@ impl Job {
              program does not do the same each time it runs. Sort what has no order of its own (a HashMap's entries) before it \
              is used, use BTreeMap and BTreeSet in records, and compute what varies (time, randomness) once in the driver, with once()"
         )
+    }
+}
+
+/// Takes off what does not fit into the record at hand; none when all does and nothing is left.
+fn split_given(given: &mut Vec<(ShuffleId, u64)>) -> Option<Vec<(ShuffleId, u64)>> {
+    let part = given.split_off(given.len().saturating_sub(GIVEN_PER_RECORD));
+    (!part.is_empty()).then_some(part)
+}
+
+impl Scheduler {
+    /// What the shuffles of an action held, as far as it goes into its own record; the rest is recorded before that.
+    pub(super) fn record_given(&mut self, job: JobId, mut given: Vec<(ShuffleId, u64)>) -> Vec<(ShuffleId, u64)> {
+        let own = split_given(&mut given).unwrap_or_default();
+        while let Some(given) = split_given(&mut given) {
+            self.append(JobRecord::Given { job, given });
+        }
+        own
     }
 }
 

@@ -131,6 +131,7 @@ impl Scheduler {
         let record = scheduler.append(JobRecord::Began { life: scheduler.life, next: scheduler.next_job });
         // Nothing is started before it is on the disk which life this is.
         scheduler.jobs.values_mut().for_each(|job| job.record = Some(record));
+        scheduler.cleaning.values_mut().for_each(|cleaning| cleaning.record = record);
         scheduler
     }
 
@@ -233,6 +234,11 @@ impl Scheduler {
     pub(super) fn append(&mut self, record: JobRecord) -> RecordId {
         self.last_record.0 += 1;
         self.effects.push_back(Effect::Append { id: self.last_record, record: Box::new(record) });
+        self.last_record
+    }
+
+    /// The newest record.
+    pub(super) fn last_record(&self) -> RecordId {
         self.last_record
     }
 

@@ -128,20 +128,13 @@ impl<T: 'static> Dataset<T> {
         let saved = self.write_and_publish(name, &output, publication);
         let backend = self.context.backend();
         let Some(files) = backend.driver_files() else { return saved.map(drop) };
-        let taken_away = match &saved {
-            // Publishing has done it, unless a driver that was started anew after that has made it again.
-            Ok(true) => output
-                .join(TEMPORARY)
-                .map_err(StorageError::from)
-                .and_then(|temporary| take_away(files, &temporary, true).map(drop)),
-            // An earlier attempt at the driver has. What is there now belongs to others.
+        // Publishing has taken away what was written aside, unless a driver that was started anew after that has made the
+        // directories again. What is there when an earlier driver has published belongs to others; and when it failed,
+        // perhaps to a driver that has taken this one's place.
+        let taken_away = match saved {
+            Ok(true) => clean_up(files, &output, &backend.job_name()),
             Ok(false) => Ok(()),
-            Err(_) if matches!(backend.publishing(publication, &output), Ok(false)) => {
-                clean_up(files, &output, &backend.job_name())
-            }
-            // The job has ended, and the scheduler has it taken away; or another driver has taken this one's place, and the
-            // attempts for that one write where its own did.
-            Err(_) => Ok(()),
+            Err(_) => backend.take_away(&output),
         };
         if let Err(error) = taken_away {
             tracing::warn!(%output, error = error.message, "what was written aside stays for now");
@@ -384,6 +377,10 @@ mod tests {
             Ok(())
         }
 
+        fn take_away(&self, _: &DfsPath) -> Result<(), StorageError> {
+            unreachable!("nothing fails")
+        }
+
         fn publication(&self, action: ActionId) -> OperationId {
             OperationId { client: ClientId(1), sequence: action.0.into() }
         }
@@ -430,9 +427,9 @@ mod tests {
             Ok(())
         }
 
-        fn delete(&self, path: &DfsPath, _: bool) -> Result<bool, StorageError> {
-            self.note(format!("delete {path}"));
-            Ok(false)
+        fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {
+            self.note(format!("delete {}{path}", if recursive { "all of " } else { "" }));
+            Ok(true)
         }
     }
 
@@ -452,6 +449,9 @@ mod tests {
         assert_eq!(save(true), [""; 0]);
         let all = save(false);
         assert!(all[0].starts_with("make /out/_temporary/job-1/dataset-"), "{all:?}");
-        assert_eq!(all[1..], ["publish /out/part-00000", "published action-0", "delete /out/_temporary"]);
+        let [publish, published, rest @ ..] = &all[1..] else { panic!("{all:?}") };
+        assert_eq!([publish, published], ["publish /out/part-00000", "published action-0"]);
+        // Nothing of another job that writes to the same directory by now; and no empty directory stays.
+        assert_eq!(rest, ["delete all of /out/_temporary/job-1", "delete /out/_temporary", "delete /out"]);
     }
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blake3::{Hash, Hasher};
-use situ_client::Client;
+use situ_client::{Client, ClientError};
 use situ_runtime::Runtime;
 use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
+use situ_wire::error::Retry;
 use situ_wire::messages::scheduler::Program;
 use situ_wire::path::DfsPath;
 use tokio::sync::Mutex;
@@ -122,6 +123,26 @@ impl Executable {
     }
 }
 
+/// Why a program's executable is not in its place.
+#[derive(Debug)]
+pub(super) struct NotReady {
+    pub(super) reason: String,
+    /// Whether it is because the file system is away.
+    pub(super) away: bool,
+}
+
+impl From<ClientError> for NotReady {
+    fn from(error: ClientError) -> Self {
+        Self { reason: error.to_string(), away: error.retry() == Retry::Later }
+    }
+}
+
+impl From<DiskError> for NotReady {
+    fn from(error: DiskError) -> Self {
+        Self { reason: error.to_string(), away: false }
+    }
+}
+
 /// Has a program's executable in its place: one that is stored is fetched unless it is there and whole.
 ///
 /// # Errors
@@ -130,7 +151,7 @@ pub(super) async fn make_ready<R: Runtime>(
     client: &Client<R>,
     program: &Program,
     executable: &Executable,
-) -> Result<(), String> {
+) -> Result<(), NotReady> {
     let Program::Stored { name, path, hash } = program else { return Ok(()) };
     let hash = Hash::from_bytes(*hash);
     let mut whole = executable.whole.lock().await;
@@ -142,7 +163,10 @@ pub(super) async fn make_ready<R: Runtime>(
     });
     if !found {
         let fetched = fetch(client, path, hash, &executable.path).await;
-        fetched.map_err(|reason| format!("the program {name} cannot be fetched from {path}: {reason}"))?;
+        fetched.map_err(|NotReady { reason, away }| {
+            let reason = format!("the program {name} cannot be fetched from {path}: {reason}");
+            NotReady { reason, away }
+        })?;
     }
     *whole = true;
     Ok(())
@@ -161,26 +185,28 @@ fn hash_of<D: Disk>(disk: &D, path: &Path) -> Result<Hash, DiskError> {
     }
 }
 
-async fn fetch<R: Runtime>(client: &Client<R>, path: &DfsPath, expected: Hash, target: &Path) -> Result<(), String> {
-    let reader = client.open(path).await.map_err(|error| error.to_string())?;
+async fn fetch<R: Runtime>(client: &Client<R>, path: &DfsPath, expected: Hash, target: &Path) -> Result<(), NotReady> {
+    let reader = client.open(path).await?;
     // A name of its own: what was given up before may still be on its way into place.
     let name = target.with_extension(format!("{:016x}", client.runtime().random_u64()));
-    let aside = Aside::create(client.runtime().disk(), name).map_err(|error| error.to_string())?;
+    let aside = Aside::create(client.runtime().disk(), name)?;
     // Before its bytes: the sync of these covers it.
     let permissions = std::fs::Permissions::from_mode(0o700);
-    std::fs::set_permissions(&aside.path, permissions).map_err(|error| error.to_string())?;
+    let made_executable = std::fs::set_permissions(&aside.path, permissions);
+    made_executable.map_err(|error| NotReady { reason: error.to_string(), away: false })?;
     let (mut hasher, mut offset) = (Hasher::new(), 0);
     let mut stream = reader.stream(0..reader.len_bytes());
-    while let Some(piece) = stream.next().await.map_err(|error| error.to_string())? {
+    while let Some(piece) = stream.next().await? {
         hasher.update(&piece);
-        aside.file.write_at(offset, &piece).map_err(|error| error.to_string())?;
+        aside.file.write_at(offset, &piece)?;
         offset += piece.len() as u64;
     }
     if hasher.finalize() != expected {
-        return Err(format!("its bytes hash to {}, expected {expected}", hasher.finalize()));
+        let reason = format!("its bytes hash to {}, expected {expected}", hasher.finalize());
+        return Err(NotReady { reason, away: false });
     }
     let target = target.to_owned();
-    client.runtime().blocking(move || aside.put_in_place(&target)).await.map_err(|error| error.to_string())
+    Ok(client.runtime().blocking(move || aside.put_in_place(&target)).await?)
 }
 
 /// A file that is not whole yet. It is deleted when it is dropped before it is in place.
@@ -300,8 +326,9 @@ mod tests {
             let executable = programs.executable(&program(bytes));
             make_ready(&client, &program(bytes), &executable).await
         };
-        assert_eq!(ready(b"whole").await, Ok(()));
-        let error = ready(b"torn").await.unwrap_err();
-        assert!(error.starts_with("the program program cannot be fetched from /program: "), "{error}");
+        ready(b"whole").await.unwrap();
+        let NotReady { reason, away } = ready(b"torn").await.unwrap_err();
+        assert!(reason.starts_with("the program program cannot be fetched from /program: "), "{reason}");
+        assert!(away, "nobody answers");
     }
 }

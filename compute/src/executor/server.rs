@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::link::{FromScheduler, Link, ToLink};
 use super::process::Ending;
 use super::programs::{Executable, Programs};
-use super::removals::Removals;
-use super::starting::Starting;
+use super::removals::{self, Removals};
+use super::starting::{Away, Starting};
 use super::survey::{Surveyed, survey};
 use super::table::{Action, Event, JobTable, WaiterId};
 use super::{ExecutorConfig, StartError};
@@ -97,7 +97,7 @@ pub(super) enum ToOwner {
     /// A driver process has ended.
     DriverEnded { job: JobId, attempt: u32, life: ProcessLife, ending: Ending },
     /// A worker process has ended.
-    WorkerEnded { job: JobId, life: ProcessLife, ending: Ending },
+    WorkerEnded { job: JobId, life: ProcessLife, ending: Ending, away: bool },
     /// What a survey has found.
     Surveyed { number: u64, found: Vec<Holding> },
 }
@@ -206,7 +206,7 @@ impl Executor {
             advertised,
             directories,
             client,
-            table: JobTable::new(silence),
+            table: JobTable::new(silence, runtime.random_u64()),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
@@ -241,12 +241,14 @@ fn prepare<D: Disk>(
     for directory in [directories.jobs(), directories.programs(), directories.all_logs()] {
         disk.create_directory(&directory)?;
     }
+    removals::clear(disk, &directories.jobs())?;
     let mut earlier = BTreeSet::new();
     for entry in disk.list(&directories.jobs())? {
         let Ok(job) = entry.name.parse() else { continue };
         for unneeded in [directories.cwd(job), directories.work(job).join("spill")] {
             disk.remove_directory(&unneeded)?;
         }
+        removals::clear(disk, &directories.work(job))?;
         earlier.insert(job);
     }
     Ok((lock, Programs::load(disk, own, directories.programs())?, earlier))
@@ -328,9 +330,9 @@ impl<R: Runtime> Owner<R> {
                 let now = self.runtime.clock().now();
                 self.table.handle(now, Event::DriverEnded { job, attempt, life, error, retry });
             }
-            ToOwner::WorkerEnded { job, life, ending } => {
+            ToOwner::WorkerEnded { job, life, ending, away } => {
                 let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
-                self.table.handle(self.runtime.clock().now(), Event::WorkerEnded { job, life, reason });
+                self.table.handle(self.runtime.clock().now(), Event::WorkerEnded { job, life, reason, away });
             }
             // It may have registered again since; then another survey is under way.
             ToOwner::Surveyed { number, found } => {
@@ -413,7 +415,7 @@ impl<R: Runtime> Owner<R> {
             self.directories.log(job, LogName::DriverErr(attempt)),
         ];
         let clean_up = matches!(&launch.program, Program::BuiltIn { name } if name == CLEAN_UP);
-        self.start(launch, life, role, logs, move |ending| {
+        self.start(launch, life, role, logs, move |ending, _| {
             // Nobody waits for it who would hear of it.
             if let Some(error) = ending.error.as_ref().filter(|_| clean_up) {
                 tracing::warn!(%job, error, "what the job wrote aside is not taken away; it is tried again");
@@ -433,20 +435,20 @@ impl<R: Runtime> Owner<R> {
         };
         let log = self.directories.log(job, LogName::Worker);
         let logs = [log.clone(), log];
-        self.start(launch, life, role, logs, move |ending| ToOwner::WorkerEnded { job, life, ending });
+        self.start(launch, life, role, logs, move |ending, away| ToOwner::WorkerEnded { job, life, ending, away });
     }
 
-    /// Starts a process and tells the owner when it ends.
+    /// Starts a process and tells the owner when it ends, or that it could not be started because the file system is away.
     fn start(
         &mut self,
         launch: JobLaunch,
         life: ProcessLife,
         role: ProcessRole,
         logs: [PathBuf; 2],
-        ended: impl FnOnce(Ending) -> ToOwner + Send + 'static,
+        ended: impl FnOnce(Ending, bool) -> ToOwner + Send + 'static,
     ) {
         let job = launch.job;
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
         let environment = Environment {
             role,
             job,
@@ -473,12 +475,25 @@ impl<R: Runtime> Owner<R> {
         let owner = self.inbox_sender.clone();
         let removed = [&self.directories.job(job), &starting.executable.path].map(|path| self.removals.end_of(path));
         let task = self.runtime.spawn("job-process", async move {
-            for removed in removed {
-                removed.await;
-            }
-            let ending = starting.run(launch, environment, logs, stopped).await;
+            let removed = async {
+                for removed in removed {
+                    removed.await;
+                }
+            };
+            let in_time = tokio::select! {
+                biased;
+                () = removed => true,
+                _ = &mut stopped => false,
+            };
+            let (ending, away) = match in_time {
+                true => match starting.run(launch, environment, logs, stopped).await {
+                    Ok(ending) => (ending, false),
+                    Err(Away(reason)) => (Ending { error: Some(reason), retry: true }, true),
+                },
+                false => (Ending { error: Some("it was ended".to_owned()), retry: false }, false),
+            };
             // The owner is gone only when this executor ends.
-            let _ = owner.send(ended(ending)).await;
+            let _ = owner.send(ended(ending, away)).await;
         });
         let processes = self.processes.entry(job).or_default();
         processes.retain(|_, process| !process.task.is_finished());
@@ -537,7 +552,7 @@ mod tests {
             program,
             advertised: nowhere,
             directories,
-            table: JobTable::new(Duration::from_secs(30)),
+            table: JobTable::new(Duration::from_secs(30), 0),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
@@ -603,7 +618,9 @@ mod tests {
     async fn what_an_earlier_run_has_left_is_told_of_jobs_that_go_on_and_goes_of_others() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join("jobs").join(name);
-        for name in ["job-1/work/shuffle-3", "job-1/work/spill", "job-1/cwd", "job-2/work/shuffle-3"] {
+        let aside = ["job-1/work/shuffle-4.removed-00ff", "job-4.removed-00ff"];
+        let others = ["job-1/work/shuffle-3", "job-1/work/spill", "job-1/cwd", "job-2/work/shuffle-3"];
+        for name in others.into_iter().chain(aside) {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let partition = situ_wire::ids::PartitionId(0);
@@ -612,6 +629,7 @@ mod tests {
         std::fs::write(at("job-1/work/shuffle-3/partition-0-attempt-0"), header.encode()).unwrap();
         let (mut owner, mut inbox) = owner(directory.path(), "cat > /dev/null");
         assert!(!at("job-1/work/spill").exists() && !at("job-1/cwd").exists());
+        assert!(aside.iter().all(|name| !at(name).exists()));
         let (events, mut told) = mpsc::unbounded_channel();
         owner.events = events;
         // It registers again before the first survey has come to its end.
@@ -652,8 +670,8 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
             std::fs::write(at(name).join("partition-0-attempt-0"), "x").unwrap();
         }
-        let (shuffles, datasets) = (vec![situ_wire::ids::ShuffleId(3)], Vec::new());
-        command(&mut owner, ExecutorCommand::Release { job: JobId(1), shuffles, datasets });
+        let shuffles = vec![situ_wire::ids::ShuffleId(3)];
+        command(&mut owner, ExecutorCommand::Release { job: JobId(1), shuffles });
         std::mem::take(&mut owner.removals).ended().await;
         assert!(!at("shuffle-3").exists() && at("shuffle-4").exists());
     }

@@ -12,9 +12,13 @@ use situ_wire::messages::scheduler::JobLaunch;
 use tokio::sync::oneshot;
 
 use super::process::{self, Ending, ProcessSpec, ShimCommand};
-use super::programs::{Executable, make_ready};
+use super::programs::{Executable, NotReady, make_ready};
 use super::server::Directories;
 use crate::program::environment::Environment;
+
+/// A process could not be started because the file system is away, which holds its executable.
+#[derive(Debug)]
+pub(super) struct Away(pub(super) String);
 
 /// What it takes to start a process.
 pub(super) struct Starting<R: Runtime> {
@@ -30,14 +34,17 @@ pub(super) struct Starting<R: Runtime> {
 
 impl<R: Runtime> Starting<R> {
     /// Runs the process to its end.
+    ///
+    /// # Errors
+    /// When its executable cannot be had because the file system is away, or not before it was told to end.
     pub(super) async fn run(
         self,
         launch: JobLaunch,
         mut environment: Environment,
         [stdout, stderr]: [PathBuf; 2],
         mut stopped: oneshot::Receiver<()>,
-    ) -> Ending {
-        let failed = |reason: String| Ending { error: Some(reason), retry: true };
+    ) -> Result<Ending, Away> {
+        let failed = |reason: String| Ok(Ending { error: Some(reason), retry: true });
         let (disk, directories) = (self.runtime.disk().clone(), Arc::clone(&self.directories));
         let (job, user, kept) = (launch.job, launch.user.clone(), self.logs_kept);
         let made = self.runtime.blocking(move || make_job(&disk, &directories, job, &user, kept)).await;
@@ -45,10 +52,15 @@ impl<R: Runtime> Starting<R> {
             return failed(format!("its directory cannot be made: {error}"));
         }
         tokio::select! {
-            ready = make_ready(&self.client, &launch.program, &self.executable) => if let Err(reason) = ready {
-                return failed(reason);
+            ready = make_ready(&self.client, &launch.program, &self.executable) => match ready {
+                Ok(()) => {}
+                Err(NotReady { reason, away: true }) => return Err(Away(reason)),
+                Err(NotReady { reason, away: false }) => return failed(reason),
             },
-            _ = &mut stopped => return Ending { error: Some("it was ended".to_owned()), retry: false },
+            _ = &mut stopped => {
+                let name = launch.program.name();
+                return Err(Away(format!("the program {name} could not be fetched before the process had to be ready")));
+            }
         }
         match self.executable.build(&self.runtime).await {
             Ok(build) => environment.build = build,
@@ -67,7 +79,7 @@ impl<R: Runtime> Starting<R> {
             log_len_bytes: self.log_len_bytes,
         };
         let shim = ShimCommand { program: self.own_program, arguments: vec!["shim".to_owned()] };
-        process::run(self.runtime, &shim, spec, stopped).await
+        Ok(process::run(self.runtime, &shim, spec, stopped).await)
     }
 }
 

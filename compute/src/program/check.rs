@@ -78,7 +78,11 @@ pub(super) fn compute_twice(
                 }
             }
         }
-        TaskOutcome::Failed(TaskFailure::Program { message }) => format!("the second time it failed: {message}"),
+        // It may be that it fails now and then: that is tried again, as when it fails the first time.
+        TaskOutcome::Failed(TaskFailure::Program { message }) => {
+            let message = format!("computed a second time, with another run of the program, it failed: {message}");
+            return TaskOutcome::Failed(super::task::cut(TaskFailure::Program { message }));
+        }
         // Nothing that is the program's doing.
         failed @ TaskOutcome::Failed(_) => {
             memory.put_back(std::mem::take(&mut done.dropped));

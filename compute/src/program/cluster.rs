@@ -106,6 +106,11 @@ impl<R: Runtime> Cluster<R> {
     pub(super) fn ask(&self, request: &scheduler::Request) -> Result<scheduler::Response, RpcError> {
         self.handle.block_on(self.scheduler.ask(request))
     }
+
+    /// Blocks for so long.
+    pub(super) fn rest(&self, time: Duration) {
+        self.handle.block_on(self.runtime.clock().sleep(time));
+    }
 }
 
 /// The file system through the client.

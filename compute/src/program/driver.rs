@@ -5,22 +5,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::Runtime;
+use situ_runtime::clock::Clock;
 use situ_runtime::rpc::RpcError;
 use situ_wire::ids::{ActionId, ClientId, DatasetId, OperationId, ShuffleId};
 use situ_wire::messages::scheduler::{ActionResult, Request, Response};
 use situ_wire::path::DfsPath;
+use situ_wire::time::TimeMs;
 
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles};
-use super::error::ProgramError;
+use super::error::{ProgramError, StorageError};
+use super::patience::{PatientFiles, Waiting};
 use super::world::{Backend, Files, Released};
 use crate::dataset::Graph;
+
+/// How long a driver bears with a file system that is away; as long as its tasks do by default.
+const FILE_SYSTEM_PATIENCE: Duration = Duration::from_secs(600);
+/// Of how many shuffles or datasets one call says that they are released.
+const RELEASED_PER_CALL: usize = 100_000;
 
 /// Runs actions by asking the scheduler. A driver that was started anew asks for the same actions and gets the results
 /// that there are.
 pub(super) struct DriverBackend<R: Runtime> {
     cluster: Arc<Cluster<R>>,
-    files: ClusterFiles<R>,
+    files: PatientFiles<DriverFiles<R>>,
     attempt: u32,
     publisher: ClientId,
     /// What the program has let go of since the last action.
@@ -33,7 +41,8 @@ impl<R: Runtime> DriverBackend<R> {
         let (job, secret) = (cluster.environment.job, cluster.environment.secret);
         match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
             Response::Begun { publisher, session_ms } => {
-                let files = ClusterFiles(Arc::clone(&cluster));
+                let files = DriverFiles { files: ClusterFiles(Arc::clone(&cluster)), gave_up: Mutex::default() };
+                let files = PatientFiles(Arc::new(files));
                 let backend = Self { files, cluster, attempt, publisher, released: Mutex::default() };
                 Ok((backend, session_ms.map(|ms| Duration::from_millis(ms.into()))))
             }
@@ -44,12 +53,16 @@ impl<R: Runtime> DriverBackend<R> {
     /// Tells the scheduler what the program has let go of.
     fn release_all(&self) -> Result<(), ProgramError> {
         let (shuffles, datasets) = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
-        if shuffles.is_empty() && datasets.is_empty() {
-            return Ok(());
+        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
+        let release =
+            |shuffles, datasets| self.done("Release", &Request::Release { job, secret, attempt, shuffles, datasets });
+        for shuffles in shuffles.chunks(RELEASED_PER_CALL) {
+            release(shuffles.to_vec(), Vec::new())?;
         }
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let request = Request::Release { job, secret, attempt: self.attempt, shuffles, datasets };
-        self.done("Release", &request)
+        for datasets in datasets.chunks(RELEASED_PER_CALL) {
+            release(Vec::new(), datasets.to_vec())?;
+        }
+        Ok(())
     }
 
     /// What an earlier attempt has left under a number.
@@ -68,6 +81,41 @@ impl<R: Runtime> DriverBackend<R> {
             Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer(name, &other).to_string() }),
             Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
         }
+    }
+}
+
+/// The file system as the program sees it in its driver.
+struct DriverFiles<R: Runtime> {
+    files: ClusterFiles<R>,
+    /// The last error that was not borne any longer.
+    gave_up: Mutex<Option<StorageError>>,
+}
+
+impl<R: Runtime> DriverFiles<R> {
+    fn take_gave_up(&self) -> Option<StorageError> {
+        self.gave_up.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<R: Runtime> Waiting for DriverFiles<R> {
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+
+    fn now(&self) -> TimeMs {
+        self.files.0.runtime.clock().now()
+    }
+
+    fn rest(&self, time: Duration) {
+        self.files.0.rest(time);
+    }
+
+    fn patience(&self) -> Duration {
+        FILE_SYSTEM_PATIENCE
+    }
+
+    fn give_up(&self, error: &StorageError) {
+        *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
     }
 }
 
@@ -108,6 +156,10 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         // the same, and refused should an action have had the number.
         let recorded = if self.attempt > 0 { self.recorded(action)? } else { None };
         let value = recorded.unwrap_or_else(|| compute(&self.files));
+        // What it came to then is not what there is: a driver that is started anew must not get it again.
+        if let Some(error) = self.files.0.take_gave_up() {
+            return Err(ProgramError::FileSystemAway { message: error.message });
+        }
         let answer = self.cluster.ask(&Request::Record { job, secret, attempt: self.attempt, action, value });
         one_result(results("a record", answer)?)
     }
@@ -145,6 +197,11 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     fn published(&self, action: ActionId) -> Result<(), ProgramError> {
         let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
         self.done("Published", &Request::Published { job, secret, attempt, action })
+    }
+
+    fn take_away(&self, _: &DfsPath) -> Result<(), StorageError> {
+        // The scheduler has it done when the job has ended: another driver may have taken this one's place by now.
+        Ok(())
     }
 
     fn publication(&self, action: ActionId) -> OperationId {

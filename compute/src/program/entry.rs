@@ -17,6 +17,7 @@ use super::cluster::{Cluster, ClusterFiles};
 use super::environment::{Environment, ProcessRole, SHIM};
 use super::error::{ProgramResult, StorageError};
 use super::heartbeat;
+use super::replay::Failure;
 use super::runs::{Run, STACK_LEN_BYTES};
 use super::session::Session;
 use super::task::unwound;
@@ -272,7 +273,7 @@ fn work<R: Runtime>(
         if let Err(error) = &result {
             fail(&format!("the program failed in {whose}: {error}"));
         }
-        run.replay.end(result);
+        run.replay.end(result.map_err(Failure::Program));
     };
     std::thread::scope(|scope| {
         let follow = &follow;
@@ -282,7 +283,7 @@ fn work<R: Runtime>(
         }
         for (run, thread) in begun {
             if let Err(error) = thread {
-                run.replay.end(Err(error));
+                run.replay.end(Err(Failure::Program(error)));
             }
         }
         // Tasks may still come: earlier stages are computed again when their output is lost.

@@ -66,6 +66,12 @@ pub enum ProgramError {
         /// What was expected and found.
         message: String,
     },
+    /// The file system was away for so long that nobody waits for it any more.
+    #[error("the file system is away: {message}")]
+    FileSystemAway {
+        /// What it said last.
+        message: String,
+    },
     /// The scheduler cannot be reached or refuses.
     #[error("the scheduler did not answer: {message}")]
     Scheduler {

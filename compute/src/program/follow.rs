@@ -1,16 +1,20 @@
 //! What a worker's run of the program asks instead of computing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, OperationId};
 use situ_wire::messages::scheduler::Plan;
 use situ_wire::path::DfsPath;
+use situ_wire::time::TimeMs;
 
 use super::driver::one_result;
-use super::error::ProgramError;
+use super::error::{ProgramError, StorageError};
 use super::memory::MemoryManager;
+use super::patience::{PatientFiles, Waiting};
 use super::replay::{Reached, Replay};
+use super::task::is_in_task;
 use super::world::{Backend, Files, Released};
 use crate::dataset::Graph;
 
@@ -25,6 +29,12 @@ pub(super) trait DriverSide: Send + Sync + 'static {
     /// The file system.
     fn files(&self) -> &dyn Files;
 
+    /// The time now.
+    fn now(&self) -> TimeMs;
+
+    /// Blocks for so long.
+    fn rest(&self, time: Duration);
+
     /// The job's name.
     fn job_name(&self) -> String;
 
@@ -32,12 +42,61 @@ pub(super) trait DriverSide: Send + Sync + 'static {
     fn build(&self) -> Option<[u8; 32]>;
 }
 
+/// How long a run of the program in a worker bears with a file system that is away. A new worker, perhaps on a node that
+/// reaches it, may have more luck.
+const FILE_SYSTEM_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Gives a run of the program in a worker the results that its driver got.
 pub(crate) struct Follower {
-    pub(super) driver: Arc<dyn DriverSide>,
-    pub(super) replay: Arc<Replay>,
+    driver: Arc<dyn DriverSide>,
+    replay: Arc<Replay>,
     /// What this run has persisted.
-    pub(super) memory: Arc<MemoryManager>,
+    memory: Arc<MemoryManager>,
+    files: PatientFiles<FollowerFiles>,
+}
+
+/// The file system as the program sees it in a worker.
+struct FollowerFiles {
+    driver: Arc<dyn DriverSide>,
+    replay: Arc<Replay>,
+}
+
+impl Waiting for FollowerFiles {
+    fn files(&self) -> &dyn Files {
+        self.driver.files()
+    }
+
+    fn now(&self) -> TimeMs {
+        self.driver.now()
+    }
+
+    fn rest(&self, time: Duration) {
+        self.driver.rest(time);
+    }
+
+    fn patience(&self) -> Duration {
+        FILE_SYSTEM_PATIENCE
+    }
+
+    fn give_up(&self, error: &StorageError) {
+        self.replay.stop(error.message.clone());
+    }
+}
+
+impl Follower {
+    pub(super) fn new(driver: Arc<dyn DriverSide>, replay: Arc<Replay>, memory: Arc<MemoryManager>) -> Self {
+        let files = FollowerFiles { driver: Arc::clone(&driver), replay: Arc::clone(&replay) };
+        Self { driver, replay, memory, files: PatientFiles(Arc::new(files)) }
+    }
+
+    /// The results that the driver got.
+    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
+        match self.driver.results(name, action) {
+            // Nothing that the driver's run has met.
+            Err(ProgramError::Scheduler { message }) => self.replay.stop(message),
+            results => results,
+        }
+    }
 }
 
 impl Backend for Follower {
@@ -45,14 +104,14 @@ impl Backend for Follower {
         let digest = graph.plan(self.driver.build()).digest();
         let name = graph.name().to_owned();
         self.replay.reach(action, Reached { digest, graph });
-        let results = self.driver.results(&name, action)?;
+        let results = self.results(&name, action)?;
         self.replay.pass(action);
         Ok(results)
     }
 
     fn record(&self, action: ActionId, _: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
         self.replay.reach_value(action);
-        let results = self.driver.results("a value of the driver", action)?;
+        let results = self.results("a value of the driver", action)?;
         self.replay.pass(action);
         one_result(results)
     }
@@ -66,7 +125,8 @@ impl Backend for Follower {
     }
 
     fn files(&self) -> &dyn Files {
-        self.driver.files()
+        // A task ends instead, and is tried again.
+        if is_in_task() { self.driver.files() } else { &self.files }
     }
 
     fn driver_files(&self) -> Option<&dyn Files> {
@@ -83,6 +143,10 @@ impl Backend for Follower {
 
     fn published(&self, _: ActionId) -> Result<(), ProgramError> {
         unreachable!("only a driver publishes")
+    }
+
+    fn take_away(&self, _: &DfsPath) -> Result<(), StorageError> {
+        unreachable!("only a driver makes room for output")
     }
 
     fn publication(&self, _: ActionId) -> OperationId {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
-use situ_runtime::rpc::RpcError;
 use situ_wire::ids::{JobId, TaskAttemptId};
 use situ_wire::messages::executor::{JobSecret, ProcessLife, Request, Response, WorkerPoll};
 use situ_wire::messages::scheduler::{TaskOutcome, TaskProgress, TaskSpec};
@@ -35,6 +34,8 @@ pub(crate) struct Holdings {
     secret: JobSecret,
     life: ProcessLife,
     slots: usize,
+    /// Whether it takes no more tasks.
+    leaving: bool,
     polls: u64,
     /// The tasks that its executor is not known to know the end of.
     held: BTreeMap<TaskAttemptId, Arc<TaskControl>>,
@@ -46,7 +47,7 @@ impl Holdings {
     /// A worker that holds nothing yet.
     pub(crate) fn new(job: JobId, secret: JobSecret, life: ProcessLife, slots: u32) -> Self {
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
-        Self { job, secret, life, slots, polls: 0, held: BTreeMap::new(), ended: Vec::new() }
+        Self { job, secret, life, slots, leaving: false, polls: 0, held: BTreeMap::new(), ended: Vec::new() }
     }
 
     /// The next poll, and how many outcomes it tells. The one before was answered or is given up.
@@ -65,6 +66,9 @@ impl Holdings {
 
     /// How many more tasks it can run.
     fn free(&self) -> usize {
+        if self.leaving {
+            return 0;
+        }
         let running = self.held.len() - self.ended.len();
         self.slots.saturating_sub(running)
     }
@@ -79,6 +83,12 @@ impl Holdings {
     /// Takes a task; what it is given up by.
     pub(crate) fn take(&mut self, attempt: TaskAttemptId) -> Arc<TaskControl> {
         Arc::clone(self.held.entry(attempt).or_default())
+    }
+
+    /// It takes no more tasks. Whether it has none any more either.
+    pub(crate) fn leave(&mut self) -> bool {
+        self.leaving = true;
+        self.held.is_empty()
     }
 
     /// A task has ended.
@@ -106,13 +116,13 @@ fn told_at_once(ended: &[Ended]) -> usize {
 /// Runs the tasks that the executor gives, at most `slots` at once, until it says that this worker shall end.
 ///
 /// # Errors
-/// When the executor cannot be reached, or refuses this worker.
+/// When the executor cannot be reached, or refuses this worker; or when the program stands still for good.
 pub(super) async fn serve<R: Runtime>(
     worker: Arc<Worker<R>>,
     executor: SocketAddr,
     life: ProcessLife,
     slots: u32,
-) -> Result<(), RpcError> {
+) -> Result<(), String> {
     let cluster = Arc::clone(&worker.cluster);
     let (job, secret) = (cluster.environment.job, cluster.environment.secret);
     let mut holdings = Holdings::new(job, secret, life, slots);
@@ -123,6 +133,10 @@ pub(super) async fn serve<R: Runtime>(
         while let Ok((attempt, outcome)) = ends.try_recv() {
             holdings.end(attempt, outcome);
         }
+        // What has begun ends first, and is told.
+        if worker.runs.is_away() && holdings.leave() {
+            return Err("its run of the program cannot go on; a new worker begins anew".to_owned());
+        }
         let (poll, told) = holdings.next_poll();
         let request = Request::Poll(poll);
         let orders = tokio::select! {
@@ -130,9 +144,9 @@ pub(super) async fn serve<R: Runtime>(
             biased;
             answer = executor.ask_once(&request, POLL_LIMIT) => match answer {
                 Ok(Response::Orders(orders)) => orders,
-                Ok(other) => return Err(wrong_answer("Poll", &other)),
+                Ok(other) => return Err(wrong_answer("Poll", &other).to_string()),
                 Err(error) => {
-                    patience.bear(error).await?;
+                    patience.bear(error).await.map_err(|error| error.to_string())?;
                     continue;
                 }
             },
@@ -146,7 +160,10 @@ pub(super) async fn serve<R: Runtime>(
         if orders.end {
             return Ok(());
         }
-        orders.give_up.into_iter().for_each(|attempt| holdings.give_up(attempt));
+        if !orders.give_up.is_empty() {
+            orders.give_up.into_iter().for_each(|attempt| holdings.give_up(attempt));
+            worker.runs.wake();
+        }
         for task in orders.run {
             let control = holdings.take(task.attempt);
             run(Arc::clone(&worker), task, control, end.clone());
@@ -217,6 +234,18 @@ mod tests {
         assert_eq!(polls(&mut holdings), (3, vec![2], vec![1, 0], 3, 2), "nobody has answered");
         holdings.heard(2);
         assert_eq!(polls(&mut holdings), (4, vec![2], vec![], 3, 0));
+    }
+
+    #[test]
+    fn who_leaves_takes_no_more_and_goes_when_all_is_told() {
+        let mut holdings = holdings(1);
+        assert!(!holdings.leave());
+        assert_eq!(polls(&mut holdings), (1, vec![0], vec![], 0, 0));
+        holdings.end(attempt(0), done(5));
+        assert!(!holdings.leave());
+        assert_eq!(polls(&mut holdings), (2, vec![], vec![0], 0, 1));
+        holdings.heard(1);
+        assert!(holdings.leave());
     }
 
     #[test]

@@ -246,7 +246,7 @@ pub(super) fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String 
         TaskFailure::Program { message }
         | TaskFailure::PlanMismatch { message }
         | TaskFailure::Storage { message, .. } => message.clone(),
-        TaskFailure::WorkerLost { reason, .. } | TaskFailure::ExecutorLost { reason } => reason.clone(),
+        TaskFailure::WorkerLost { reason, .. } | TaskFailure::WorkerSilent { reason, .. } => reason.clone(),
         TaskFailure::Cancelled => "it was cancelled".to_owned(),
     };
     format!("{attempt}: {reason}")
@@ -296,6 +296,10 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
 
     fn published(&self, _: ActionId) -> Result<(), ProgramError> {
         Ok(())
+    }
+
+    fn take_away(&self, output: &DfsPath) -> Result<(), StorageError> {
+        crate::dataset::clean_up(self.files(), output, &self.job_name())
     }
 
     fn publication(&self, action: ActionId) -> OperationId {

@@ -6,17 +6,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::disk::memory::MemoryDisk;
 use situ_wire::ids::{ActionId, ClientId, OperationId, TaskAttemptId};
 use situ_wire::messages::scheduler::{Locality, Plan, StagePlan, TaskOutcome, TaskSpec};
 use situ_wire::path::DfsPath;
+use situ_wire::time::TimeMs;
 
 use super::driver::one_result;
-use super::error::{ProgramError, ProgramResult};
+use super::error::{ProgramError, ProgramResult, StorageError};
 use super::follow::DriverSide;
 use super::local::{JOB, LocalOptions, LocalWorld, StillClock, describe};
+use super::replay::Failure;
 use super::runs::{Run, Runs, STACK_LEN_BYTES};
 use super::world::{Backend, Files, Released, World};
 use crate::dataset::{Context, Graph};
@@ -100,7 +103,7 @@ impl Rehearsal {
                     spawn(scope, move || {
                         let follow = AssertUnwindSafe(|| program(&runs.context(run)));
                         let result = catch_unwind(follow).unwrap_or_else(|_| Err("it panicked".into()));
-                        run.replay.end(result.map_err(|error| error.to_string()));
+                        run.replay.end(result.map_err(|error| Failure::Program(error.to_string())));
                         Ok(())
                     });
                 }
@@ -163,6 +166,14 @@ impl DriverSide for Side {
 
     fn files(&self) -> &dyn Files {
         World::files(self.world.as_ref())
+    }
+
+    fn now(&self) -> TimeMs {
+        self.world.now()
+    }
+
+    fn rest(&self, _: Duration) {
+        unreachable!("its file system is there")
     }
 
     fn job_name(&self) -> String {
@@ -258,6 +269,10 @@ impl Backend for RehearsedDriver {
 
     fn published(&self, _: ActionId) -> Result<(), ProgramError> {
         Ok(())
+    }
+
+    fn take_away(&self, output: &DfsPath) -> Result<(), StorageError> {
+        crate::dataset::clean_up(self.files(), output, &self.job_name())
     }
 
     fn publication(&self, action: ActionId) -> OperationId {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use situ_wire::ids::ActionId;
 
+use super::task::TaskControl;
 use crate::dataset::Graph;
 
 /// Where a worker's run of the program has got to, shared by the thread that runs it and those that run tasks.
@@ -24,7 +25,16 @@ struct Position {
     /// The last action whose result it has got.
     passed: Option<ActionId>,
     /// How the program ended.
-    ended: Option<Result<(), String>>,
+    ended: Option<Result<(), Failure>>,
+}
+
+/// Why the program failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Failure {
+    /// By its own doing.
+    Program(String),
+    /// The file system or the scheduler was away for too long. A new worker may have more luck.
+    Away(String),
 }
 
 enum Place {
@@ -53,6 +63,10 @@ pub(super) enum NotReached {
     Other,
     /// The program failed before it.
     Failed(String),
+    /// What the program needs is away, and it has waited long enough.
+    Away(String),
+    /// Nobody waits for the task any more.
+    GivenUp,
 }
 
 impl Replay {
@@ -88,15 +102,40 @@ impl Replay {
     }
 
     /// The program has ended.
-    pub(super) fn end(&self, result: Result<(), String>) {
+    pub(super) fn end(&self, result: Result<(), Failure>) {
         self.lock().ended = Some(result);
         self.changed.notify_all();
     }
 
-    /// Blocks a task until the program has come to its action.
-    pub(super) fn wait_for(&self, action: ActionId) -> Result<Reached, NotReached> {
+    /// The program cannot go on: what it needs is away, which it does not hear, as its driver did not. Does not come back:
+    /// the worker ends.
+    pub(super) fn stop(&self, reason: String) -> ! {
+        tracing::warn!(reason, "the program stands still for good: a new worker may have more luck");
+        self.end(Err(Failure::Away(reason)));
+        loop {
+            std::thread::park();
+        }
+    }
+
+    /// Tasks that wait look whether they were given up.
+    pub(super) fn wake(&self) {
+        // Under the lock: nobody is between looking and waiting.
+        let _position = self.lock();
+        self.changed.notify_all();
+    }
+
+    /// Whether the program has ended because what it needs is away.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.lock().ended, Some(Err(Failure::Away(_))))
+    }
+
+    /// Blocks a task until the program has come to its action, or nobody waits for the task any more.
+    pub(super) fn wait_for(&self, action: ActionId, control: &TaskControl) -> Result<Reached, NotReached> {
         let mut position = self.lock();
         loop {
+            if control.is_given_up() {
+                return Err(NotReached::GivenUp);
+            }
             match &position.at {
                 Some((at, Place::Action(reached))) if *at == action => return Ok(reached.clone()),
                 Some((at, Place::Value)) if *at == action => return Err(NotReached::Other),
@@ -106,7 +145,8 @@ impl Replay {
             }
             match &position.ended {
                 Some(Ok(())) => return Err(NotReached::Ended),
-                Some(Err(error)) => return Err(NotReached::Failed(error.clone())),
+                Some(Err(Failure::Program(error))) => return Err(NotReached::Failed(error.clone())),
+                Some(Err(Failure::Away(error))) => return Err(NotReached::Away(error.clone())),
                 None => position = self.changed.wait(position).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -119,5 +159,30 @@ impl Replay {
             Some((_, Place::Action(reached))) => reached.graph.len(),
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_waits_for_the_program_hears_that_it_is_given_up() {
+        let (replay, control) = (Replay::new(), Arc::new(TaskControl::default()));
+        let waiting = std::thread::spawn({
+            let (replay, control) = (Arc::clone(&replay), Arc::clone(&control));
+            move || replay.wait_for(ActionId(3), &control).err()
+        });
+        control.give_up();
+        replay.wake();
+        assert_eq!(waiting.join().unwrap(), Some(NotReached::GivenUp));
+    }
+
+    #[test]
+    fn what_is_away_is_not_the_programs_fault() {
+        let replay = Replay::new();
+        replay.end(Err(Failure::Away("the namenode is away".to_owned())));
+        let why = replay.wait_for(ActionId(3), &TaskControl::default()).err();
+        assert_eq!((why, replay.is_away()), (Some(NotReached::Away("the namenode is away".to_owned())), true));
     }
 }

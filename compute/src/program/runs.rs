@@ -52,12 +52,26 @@ impl Runs {
     /// The context with which a run follows the driver.
     pub(super) fn context(&self, run: &Run) -> Context {
         let (replay, memory) = (Arc::clone(&run.replay), Arc::clone(&run.memory));
-        Context::new(Arc::new(Follower { driver: Arc::clone(&self.driver), replay, memory }))
+        Context::new(Arc::new(Follower::new(Arc::clone(&self.driver), replay, memory)))
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Run> {
+        std::iter::once(&self.first).chain(&self.second)
+    }
+
+    /// Tasks that wait for the program look whether they were given up.
+    pub(super) fn wake(&self) {
+        self.each().for_each(|run| run.replay.wake());
+    }
+
+    /// Whether a run of the program has ended because what it needs is away: this worker is of no use any more.
+    pub(super) fn is_away(&self) -> bool {
+        self.each().any(|run| run.replay.is_away())
     }
 
     /// Does one task. Blocks.
     pub(super) fn run(&self, spec: &TaskSpec, control: &Arc<TaskControl>, world: &Arc<dyn World>) -> TaskOutcome {
-        let found = match self.find(spec, &self.first, "this worker") {
+        let found = match self.find(spec, control, &self.first, "this worker") {
             Ok(found) => found,
             Err(failure) => return TaskOutcome::Failed(cut(failure)),
         };
@@ -66,7 +80,7 @@ impl Runs {
             let work = |context: &TaskContext| run_stage_task(&found.task, context);
             return run_task(spec.attempt, control, world, &self.first.memory, work);
         };
-        match self.find(spec, second, "a second run in this worker") {
+        match self.find(spec, control, second, "a second run in this worker") {
             Ok(again) => {
                 compute_twice(spec.attempt, control, world, (&found, &self.first.memory), (&again, &second.memory))
             }
@@ -75,10 +89,14 @@ impl Runs {
     }
 
     /// What a task shall do, once a run of the program has come to its action and its graph is known to be the driver's.
-    fn find(&self, spec: &TaskSpec, run: &Run, whose: &str) -> Result<Found, TaskFailure> {
+    fn find(&self, spec: &TaskSpec, control: &TaskControl, run: &Run, whose: &str) -> Result<Found, TaskFailure> {
         let mismatch = |message: String| TaskFailure::PlanMismatch { message };
-        let reached = run.replay.wait_for(spec.action).map_err(|why| match why {
-            NotReached::Passed => TaskFailure::Cancelled,
+        let reached = run.replay.wait_for(spec.action, control).map_err(|why| match why {
+            NotReached::Passed | NotReached::GivenUp => TaskFailure::Cancelled,
+            NotReached::Away(error) => TaskFailure::Storage {
+                message: format!("the program could not go on in {whose} before {}: {error}", spec.action),
+                transient: true,
+            },
             NotReached::Ended => mismatch(format!("the program ended in {whose} before {}", spec.action)),
             NotReached::Other => mismatch(format!(
                 "{} is an action in the driver, but a value that the driver records in {whose}",

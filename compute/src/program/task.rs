@@ -45,6 +45,11 @@ impl TaskControl {
     pub(crate) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
+
+    /// Whether nobody waits for the task any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
 }
 
 /// What the operations of a task share: what it is, the world, and what it has counted. A task runs on one thread.
@@ -103,7 +108,7 @@ impl TaskContext {
     pub(crate) fn go_on(&self) {
         let control = &self.0.control;
         control.steps.fetch_add(1, Ordering::Relaxed);
-        if control.given_up.load(Ordering::Relaxed) {
+        if control.is_given_up() {
             abort(TaskFailure::Cancelled);
         }
     }
@@ -150,6 +155,16 @@ pub(crate) enum TaskOutput {
     Result(Bytes),
 }
 
+thread_local! {
+    /// Whether this thread runs a task.
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a task runs on this thread.
+pub(crate) fn is_in_task() -> bool {
+    IN_TASK.get()
+}
+
 /// Runs `work` as the task `attempt`, and says how it went whatever happens in it.
 pub(crate) fn run_task(
     attempt: TaskAttemptId,
@@ -170,7 +185,9 @@ pub(crate) fn run_task(
         control,
     }));
     let shared = task.clone();
+    IN_TASK.set(true);
     let result = catch_unwind(AssertUnwindSafe(move || work(&shared)));
+    IN_TASK.set(false);
     let wall = world.now().since(started);
     task.measure(|metrics| metrics.wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
     match result {
@@ -230,7 +247,7 @@ pub(crate) fn about_len_bytes(outcome: &TaskOutcome) -> usize {
             | TaskFailure::WorkerLost { reason: text, .. }
             | TaskFailure::PlanMismatch { message: text }
             | TaskFailure::Storage { message: text, .. }
-            | TaskFailure::ExecutorLost { reason: text },
+            | TaskFailure::WorkerSilent { reason: text, .. },
         ) => OUTCOME_LEN_BYTES + text.len(),
         TaskOutcome::Failed(TaskFailure::Cancelled) => OUTCOME_LEN_BYTES,
     }
@@ -256,7 +273,7 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
         | TaskFailure::WorkerLost { reason: text, .. }
         | TaskFailure::PlanMismatch { message: text }
         | TaskFailure::Storage { message: text, .. }
-        | TaskFailure::ExecutorLost { reason: text } => {
+        | TaskFailure::WorkerSilent { reason: text, .. } => {
             if let Some((end, _)) = text.char_indices().nth(TOLD_CHARS) {
                 text.truncate(end);
                 text.push_str(" ...");

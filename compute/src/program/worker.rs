@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::Runtime;
@@ -132,6 +133,14 @@ impl<R: Runtime> DriverSide for ClusterDriver<R> {
 
     fn files(&self) -> &dyn Files {
         &self.files
+    }
+
+    fn now(&self) -> TimeMs {
+        self.cluster.runtime.clock().now()
+    }
+
+    fn rest(&self, time: Duration) {
+        self.cluster.rest(time);
     }
 
     fn job_name(&self) -> String {

@@ -86,6 +86,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Notes that it has: no later attempt at the driver does it again.
     fn published(&self, action: ActionId) -> Result<(), ProgramError>;
 
+    /// Has what tasks wrote aside below `output` taken away, now or when the job ends: nothing is published there. Only a
+    /// driver does.
+    fn take_away(&self, output: &DfsPath) -> Result<(), StorageError>;
+
     /// Names the publication that belongs to an action: the same in every attempt at the driver, whatever became of the
     /// scheduler meanwhile.
     fn publication(&self, action: ActionId) -> OperationId;

@@ -229,7 +229,7 @@ mod tests {
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
-        let golden: [(JobRecord, &[u8]); 15] = [
+        let golden: [(JobRecord, &[u8]); 16] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -278,6 +278,7 @@ mod tests {
             (JobRecord::Shuffled { job: JobId(2), shuffle: ShuffleId(3), digest: 300 }, b"\x0c\x02\x03\xac\x02"),
             (JobRecord::Varies { job: JobId(2) }, b"\x0d\x02"),
             (JobRecord::Attached { job: JobId(2) }, b"\x0e\x02"),
+            (JobRecord::Given { job: JobId(2), given: vec![(ShuffleId(3), 5)] }, b"\x0f\x02\x01\x03\x05"),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");

@@ -428,14 +428,12 @@ pub enum ExecutorCommand {
         /// Which attempt.
         attempt: u32,
     },
-    /// Nobody will read these any more: their shuffle output goes, and what is kept of them in memory.
+    /// Nobody will read the pieces of these any more: they go.
     Release {
         /// Of which job.
         job: JobId,
         /// Which shuffles.
         shuffles: Vec<ShuffleId>,
-        /// Which datasets.
-        datasets: Vec<DatasetId>,
     },
 }
 
@@ -562,10 +560,13 @@ pub enum TaskFailure {
         /// Whether it is as with servers that are away: what failed may work later, and the task is not to blame.
         transient: bool,
     },
-    /// The executor itself is gone, or its worker was silent for too long. Does not count against the task.
-    ExecutorLost {
-        /// Why it is thought to be.
+    /// The worker process was silent for too long: it was stopped, or its node has too much to do. Counts against the task
+    /// if the worker had no other.
+    WorkerSilent {
+        /// What is known.
         reason: String,
+        /// How many other tasks the worker had: any of them may be to blame.
+        company: u32,
     },
     /// It was cancelled. Does not count against the task.
     Cancelled,

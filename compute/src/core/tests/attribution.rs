@@ -149,6 +149,47 @@ fn a_file_system_that_stays_away_fails_the_job() {
 }
 
 #[test]
+fn an_outage_that_was_over_meanwhile_is_not_counted_on() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    world.poll(1, Vec::new());
+    world.run(JOB, 0, flat(0, vec![vec![place(2)]]));
+    world.poll(2, Vec::new());
+    for attempt in 0..5 {
+        world.ended(2, &[&format!("0/0/{attempt}")], &away());
+        // It is tried again, and then computes for long: it reads and writes all the while.
+        let shown = world.live(&[1, 2, 3, 4], 660_000);
+        assert!(shown.contains(&format!("n2 <- run 0/0/{} Node", attempt + 1)), "{shown:?}");
+    }
+    assert_eq!(world.status(JOB).summary.state, JobState::Running);
+}
+
+#[test]
+fn a_silent_worker_counts_once_against_its_executor_and_its_tasks_run_elsewhere_alone() {
+    let mut world = three_on_one();
+    let silent = |company| TaskOutcome::Failed(TaskFailure::WorkerSilent { reason: "30 s".to_owned(), company });
+    world.poll(2, vec![ExecutorEvent::WorkerLost { job: JOB, reason: "30 s".to_owned() }]);
+    let mut shown = world.ended(2, &["0/0/0", "0/1/0", "0/2/0"], &silent(2));
+    assert_eq!((failures(&world), blamed(&world, 2)), (vec![0; 3], 1));
+    shown.extend(world.live(&[1, 2, 3], 1_000));
+    let run: Vec<&String> = shown.iter().filter(|line| line.contains("run")).collect();
+    assert!(run.iter().all(|line| !line.starts_with("n2") && line.contains("alone")), "{run:?}");
+    // Whose worker stands still wherever it runs does not wander about for ever.
+    let mut last = run.iter().find(|line| line.contains("run 0/0/1")).map(|line| line[1..2].parse().unwrap()).unwrap();
+    for attempt in 1..5 {
+        let mut shown = world.ended(last, &[&format!("0/0/{attempt}")], &silent(0));
+        if attempt == 4 {
+            break;
+        }
+        assert_eq!(failures(&world)[0], attempt);
+        shown.extend(world.live(&[1, 2, 3], 1_000));
+        let next = shown.iter().find(|line| line.contains(&format!("run 0/0/{}", attempt + 1)));
+        last = next.unwrap_or_else(|| panic!("{attempt}: {shown:?}"))[1..2].parse().unwrap();
+    }
+    assert!(matches!(world.status(JOB).summary.state, JobState::Failed { .. }));
+}
+
+#[test]
 fn input_that_is_damaged_counts_against_the_task() {
     let mut world = three_on_one();
     let storage = TaskFailure::Storage { message: "/in: all replicas are damaged".to_owned(), transient: false };

@@ -5,13 +5,15 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{
     ActionId, ClientId, DatasetId, JobId, OperationId, PartitionId, ShuffleId, StageId, TaskAttemptId,
 };
-use situ_wire::limits::ATTEMPTS_PER_LIFE;
+use situ_wire::limits::{ATTEMPTS_PER_LIFE, MESSAGE_LEN_BYTES};
 use situ_wire::messages::scheduler::{
-    DriverPlace, ExecutorEvent, JobOptions, Plan, Program, Request, StageOutput, TaskDone, TaskFailure, TaskOutcome,
+    DriverPlace, ExecutorCommand, ExecutorEvent, JobOptions, Plan, Program, Request, Response, StageOutput, TaskDone,
+    TaskFailure, TaskOutcome,
 };
 
 use super::world::{JOB, World, flat, mapped, place, whole, word_count};
 use crate::core::SchedulingPolicy;
+use crate::core::executor::Executor;
 use crate::core::job::AttemptNumbers;
 
 /// A round of a loop: word count through a shuffle of its own, whose reducers keep what they make in memory.
@@ -56,7 +58,7 @@ fn run_all(world: &mut World, mut shown: Vec<String>) {
                     (StageId(1), PartitionId(0))
                         if world.scheduler.jobs[&JOB].recoveries.open() == 0 && next.is_empty() =>
                     {
-                        TaskOutcome::Failed(TaskFailure::ExecutorLost { reason: "gone".to_owned() })
+                        TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "gone".to_owned(), company: 1 })
                     }
                     (StageId(1), _) => mapped(2),
                     _ => TaskOutcome::Done(Box::new(TaskDone {
@@ -121,6 +123,35 @@ fn what_an_action_under_way_may_need_goes_when_it_is_done() {
     assert_eq!(world.driver(release()), ["driver <- done"]);
     let stranger = Request::Release { job: JOB, secret, attempt: 1, shuffles: Vec::new(), datasets: Vec::new() };
     assert!(world.driver(stranger)[0].starts_with("driver <- LeaseLost"));
+}
+
+#[test]
+fn what_is_released_makes_no_answer_too_long_for_a_message() {
+    let mut world = World::with_executors(2);
+    world.start(1);
+    world.poll(1, Vec::new());
+    let shown = world.run(JOB, 0, round(1));
+    run_all(&mut world, shown);
+    let secret = world.secret(JOB);
+    let datasets = (0..3_000_000).map(DatasetId).collect();
+    let release = Request::Release { job: JOB, secret, attempt: 0, shuffles: Vec::new(), datasets };
+    assert_eq!(world.driver(release), ["driver <- done"], "no executor needs to hear of datasets");
+    // Whatever an executor is told, one answer holds no more of it than fits.
+    let mut executor = Executor::new(super::world::registration(9, 1), "n9".to_owned(), world.now);
+    for _ in 0..5 {
+        let shuffles = (0..500_000).map(|number| ShuffleId(u32::MAX - number)).collect();
+        executor.push(ExecutorCommand::Release { job: JOB, shuffles });
+    }
+    let mut heard = 0;
+    while executor.has_commands() {
+        let (last, commands) = executor.commands();
+        let answer = Response::Commands { last, commands };
+        assert!(situ_wire::codec::encode(&answer).unwrap().len() < MESSAGE_LEN_BYTES / 2);
+        assert!(last > heard, "it gets on");
+        heard = last;
+        executor.poll(last, world.now);
+    }
+    assert_eq!(heard, 5);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ActionId, ClientId, ExecutorId, JobId, OperationId, PartitionId, ShuffleId};
 use situ_wire::messages::scheduler::{DriverPlace, ExecutorEvent, JobOptions, JobState, Program, Request};
 use situ_wire::path::DfsPath;
 
 use super::world::{JOB, World, attempt, flat, mapped, place, result, told_to_register, word_count};
-use crate::core::{Event, JobRecord};
+use crate::core::{CallId, Caller, Effect, Event, JobRecord};
 
 #[test]
 fn word_count_from_submission_to_end() {
@@ -232,7 +234,7 @@ fn a_plan_that_makes_no_sense_fails_the_job() {
     plan.stages[1].reads = vec![ShuffleId(9)];
     let shown = world.run(job, 0, plan);
     let reason = "action-0: its plan makes no sense: stage-2 reads Some(shuffle-9), which no stage before it fills";
-    assert_eq!(shown[1..], [format!("driver <- failed: {reason}")]);
+    assert_eq!(shown[1..], [format!("driver <- failed: {reason}, after record 4")]);
 }
 
 #[test]
@@ -357,19 +359,45 @@ fn what_a_killed_job_wrote_aside_is_taken_away_and_looked_for_once_more() {
 }
 
 #[test]
-fn what_a_job_that_succeeded_wrote_aside_is_its_driver_s_to_take_away() {
-    let mut world = writing();
-    let secret = world.secret(JOB);
-    assert_eq!(
-        world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error: None }),
-        ["append 6: job-1 Succeeded", "driver <- done, after record 6", "n1 <- end job-1"]
-    );
-    world.poll(1, Vec::new());
-    assert_eq!(world.live(&[1, 2, 3, 4], 30_000), [""; 0]);
-    world.restart();
-    world.join(1, 1);
-    world.poll(1, Vec::new());
-    assert_eq!(world.live(&[1], 30_000), [""; 0]);
+fn what_a_job_that_succeeded_wrote_aside_is_taken_away_where_it_has_not_published() {
+    for publishes in [true, false] {
+        let mut world = writing();
+        let secret = world.secret(JOB);
+        if publishes {
+            world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(0) });
+        }
+        let shown = world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error: None });
+        assert_eq!(shown.last().unwrap(), "n1 <- end job-1");
+        let taken_away = |shown: Vec<String>| shown.iter().any(|line| line.contains("clean up /out of job-1"));
+        assert_eq!(taken_away(world.poll(1, Vec::new())), !publishes);
+        world.restart();
+        world.join(2, 1);
+        assert_eq!(taken_away(world.poll(2, Vec::new())), !publishes);
+    }
+}
+
+#[test]
+fn that_a_job_has_ended_is_told_when_it_is_certain() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    let secret = world.secret(job);
+    // Both come before the record of the end is on the disk.
+    let caller = |role| Caller { role, name: "ada".to_owned() };
+    let asked = [(Role::User, kill(job)), (Role::Executor, Request::DriverBegin { job, secret, attempt: 0 })];
+    for (number, (role, request)) in (900..).zip(asked) {
+        let (deadline, request) = (world.now + Duration::from_secs(8), Box::new(request));
+        let event = Event::Call { call: CallId(number), caller: caller(role), deadline, request };
+        world.scheduler.handle(world.now, event);
+    }
+    let mut told = Vec::new();
+    while let Some(effect) = world.scheduler.poll_effect() {
+        if let Effect::Answer { call, result, when } = effect
+            && call.0 >= 900
+        {
+            told.push((result.map_err(|error| error.code).err(), when.is_some()));
+        }
+    }
+    assert_eq!(told, [(None, true), (Some(ErrorCode::JobFailed), true)]);
 }
 
 #[test]
@@ -379,6 +407,9 @@ fn the_directory_of_a_job_goes_however_the_job_ends() {
         let secret = world.secret(JOB);
         let own = DfsPath::parse("/.situ/jobs/job-1-7f").unwrap();
         world.driver(Request::WritesAside { job: JOB, secret, attempt: 0, output: own });
+        if succeeds {
+            world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(0) });
+        }
         let error = (!succeeds).then(|| "no".to_owned());
         world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error });
         let expected = match succeeds {
@@ -437,7 +468,12 @@ fn a_clean_up_is_tried_again_after_failures_elsewhere_and_by_the_next_scheduler(
     world.poll(3, Vec::new());
     // What is said late of a run in an earlier life is not taken for this one's.
     assert_eq!(cleaned(&mut world, 3, 0, None), [""; 0]);
-    let shown = cleaned(&mut world, 3, 1 << 16, None);
+    // The job's processes may have been there until just now: it is looked for once more.
+    assert_eq!(cleaned(&mut world, 3, 1 << 16, None), ["n3 <- end job-1"]);
+    world.poll(3, Vec::new());
+    assert_eq!(world.live(&[3], 29_900), [""; 0]);
+    assert_eq!(world.live(&[3], 200), ["n3 <- clean up /out of job-1 as ada"]);
+    let shown = cleaned(&mut world, 3, (1 << 16) + 1, None);
     assert!(shown[0].ends_with(": job-1 is cleaned up"), "{shown:?}");
     world.restart();
     world.join(3, 1);

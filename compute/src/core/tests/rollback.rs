@@ -4,7 +4,7 @@ use situ_wire::ids::{ActionId, ExecutorId, PartitionId, ShuffleId};
 use situ_wire::messages::scheduler::{JobState, Request, StageOutput, TaskOutcome};
 
 use super::world::{JOB, World, attempt, fetch_failed, mapped, place, result, whole, word_count};
-use crate::core::Event;
+use crate::core::{Event, JobRecord};
 
 /// What a map task leaves for two reducers, with these checksums.
 fn pieces(crcs: [u32; 2]) -> TaskOutcome {
@@ -49,6 +49,32 @@ fn reducing(change: impl FnOnce(&mut situ_wire::messages::scheduler::Plan)) -> W
 fn lose(world: &mut World) -> Vec<String> {
     world.event(Event::Disconnected { executor: ExecutorId(3) });
     world.live(&[1, 2, 4], 1_000)
+}
+
+#[test]
+fn what_thousands_of_shuffles_of_one_action_held_is_all_in_the_journal() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    let given: Vec<(ShuffleId, u64)> = (0..5_000).map(|number| (ShuffleId(number), number.into())).collect();
+    world.scheduler.jobs.get_mut(&JOB).unwrap().given.extend(given.iter().copied());
+    let mut all = world.scheduler.record_given(JOB, given.clone());
+    assert!(all.len() <= 2_000);
+    let mut shown = world.poll(1, Vec::new());
+    shown.retain(|line| line.ends_with("was given 2000 shuffles") || line.ends_with("was given 1000 shuffles"));
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    let told = |records: &[JobRecord]| -> Vec<(ShuffleId, u64)> {
+        let given = records.iter().filter_map(|record| match record {
+            JobRecord::Given { given, .. } => Some(given.clone()),
+            _ => None,
+        });
+        given.flatten().collect()
+    };
+    all.extend(told(&world.records));
+    all.sort_unstable();
+    assert_eq!(all, given);
+    let mut again = told(&world.scheduler.snapshot());
+    again.sort_unstable();
+    assert_eq!(again, given);
 }
 
 #[test]

@@ -401,6 +401,7 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
         JobRecord::Options { job, .. } => format!("{job} has options"),
         JobRecord::Attached { job } => format!("{job} is attached"),
+        JobRecord::Given { job, given } => format!("{job} was given {} shuffles", given.len()),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
         JobRecord::ActionDone { job, action, .. } => format!("{job} has done {action}"),
         JobRecord::Recorded { job, action, .. } => format!("{job} recorded {action}"),
@@ -459,7 +460,7 @@ fn show_command(command: &ExecutorCommand) -> Option<String> {
         }
         ExecutorCommand::CancelTask { attempt } => format!("cancel {}", show_attempt(*attempt)),
         ExecutorCommand::EndJob { job } => format!("end {job}"),
-        ExecutorCommand::Release { shuffles, datasets, .. } => format!("release {shuffles:?} {datasets:?}"),
+        ExecutorCommand::Release { shuffles, .. } => format!("release {shuffles:?}"),
     })
 }
 

@@ -24,6 +24,9 @@ pub(super) struct Left {
 impl Left {
     /// A task is done.
     pub(super) fn note(&mut self, task: &TaskSpec, done: &TaskDone) {
+        for what in &done.dropped {
+            self.cached.remove(what);
+        }
         self.cached.extend(done.cached.iter().map(|what| (*what, task.attempt)));
         if let StageOutput::Result { .. } = task.output {
             // Without the message that it came in.
@@ -42,11 +45,6 @@ impl Left {
     /// The worker is gone, and with it what it held in memory.
     pub(super) fn lose_worker(&mut self) {
         self.cached.clear();
-    }
-
-    /// Nobody reads these datasets any more.
-    pub(super) fn release(&mut self, datasets: &[DatasetId]) {
-        self.cached.retain(|(dataset, _), _| !datasets.contains(dataset));
     }
 
     /// All of it.
@@ -102,10 +100,14 @@ mod tests {
         let mut left = Left::default();
         (0..4).for_each(|partition| note(&mut left, partition, 5 << 20, &[1, 2]));
         assert_eq!(told(&left), (vec![1, 2, 3], 8), "the oldest makes place");
-        left.release(&[DatasetId(1)]);
+        let (action, output) = (ActionId(0), StageOutput::Result { action: ActionId(0) });
+        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(1), partition: PartitionId(0), attempt: 0 };
+        let task = TaskSpec { attempt, action, plan_digest: [0; 32], output, locality: Locality::Node, alone: false };
+        let dropped = (0..4).map(|partition| (DatasetId(1), PartitionId(partition))).collect();
+        left.note(&task, &TaskDone { dropped, ..TaskDone::default() });
         assert_eq!(told(&left).1, 4);
         left.lose_worker();
-        assert_eq!(told(&left), (vec![1, 2, 3], 0));
+        assert_eq!(told(&left).1, 0);
         (0..200_000).for_each(|partition| note(&mut left, partition, 0, &[]));
         assert!(left.results.len() < 70_000, "{}", left.results.len());
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! task:  queued --answer to a poll--> held --a poll says how it ended--> reported
 //!         |   ^                        |\-- its worker is gone --> reported as WorkerLost
-//!         |   |                        |\-- its worker is silent --> reported as ExecutorLost; the worker is ended
+//!         |   |                        |\-- its worker is silent --> reported as WorkerSilent; the worker is ended
 //!         |   |                        |\-- cancelled, and still held after a while: its worker is ended
 //!         |   \-- a poll has it not ---/
 //!         \-- cancelled --> reported as Cancelled
@@ -48,8 +48,9 @@ pub(super) enum Event {
     Poll { waiter: WaiterId, poll: WorkerPoll },
     /// A driver process has ended, or could not be started.
     DriverEnded { job: JobId, attempt: u32, life: ProcessLife, error: Option<String>, retry: bool },
-    /// A worker process has ended, or could not be started.
-    WorkerEnded { job: JobId, life: ProcessLife, reason: String },
+    /// A worker process has ended, or could not be started; perhaps because the file system is away, which holds its
+    /// executable.
+    WorkerEnded { job: JobId, life: ProcessLife, reason: String, away: bool },
 }
 
 /// What is to be done, in order.
@@ -102,8 +103,8 @@ struct Job {
 pub(super) struct JobTable {
     jobs: BTreeMap<JobId, Job>,
     limits: Limits,
-    /// How many processes were started.
-    lives: u64,
+    /// The life of the process that was started last.
+    last_life: u64,
     /// Whether a task has come further since progress was told, and when it may be told again.
     progress: (bool, TimeMs),
     /// The time that the owner was last asked to come back at.
@@ -112,12 +113,13 @@ pub(super) struct JobTable {
 }
 
 impl JobTable {
-    /// A table without jobs, which gives up workers that are silent for `silence`.
-    pub(super) fn new(silence: Duration) -> Self {
+    /// A table without jobs, which gives up workers that are silent for `silence`. The lives of processes are numbered from
+    /// `lives` on, which must be random: secrets of jobs outlive an executor, and so may a process of an earlier run.
+    pub(super) fn new(silence: Duration, lives: u64) -> Self {
         Self {
             jobs: BTreeMap::new(),
             limits: Limits::new(silence),
-            lives: 0,
+            last_life: lives,
             progress: (false, TimeMs::default()),
             expected: TimeMs::NEVER,
             actions: VecDeque::new(),
@@ -134,9 +136,9 @@ impl JobTable {
             Event::DriverEnded { job, attempt, life, error, retry } => {
                 self.driver_ended((job, attempt), life, error, retry);
             }
-            Event::WorkerEnded { job, life, reason } => self.worker_ended(now, job, life, &reason),
+            Event::WorkerEnded { job, life, reason, away } => self.worker_ended(now, job, life, &reason, away),
         }
-        self.expected = self.poll_timeout().unwrap_or(TimeMs::NEVER);
+        self.expect(now);
     }
 
     /// Does what the time demands: gives up workers that are not as they should be, and answers polls that have waited
@@ -147,7 +149,7 @@ impl JobTable {
         for job in self.jobs.values_mut() {
             job.hand_over(now, &mut self.actions);
         }
-        self.expected = self.poll_timeout().unwrap_or(TimeMs::NEVER);
+        self.expect(now);
     }
 
     /// The next thing to do.
@@ -210,10 +212,7 @@ impl JobTable {
             ExecutorCommand::RunTask { task } => self.run_task(now, task),
             ExecutorCommand::CancelTask { attempt } => self.cancel(now, attempt),
             ExecutorCommand::EndJob { job } => self.end_job(job),
-            ExecutorCommand::Release { job, shuffles, datasets } => {
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.left.release(&datasets);
-                }
+            ExecutorCommand::Release { job, shuffles } => {
                 if self.jobs.contains_key(&job) && !shuffles.is_empty() {
                     self.actions.push_back(Action::Release { job, shuffles });
                 }
@@ -229,7 +228,7 @@ impl JobTable {
     fn start_driver(&mut self, launch: JobLaunch, attempt: u32) {
         let job = job_of(&mut self.jobs, &launch);
         if let Entry::Vacant(driver) = job.drivers.entry(attempt) {
-            let life = *driver.insert(next_life(&mut self.lives));
+            let life = *driver.insert(next_life(&mut self.last_life));
             self.actions.push_back(Action::StartDriver { launch, attempt, life });
         }
     }
@@ -248,7 +247,7 @@ impl JobTable {
     /// Starts a job's worker unless there is one.
     fn start_worker(&mut self, now: TimeMs, job: JobId) {
         let Some(job) = self.jobs.get_mut(&job).filter(|job| job.worker.is_none()) else { return };
-        let life = next_life(&mut self.lives);
+        let life = next_life(&mut self.last_life);
         job.worker = Some(Worker::new(life, now));
         self.actions.push_back(Action::StartWorker { launch: job.launch.clone(), life });
     }
@@ -316,8 +315,10 @@ impl JobTable {
                 let Verdict { reason, .. } = worker.verdict("");
                 let lost = ExecutorEvent::WorkerLost { job: *id, reason: reason.clone() };
                 self.actions.push_back(Action::Report(lost));
-                for attempt in worker.take_held() {
-                    let failure = TaskFailure::ExecutorLost { reason: reason.clone() };
+                let held = worker.take_held();
+                let company = company_in(&held);
+                for attempt in held {
+                    let failure = TaskFailure::WorkerSilent { reason: reason.clone(), company };
                     self.actions.push_back(report(attempt, TaskOutcome::Failed(failure)));
                 }
             }
@@ -335,12 +336,20 @@ impl JobTable {
     }
 
     /// A worker process has ended, or could not be started: what it held is lost. What is queued goes to the next one, but
-    /// if it was never ready, neither may the next one be: then that is lost, too.
-    fn worker_ended(&mut self, now: TimeMs, job: JobId, life: ProcessLife, reason: &str) {
+    /// if it was never ready, neither may the next one be: then that is lost, too. When the file system was away, nobody here
+    /// is to blame.
+    fn worker_ended(&mut self, now: TimeMs, job: JobId, life: ProcessLife, reason: &str, away: bool) {
         let Some(known) = self.jobs.get_mut(&job) else { return };
         let Some(mut worker) = known.worker.take_if(|worker| worker.life == life) else { return };
         known.left.lose_worker();
         worker.send_home(&mut self.actions);
+        if away {
+            for task in known.queued.drain(..) {
+                let failure = TaskFailure::Storage { message: reason.to_owned(), transient: true };
+                self.actions.push_back(report(task.attempt, TaskOutcome::Failed(failure)));
+            }
+            return;
+        }
         let Verdict { reason, cause } = worker.verdict(reason);
         let never_ready: Vec<TaskAttemptId> = match worker.is_ready() {
             true => Vec::new(),
@@ -351,7 +360,7 @@ impl JobTable {
             self.actions.push_back(Action::Report(lost));
         }
         let held = worker.take_held();
-        let company = u32::try_from(held.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let company = company_in(&held);
         for attempt in held {
             let failure = match cause {
                 // Nobody can end one of its tasks alone: the others run again.
@@ -370,6 +379,11 @@ impl JobTable {
 
     fn fail_task(&mut self, attempt: TaskAttemptId, failure: TaskFailure) {
         self.actions.push_back(report(attempt, TaskOutcome::Failed(failure)));
+    }
+
+    fn expect(&mut self, now: TimeMs) {
+        // Nobody can come before now: one standstill would count with each of the events that waited for its end.
+        self.expected = self.poll_timeout().map_or(TimeMs::NEVER, |due| due.max(now));
     }
 
     /// If the owner comes late, it stood still and heard nobody: that silence does not count against workers.
@@ -398,9 +412,14 @@ impl Job {
     }
 }
 
-fn next_life(lives: &mut u64) -> ProcessLife {
-    *lives += 1;
-    ProcessLife(*lives)
+fn next_life(last: &mut u64) -> ProcessLife {
+    *last = last.wrapping_add(1);
+    ProcessLife(*last)
+}
+
+/// How many others each of these tasks had beside it.
+fn company_in(held: &[TaskAttemptId]) -> u32 {
+    u32::try_from(held.len().saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
 fn report(attempt: TaskAttemptId, outcome: TaskOutcome) -> Action {

@@ -85,7 +85,7 @@ impl Simulation {
             now: TimeMs(1),
             heap: BTreeMap::new(),
             sequence: 0,
-            table: JobTable::new(Duration::from_secs(10)),
+            table: JobTable::new(Duration::from_secs(10), 0),
             process: None,
             begun: BTreeSet::new(),
             done: BTreeSet::new(),
@@ -134,7 +134,7 @@ impl Simulation {
             Happens::Killed(life) => {
                 if self.process.take_if(|process| process.life == life).is_some() {
                     let reason = "signal 9".to_owned();
-                    self.table.handle(self.now, Event::WorkerEnded { job: JOB, life, reason });
+                    self.table.handle(self.now, Event::WorkerEnded { job: JOB, life, reason, away: false });
                 }
             }
             Happens::Wakes(life) => self.wake(life),

@@ -45,7 +45,7 @@ struct Table {
 impl Table {
     /// A table that knows the job, whose worker is starting with these tasks queued.
     fn starting(tasks: u32) -> Self {
-        let mut table = Self { table: JobTable::new(Duration::from_secs(30)), now: NOW, polls: 0, life: 1 };
+        let mut table = Self { table: JobTable::new(Duration::from_secs(30), 0), now: NOW, polls: 0, life: 1 };
         assert_eq!(table.command(ExecutorCommand::BeginJob { job: launch() }), []);
         for partition in 0..tasks {
             let expected = if partition == 0 { vec![start(1)] } else { Vec::new() };
@@ -107,7 +107,8 @@ impl Table {
     }
 
     fn gone(&mut self, life: u64, reason: &str) -> Vec<Action> {
-        self.handle(Event::WorkerEnded { job: JOB, life: ProcessLife(life), reason: reason.to_owned() })
+        let (life, reason) = (ProcessLife(life), reason.to_owned());
+        self.handle(Event::WorkerEnded { job: JOB, life, reason, away: false })
     }
 
     /// Lets time pass until then, doing what is due on the way.
@@ -276,7 +277,7 @@ fn a_silent_worker_is_given_up_at_once_and_another_one_is_started_when_it_is_gon
     assert_eq!(table.poll(&[0, 1], &[], 0), []);
     assert_eq!(table.run(2), []);
     assert_eq!(table.pass(30_999), [nothing(2)]);
-    let again = |partition| failed(partition, TaskFailure::ExecutorLost { reason: SILENT.to_owned() });
+    let again = |partition| failed(partition, TaskFailure::WorkerSilent { reason: SILENT.to_owned(), company: 1 });
     assert_eq!(table.pass(31_000), [worker_lost(SILENT), again(0), again(1), end(1)]);
     assert_eq!(table.table.poll_timeout(), None, "it is given up once");
     // It wakes, and has done what it was given: nobody waits for that any more.
@@ -307,6 +308,43 @@ fn silence_while_the_executor_itself_stood_still_is_excused() {
     assert_eq!(table.table.poll_timeout(), Some(TimeMs(31_000 + 43_000)));
     assert_eq!(table.pass(73_999), []);
     assert_eq!(table.pass(74_000).last(), Some(&end(1)));
+}
+
+#[test]
+fn one_standstill_is_excused_once_however_many_events_waited_for_its_end() {
+    let mut table = Table::holding(1);
+    assert_eq!(table.poll(&[0], &[], 0), []);
+    table.now = TimeMs(45_000);
+    for attempt in 0..3 {
+        let (life, error) = (ProcessLife(9), None);
+        assert_eq!(table.handle(Event::DriverEnded { job: JOB, attempt, life, error, retry: false }), []);
+    }
+    table.table.handle_timeout(table.now);
+    assert_eq!(table.actions(), [nothing(2)]);
+    assert_eq!(table.table.poll_timeout(), Some(TimeMs(31_000 + 43_000)));
+}
+
+#[test]
+fn a_worker_whose_executable_cannot_be_had_while_the_file_system_is_away_is_nobodys_fault() {
+    let mut table = Table::starting(2);
+    // It is told to end while it is still being fetched.
+    assert_eq!(table.pass(61_000), [end(1)]);
+    let (life, reason) = (ProcessLife(1), "the namenode is away".to_owned());
+    let all = table.handle(Event::WorkerEnded { job: JOB, life, reason: reason.clone(), away: true });
+    let away = |partition| failed(partition, TaskFailure::Storage { message: reason.clone(), transient: true });
+    assert_eq!(all, [away(0), away(1)]);
+    assert_eq!(table.run(2), [start(2)]);
+}
+
+#[test]
+fn a_worker_of_an_earlier_run_of_the_executor_is_not_taken_for_one_of_this() {
+    let mut table = Table { table: JobTable::new(Duration::from_secs(30), 7), now: NOW, polls: 800, life: 1 };
+    table.command(ExecutorCommand::BeginJob { job: launch() });
+    assert_eq!(table.run(0), [start(8)]);
+    // The secret of the job is what it was.
+    assert_eq!(table.poll(&[], &[], 4), [home(801)]);
+    (table.life, table.polls) = (8, 0);
+    assert_eq!(table.poll(&[], &[], 4), [answer(1, vec![task(0)], &[])]);
 }
 
 #[test]
@@ -434,8 +472,8 @@ fn a_task_of_a_job_that_has_not_begun_fails() {
 
 #[test]
 fn released_shuffles_of_a_job_that_is_here_are_dropped() {
-    let release = |shuffles| ExecutorCommand::Release { job: JOB, shuffles, datasets: Vec::new() };
-    let mut table = Table { table: JobTable::new(Duration::from_secs(30)), now: NOW, polls: 0, life: 1 };
+    let release = |shuffles| ExecutorCommand::Release { job: JOB, shuffles };
+    let mut table = Table { table: JobTable::new(Duration::from_secs(30), 0), now: NOW, polls: 0, life: 1 };
     assert_eq!(table.command(release(vec![ShuffleId(3)])), [], "nothing of it is here");
     let mut table = Table::starting(1);
     assert_eq!(table.command(release(Vec::new())), []);

@@ -215,7 +215,7 @@ fn executors(book: &mut Book) {
         CancelTask => ExecutorCommand::CancelTask { attempt: ATTEMPT },
         EndJob => ExecutorCommand::EndJob { job: JOB },
         EndDriver => ExecutorCommand::EndDriver { job: JOB, attempt: 1 },
-        Release => ExecutorCommand::Release { job: JOB, shuffles: vec![SHUFFLE], datasets: vec![DatasetId(1)] },
+        Release => ExecutorCommand::Release { job: JOB, shuffles: vec![SHUFFLE] },
     });
     sample!(book, "scheduler", JobLaunch, launch());
     sample!(book, "scheduler", JobOptions, options());
@@ -236,7 +236,7 @@ fn tasks(book: &mut Book) {
         WorkerLost => TaskFailure::WorkerLost { reason: text("signal 9"), company: 3 },
         PlanMismatch => TaskFailure::PlanMismatch { message: text("dataset-1 differs") },
         Storage => TaskFailure::Storage { message: text("/in: not found"), transient: true },
-        ExecutorLost => TaskFailure::ExecutorLost { reason: text("silent") },
+        WorkerSilent => TaskFailure::WorkerSilent { reason: text("silent"), company: 3 },
         Cancelled => TaskFailure::Cancelled,
     });
     variants!(book, "scheduler", StageOutput {
