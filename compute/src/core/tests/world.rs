@@ -85,8 +85,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.key += 1;
         let key = SecretKey([self.key; 32]);
-        let policy = SchedulingPolicy { speculation: true, ..self.policy.clone() };
-        self.scheduler = Scheduler::new(policy, key, self.records.clone());
+        self.scheduler = Scheduler::new(self.policy.clone(), key, self.records.clone());
         self.seen.clear();
         self.effects();
     }
