@@ -41,7 +41,7 @@ impl Scheduler {
         if let Some(job) = self.operations.get(&operation) {
             return self.submitted_before(asked, *job);
         }
-        self.check_submission(&asked.caller.name, &program, &arguments)?;
+        self.check_submission(&asked.caller.name, &program, &arguments, options)?;
         let job = self.next_job;
         self.next_job = JobId(job.0 + 1);
         let user = asked.caller.name.clone();
@@ -93,8 +93,18 @@ impl Scheduler {
         driver.session.map(|_| Attachment { secret: self.secret(job), attempt: driver.attempt })
     }
 
-    fn check_submission(&self, user: &str, program: &Program, arguments: &[String]) -> Result<(), RemoteError> {
+    fn check_submission(
+        &self,
+        user: &str,
+        program: &Program,
+        arguments: &[String],
+        options: JobOptions,
+    ) -> Result<(), RemoteError> {
         let refuse = |code, message| Err(RemoteError::new(code, "the submission", message));
+        if options.task_limit_ms == Some(0) {
+            let message = "a task may take 0 ms, so that none could end; give it more time, or no limit".to_owned();
+            return refuse(ErrorCode::InvalidArgument, message);
+        }
         let name = program.name();
         if name.is_empty() || name.len() > PROGRAM_NAME_LEN_BYTES {
             let found = name.len();

@@ -35,13 +35,30 @@ pub(crate) fn noting<O>(work: impl FnOnce() -> O) -> (O, blake3::Hash) {
     (given, NOTED.with_borrow(Hasher::finalize))
 }
 
+/// Bytes of a record from this length on are counted instead of sorted.
+const COUNTED_LEN_BYTES: usize = 1 << 10;
+
 #[cold]
 fn note(record: &[u8]) {
-    let mut bytes = record.to_vec();
-    bytes.sort_unstable();
     NOTED.with_borrow_mut(|noted| {
-        noted.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+        noted.update(&(record.len() as u64).to_le_bytes());
+        if record.len() < COUNTED_LEN_BYTES {
+            let mut bytes = record.to_vec();
+            bytes.sort_unstable();
+            noted.update(&bytes);
+            return;
+        }
+        for (byte, times) in (0_u8..).zip(byte_counts(record)).filter(|(_, times)| *times > 0) {
+            noted.update(&[byte]).update(&times.to_le_bytes());
+        }
     });
+}
+
+/// How often each byte occurs: what is left of bytes when their order does not count.
+pub(crate) fn byte_counts(bytes: &[u8]) -> [u64; 256] {
+    let mut counts = [0; 256];
+    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    counts
 }
 
 /// How many bytes a record takes, or nothing if it cannot be encoded.
@@ -78,5 +95,28 @@ impl postcard::ser_flavors::Flavor for Appender<'_> {
 
     fn finalize(self) -> postcard::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_of_a_record_is_its_bytes_in_whatever_order() {
+        let noted = |records: &[Vec<u8>]| {
+            let work = || records.iter().try_for_each(|record| append(record, &mut Vec::new()));
+            let (done, hash) = noting(work);
+            done.unwrap();
+            hash
+        };
+        for len in [3, COUNTED_LEN_BYTES] {
+            let up: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let down: Vec<u8> = up.iter().rev().copied().collect();
+            let other = vec![7; len];
+            assert_eq!(noted(&[up.clone()]), noted(&[down]));
+            assert_ne!(noted(&[up.clone()]), noted(&[other.clone()]));
+            assert_ne!(noted(&[up.clone(), other.clone()]), noted(&[other, up]), "records have an order");
+        }
     }
 }

@@ -16,6 +16,7 @@ async fn input_is_read_whole_and_as_what_it_is_or_refused() {
         let arguments = [&["job", "run", "wordcount", input, output, "--reducers", "1"], more].concat();
         situ.situ(&arguments, b"")
     };
+    let _ = situ.situ(&["fs", "mkdir", "-p", "/zipped", "/bad", "/deep/below"], b"").ok();
     situ.put("/zipped/text.gz", GZIP).await;
     let _ = count("/zipped", "/out-gz", &[]).ok();
     assert_eq!(situ.read("/out-gz/part-00000").await.unwrap(), b"one\t1\nthree\t1\ntwo\t2\n");

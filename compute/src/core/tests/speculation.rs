@@ -1,4 +1,5 @@
-use situ_wire::messages::scheduler::{JobState, TaskFailure, TaskOutcome};
+use situ_wire::ids::{ClientId, OperationId};
+use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, Program, Request, TaskFailure, TaskOutcome};
 
 use super::world::{World, flat, result};
 use crate::core::SchedulingPolicy;
@@ -97,4 +98,17 @@ fn an_attempt_that_takes_longer_than_the_limit_is_ended_and_counts_as_failed() {
     let JobState::Failed { reason } = world.status(super::world::JOB).summary.state else { panic!("it failed") };
     assert!(reason.contains("longer than 1 s, the limit on a task's time"), "{reason}");
     assert!(reason.contains("raise the limit, `task_limit_ms`"), "{reason}");
+}
+
+#[test]
+fn no_time_at_all_is_no_limit_that_a_job_may_set() {
+    let mut world = World::new();
+    let shown = world.user(Request::Submit {
+        program: Program::BuiltIn { name: "wordcount".to_owned() },
+        arguments: Vec::new(),
+        operation: OperationId { client: ClientId(1), sequence: 1 },
+        options: JobOptions { task_limit_ms: Some(0), ..JobOptions::default() },
+        driver: DriverPlace::Placed,
+    });
+    assert!(shown[0].contains("InvalidArgument") && shown[0].contains("0 ms"), "{shown:?}");
 }
