@@ -48,7 +48,7 @@ fn note(record: &[u8]) {
             noted.update(&bytes);
             return;
         }
-        for (byte, times) in (0_u8..).zip(byte_counts(record)).filter(|(_, times)| *times > 0) {
+        for (byte, times) in (0..=u8::MAX).zip(byte_counts(record)).filter(|(_, times)| *times > 0) {
             noted.update(&[byte]).update(&times.to_le_bytes());
         }
     });
