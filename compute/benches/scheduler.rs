@@ -26,8 +26,8 @@ use situ_wire::ids::{
 };
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobOptions, Plan, PlanNode, Program, Request,
-    Response, StageOutput, StagePlan, TaskDone, TaskLocation, TaskOutcome,
+    DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobOptions, Plan, PlanNode, Program,
+    Request, Response, StageOutput, StagePlan, TaskDone, TaskLocation, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
@@ -220,7 +220,8 @@ impl Simulation {
         let program = Program::BuiltIn { name: "wordcount".to_owned() };
         let arguments = vec!["/in".to_owned(), "/out".to_owned()];
         let options = JobOptions::default();
-        self.call(Role::User, "ada".to_owned(), Request::Submit { program, arguments, operation, options });
+        let driver = DriverPlace::Placed;
+        self.call(Role::User, "ada".to_owned(), Request::Submit { program, arguments, operation, options, driver });
         self.effects();
         while self.drivers.is_empty() {
             self.step();

@@ -114,8 +114,8 @@ mod tests {
             let up: Vec<u8> = (0..=250).cycle().take(len).collect();
             let down: Vec<u8> = up.iter().rev().copied().collect();
             let other = vec![7; len];
-            assert_eq!(noted(&[up.clone()]), noted(&[down]));
-            assert_ne!(noted(&[up.clone()]), noted(&[other.clone()]));
+            assert_eq!(noted(std::slice::from_ref(&up)), noted(&[down]));
+            assert_ne!(noted(std::slice::from_ref(&up)), noted(std::slice::from_ref(&other)));
             assert_ne!(noted(&[up.clone(), other.clone()]), noted(&[other, up]), "records have an order");
         }
     }
