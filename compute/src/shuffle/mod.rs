@@ -8,7 +8,7 @@
 //!
 //! What a task makes of its input, to the byte and in which order, depends on its input alone: not on how much memory there
 //! was, on threads, or on what ran before. Whoever computes it again gets the same. That holds for what records serialize:
-//! they may be moved to the disk and back at any time, and what a program has made is [settled](settle) before it is given
+//! they may be moved to the disk and back at any time, and what a program has made is settled (`settle`) before it is given
 //! on where that might be.
 
 pub mod format;
