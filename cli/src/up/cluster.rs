@@ -100,7 +100,7 @@ impl Cluster {
         let layout = Layout::new(&options.dir)?;
         refuse_strangers(layout.root())?;
         layout.create()?;
-        let running = Running::enter(&layout)?;
+        let running = Running::enter(&layout).await?;
         former_roles_ended(&layout).await?;
         refuse_lost_namenode(&layout)?;
         let (cluster, datanodes, racks) = shape(&layout, &options)?;

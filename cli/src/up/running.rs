@@ -16,23 +16,58 @@ use crate::error::{CliError, CliResult, LocalContext};
 #[derive(Debug)]
 pub struct Running {
     entry: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
+
+/// A lock that ends with this value, also when a process that is just being started still has its open file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    /// None while others hold it.
+    fn try_take(file: File, operation: FlockOperation) -> Result<Self, File> {
+        match flock(&file, operation) {
+            Ok(()) => Ok(Self(file)),
+            Err(_) => Err(file),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file releases it too, if no process has inherited it.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// For how long those who look whether a cluster runs may keep it from being started.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 impl Running {
     /// Takes a cluster's directory for this process and enters it into the list.
     ///
     /// # Errors
     /// When another process has it, or the files cannot be written.
-    pub fn enter(layout: &Layout) -> CliResult<Self> {
+    pub async fn enter(layout: &Layout) -> CliResult<Self> {
         let path = layout.lock();
-        let lock = File::options().create(true).append(true).open(&path).local("cannot write", &path)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(CliError::failed(format!(
+        let open = || File::options().create(true).append(true).open(&path).local("cannot write", &path);
+        let runs = || {
+            CliError::failed(format!(
                 "{}: this cluster is running already: stop that `situ up` first, or name another directory",
                 layout.root().display()
-            )));
-        }
+            ))
+        };
+        let lock = match Lock::try_take(open()?, FlockOperation::NonBlockingLockExclusive) {
+            Ok(lock) => lock,
+            // Somebody who only looks has it for a moment, shared; who runs the cluster has it alone.
+            Err(file) => match Lock::try_take(file, FlockOperation::NonBlockingLockShared) {
+                Err(_) => return Err(runs()),
+                Ok(shared) => {
+                    drop(shared);
+                    wait_for(vec![open()?], LOOK_LIMIT).await.and_then(|mut locks| locks.pop()).ok_or_else(runs)?
+                }
+            },
+        };
         let state = state_directory()?;
         fs::create_dir_all(&state).local("cannot make", &state)?;
         let name = blake3::hash(layout.root().as_os_str().as_encoded_bytes()).to_hex();
@@ -60,30 +95,33 @@ const FORMER_LIMIT: Duration = Duration::from_secs(20);
 pub async fn former_roles_ended(layout: &Layout) -> CliResult {
     let mut held = Vec::new();
     for path in role_locks(layout.root()) {
-        let lock = File::open(&path).local("cannot open", &path)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            held.push((path, lock));
+        let file = File::open(&path).local("cannot open", &path)?;
+        if let Err(file) = Lock::try_take(file, FlockOperation::NonBlockingLockExclusive) {
+            held.push((path, file));
         }
     }
     let Some((first, _)) = held.first() else { return Ok(()) };
     let first = first.display().to_string();
     crate::show::note(format!("waiting up to {FORMER_LIMIT:?} for the processes of an earlier start to end"));
-    let (ended, all_ended) = oneshot::channel();
-    // A thread of its own: a wait for a lock cannot be given up, and this process must not wait for it to end.
-    std::thread::spawn(move || {
-        for (_, lock) in held {
-            // A lock that cannot be waited for is seen by the role that takes it.
-            let _ = flock(&lock, FlockOperation::LockExclusive);
-        }
-        // Nobody listens: the wait was given up.
-        let _ = ended.send(());
-    });
-    match tokio::time::timeout(FORMER_LIMIT, all_ended).await {
-        Ok(_) => Ok(()),
-        Err(_) => Err(CliError::failed(format!(
+    let files = held.into_iter().map(|(_, file)| file).collect();
+    match wait_for(files, FORMER_LIMIT).await {
+        Some(_) => Ok(()),
+        None => Err(CliError::failed(format!(
             "{first}: a process of an earlier start has still not ended after {FORMER_LIMIT:?}: end it and try again"
         ))),
     }
+}
+
+/// Waits for so long until nobody else holds these locks; a lock that cannot be waited for is left out.
+async fn wait_for(files: Vec<File>, limit: Duration) -> Option<Vec<Lock>> {
+    let (taken, all_taken) = oneshot::channel();
+    // A thread of its own: a wait for a lock cannot be given up, and this process must not wait for it to end.
+    std::thread::spawn(move || {
+        let locks = files.into_iter().filter_map(|file| Lock::try_take(file, FlockOperation::LockExclusive).ok());
+        // Nobody listens when the wait was given up.
+        let _ = taken.send(locks.collect());
+    });
+    tokio::time::timeout(limit, all_taken).await.ok()?.ok()
 }
 
 /// The locks of all roles below a cluster's directory: `namenode/`, `scheduler/`, `node-1/volume-1/`, ...
@@ -125,7 +163,7 @@ pub fn list() -> CliResult<Vec<PathBuf>> {
 pub fn is_running(root: &Path) -> bool {
     let Ok(layout) = Layout::new(root) else { return false };
     let Ok(lock) = File::open(layout.lock()) else { return false };
-    flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+    Lock::try_take(lock, FlockOperation::NonBlockingLockShared).is_err()
 }
 
 fn state_directory() -> CliResult<PathBuf> {
@@ -159,5 +197,38 @@ mod tests {
         assert!(first_poll.await, "a role holds its directory");
         drop(lock);
         waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_ends_with_its_value_though_a_new_process_has_inherited_its_file() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join(LOCK_NAME);
+        let take =
+            |operation| Lock::try_take(File::options().create(true).append(true).open(&path).unwrap(), operation);
+        let lock = take(FlockOperation::NonBlockingLockExclusive).unwrap();
+        // As between fork and exec.
+        let inherited = lock.0.try_clone().unwrap();
+        assert!(take(FlockOperation::NonBlockingLockShared).is_err());
+        drop(lock);
+        take(FlockOperation::NonBlockingLockExclusive).unwrap();
+        drop(inherited);
+    }
+
+    #[tokio::test]
+    async fn who_only_looks_keeps_no_cluster_from_being_started() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path()).unwrap();
+        layout.create().unwrap();
+        fs::write(layout.lock(), "").unwrap();
+        let looking =
+            Lock::try_take(File::open(layout.lock()).unwrap(), FlockOperation::NonBlockingLockShared).unwrap();
+        let mut entering = std::pin::pin!(Running::enter(&layout));
+        let first_poll =
+            std::future::poll_fn(|context| std::task::Poll::Ready(entering.as_mut().poll(context).is_pending()));
+        assert!(first_poll.await, "somebody looks");
+        drop(looking);
+        let running = entering.await.unwrap();
+        assert!(Running::enter(&layout).await.unwrap_err().message.contains("running already"));
+        drop(running);
     }
 }

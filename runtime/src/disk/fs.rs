@@ -123,7 +123,7 @@ impl Disk for FsDisk {
         }
         // Who holds it, for whoever looks.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(&error)?;
-        Ok(FsLock { _file: file })
+        Ok(FsLock { file })
     }
 }
 
@@ -225,10 +225,19 @@ impl File for FsFile {
     }
 }
 
-/// Holds a directory; the operating system gives it free when the file is closed, however that comes.
+/// Holds a directory; the operating system gives it free when this process ends, however that comes.
 #[derive(Debug)]
 pub struct FsLock {
-    _file: fs::File,
+    file: fs::File,
+}
+
+impl Drop for FsLock {
+    fn drop(&mut self) {
+        // Closing it is not enough while a process that is just being started has inherited it.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "a lock cannot be given free before this process ends");
+        }
+    }
 }
 
 /// Makes a [`DiskError`] of what the operating system says.
@@ -262,6 +271,18 @@ mod tests {
     fn keeps_the_promises_of_a_disk() {
         let directory = tempfile::tempdir().unwrap();
         suite::check(&FsDisk, directory.path());
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_value_though_a_new_process_has_inherited_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = FsDisk.lock(directory.path()).unwrap();
+        // As between fork and exec.
+        let inherited = lock.file.try_clone().unwrap();
+        assert_eq!(FsDisk.lock(directory.path()).unwrap_err().kind, DiskErrorKind::Locked);
+        drop(lock);
+        drop(FsDisk.lock(directory.path()).unwrap());
+        drop(inherited);
     }
 
     #[test]
