@@ -22,7 +22,8 @@ use peak_alloc::PeakAlloc;
 use situ_compute::core::{CallId, Caller, Effect, Event, Scheduler, SchedulingPolicy, SecretKey};
 use situ_wire::hello::Role;
 use situ_wire::ids::{
-    ActionId, ClientId, DatasetId, ExecutorId, NodeName, OperationId, RackName, ShuffleId, StageId, TaskAttemptId,
+    ActionId, ClientId, DatasetId, ExecutorId, NodeName, OperationId, RackName, ScopeId, ShuffleId, StageId,
+    TaskAttemptId,
 };
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
@@ -231,7 +232,7 @@ impl Simulation {
         self.call(Role::Executor, "driver".to_owned(), begin);
         self.effects();
         let plan = Box::new(self.plan(number));
-        let action = ActionId(0);
+        let action = ActionId(ScopeId::ROOT, 0);
         let run = Request::RunAction { job, secret, attempt: 0, action, plan };
         self.call(Role::Executor, "driver".to_owned(), run);
         self.effects();
@@ -249,22 +250,22 @@ impl Simulation {
         };
         let places = (0..placed).map(|_| (0..3).map(|_| place(&mut self.random)).collect()).collect();
         let dataset = |id, name: &str, parents: &[u32], partitions| PlanNode {
-            id: DatasetId(id),
+            id: DatasetId(ScopeId::ROOT, id),
             name: format!("{name} at main.rs:{number}"),
-            parents: parents.iter().map(|parent| DatasetId(*parent)).collect(),
+            parents: parents.iter().map(|parent| DatasetId(ScopeId::ROOT, *parent)).collect(),
             partitions,
             value: None,
         };
         let stage = |stage, partitions, output, reads: &[u32], preferred| StagePlan {
-            stage: StageId(stage),
+            stage: StageId(ScopeId::ROOT, stage),
             name: format!("stage {stage}"),
             partitions,
             output,
-            reads: reads.iter().map(|shuffle| ShuffleId(*shuffle)).collect(),
+            reads: reads.iter().map(|shuffle| ShuffleId(ScopeId::ROOT, *shuffle)).collect(),
             preferred,
             persisted: Vec::new(),
         };
-        let shuffle = |shuffle| StageOutput::Shuffle { shuffle: ShuffleId(shuffle), reducers: reduced };
+        let shuffle = |shuffle| StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, shuffle), reducers: reduced };
         Plan {
             build: None,
             nodes: vec![
@@ -275,7 +276,7 @@ impl Simulation {
             stages: vec![
                 stage(0, placed, shuffle(2), &[], places),
                 stage(1, spread, shuffle(3), &[], Vec::new()),
-                stage(2, reduced, StageOutput::Result { action: ActionId(0) }, &[2, 3], Vec::new()),
+                stage(2, reduced, StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) }, &[2, 3], Vec::new()),
             ],
             name: "collect at main.rs:9".to_owned(),
         }

@@ -37,6 +37,71 @@ macro_rules! number_id {
     };
 }
 
+/// Declares an id that counts within a scope, shown with its prefix and, but for the root, its scope.
+macro_rules! scoped_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        pub struct $name(pub ScopeId, pub u32);
+
+        impl $name {
+            /// All of a scope.
+            #[must_use]
+            pub const fn all_of(scope: ScopeId) -> std::ops::RangeInclusive<Self> {
+                Self(scope, 0)..=Self(scope, u32::MAX)
+            }
+
+            /// Its scope and its number, for digests and files.
+            #[must_use]
+            pub fn to_le_bytes(self) -> [u8; 12] {
+                let mut bytes = [0; 12];
+                bytes[..8].copy_from_slice(&self.0.0.to_le_bytes());
+                bytes[8..].copy_from_slice(&self.1.to_le_bytes());
+                bytes
+            }
+
+            /// The other way.
+            #[must_use]
+            pub fn from_le_bytes(bytes: [u8; 12]) -> Self {
+                let (scope, number) = bytes.split_at(8);
+                let scope = scope.try_into().map_or(0, u64::from_le_bytes);
+                Self(ScopeId(scope), number.try_into().map_or(0, u32::from_le_bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    ScopeId::ROOT => write!(f, concat!($prefix, "{}"), self.1),
+                    ScopeId(scope) => write!(f, concat!($prefix, "{:016x}-{}"), scope, self.1),
+                }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                let name = text.strip_prefix($prefix).unwrap_or(text);
+                let parsed = match name.split_once('-') {
+                    None => name.parse().ok().map(|number| Self(ScopeId::ROOT, number)),
+                    Some((scope, number)) => u64::from_str_radix(scope, 16)
+                        .ok()
+                        .zip(number.parse().ok())
+                        .map(|(scope, number)| Self(ScopeId(scope), number)),
+                };
+                parsed.ok_or_else(|| ParseIdError { kind: stringify!($name), found: text.to_owned() })
+            }
+        }
+    };
+}
+
 /// Declares a 128-bit random id, shown as 32 hexadecimal digits.
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -120,21 +185,43 @@ number_id!(
     /// A job. The first is 1.
     JobId(u64), "job-"
 );
-number_id!(
-    /// A dataset of a job's lineage graph, by its order of creation.
-    DatasetId(u32), "dataset-"
+/// A part of a job's program whose datasets and actions are counted by themselves: its name within the part around it says
+/// which, so that every run of the program finds the same id, whatever its threads do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct ScopeId(pub u64);
+
+impl ScopeId {
+    /// The whole program.
+    pub const ROOT: Self = Self(0);
+}
+
+impl fmt::Display for ScopeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "scope-{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for ScopeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+scoped_id!(
+    /// A dataset of a job's lineage graph, by its order of creation within its scope.
+    DatasetId, "dataset-"
 );
-number_id!(
+scoped_id!(
     /// A shuffle of a job: the id of the dataset that reads it.
-    ShuffleId(u32), "shuffle-"
+    ShuffleId, "shuffle-"
 );
-number_id!(
+scoped_id!(
     /// A stage of a job: the id of the last dataset that its tasks compute.
-    StageId(u32), "stage-"
+    StageId, "stage-"
 );
-number_id!(
-    /// An action of a job, by the order in which its driver runs them.
-    ActionId(u32), "action-"
+scoped_id!(
+    /// An action of a job, by the order in which its driver runs those of a scope.
+    ActionId, "action-"
 );
 number_id!(
     /// A partition of a dataset.

@@ -38,6 +38,8 @@ pub const CALLS_IN_FLIGHT: usize = 4096;
 pub const TASK_RESULT_LEN_BYTES: usize = 8 << 20;
 /// The most partitions of one dataset.
 pub const PARTITIONS: u32 = 1_000_000;
+/// How deep the scopes of a program may stand within each other.
+pub const SCOPES_NESTED: usize = 64;
 /// How many attempts at a task one life of a scheduler numbers, before it comes to the numbers of the next.
 pub const ATTEMPTS_PER_LIFE: u32 = 1 << 16;
 /// The most bytes in one answer to a request for a log.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use situ_wire::ids::JobId;
+use situ_wire::ids::{JobId, ScopeId, StageId};
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::scheduler::{
     DriverPlace, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus,
@@ -220,7 +220,7 @@ pub fn status_json(status: &JobStatus) -> Value {
         .map(|stage| {
             let [process, node, rack, any, none] = stage.localities;
             json!({
-                "stage": stage.stage.0, "name": stage.name, "tasks": stage.tasks, "done": stage.done,
+                "scope": scope_json(stage.stage), "stage": stage.stage.1, "name": stage.name, "tasks": stage.tasks, "done": stage.done,
                 "running": stage.running, "failed_attempts": stage.failed,
                 "quiet": stage.quiet.as_ref().map(|quiet| json!({
                     "partition": quiet.attempt.partition.0, "attempt": quiet.attempt.attempt,
@@ -247,7 +247,8 @@ pub fn status_json(status: &JobStatus) -> Value {
                     Lost::Storage => "task without its file system",
                     Lost::Superseded => "outdated output",
                 },
-                "stage": recovery.task.stage.0,
+                "scope": scope_json(recovery.task.stage),
+                "stage": recovery.task.stage.1,
                 "partition": recovery.task.partition.0,
                 "attempt": recovery.task.attempt,
                 "node": recovery.node.0,
@@ -265,20 +266,26 @@ pub fn status_json(status: &JobStatus) -> Value {
     value
 }
 
+/// The scope of a stage; null for the whole program.
+fn scope_json(StageId(scope, _): StageId) -> Value {
+    (scope != ScopeId::ROOT).then(|| format!("{:016x}", scope.0)).into()
+}
+
 #[cfg(test)]
 mod tests {
-    use situ_wire::ids::{NodeName, PartitionId, StageId, TaskAttemptId};
+    use situ_wire::ids::{NodeName, PartitionId, TaskAttemptId};
     use situ_wire::messages::scheduler::{QuietAttempt, StageOutput};
 
     use super::*;
 
     #[test]
     fn what_makes_no_progress_is_named() {
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(2), partition: PartitionId(3), attempt: 0 };
+        let attempt =
+            TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 2), partition: PartitionId(3), attempt: 0 };
         let stage = StageStatus {
-            stage: StageId(2),
+            stage: StageId(ScopeId::ROOT, 2),
             name: "map".to_owned(),
-            output: StageOutput::Result { action: situ_wire::ids::ActionId(0) },
+            output: StageOutput::Result { action: situ_wire::ids::ActionId(ScopeId::ROOT, 0) },
             tasks: 4,
             done: 3,
             running: 1,
@@ -293,7 +300,12 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_within_a_life_of_the_scheduler() {
-        let task = |attempt| TaskAttemptId { job: JobId(1), stage: StageId(3), partition: PartitionId(9), attempt };
+        let task = |attempt| TaskAttemptId {
+            job: JobId(1),
+            stage: StageId(ScopeId::ROOT, 3),
+            partition: PartitionId(9),
+            attempt,
+        };
         let node = |name: &str| NodeName(name.to_owned());
         let outcome = RecoveryOutcome::Recovered { by: task(196_609), node: node("node-4"), at: TimeMs(1_100) };
         let recovery = Recovery {

@@ -8,7 +8,7 @@ use situ_wire::messages::scheduler::{ActionResult, JobState, Plan, Response, Sta
 use situ_wire::time::TimeMs;
 
 use super::JobRecord;
-use super::calls::{Asked, Outcome};
+use super::calls::{Asked, Outcome, now};
 use super::job::{Action, DoneAction, Job, pieces};
 use super::jobs::cut;
 use super::plan::{check_plan, differs};
@@ -17,7 +17,7 @@ use super::stage::{Stage, StageKey};
 use super::waits::Topic;
 
 /// The most that the results of one action may take: they travel in one message.
-const RESULT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (64 << 10);
+pub(super) const RESULT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (64 << 10);
 /// What a message needs around the result of one partition, at most.
 const RESULT_AROUND_LEN_BYTES: usize = 5;
 /// What a recorded value takes beside its bytes, roughly.
@@ -28,6 +28,9 @@ impl Scheduler {
     /// awaits the same result.
     pub(super) fn run_action(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, plan: Box<Plan>) -> Outcome {
         let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        if found.scopes.has_ended(&[action.0]) {
+            return now(Response::Action(ActionResult::ScopeEnded));
+        }
         let digest = plan.digest();
         let difference = match found.actions.get(&action) {
             None => {
@@ -77,7 +80,11 @@ impl Scheduler {
 
     /// An action cannot be run: the job fails, and the driver is told.
     fn refuse_action(&mut self, at: TimeMs, job: JobId, action: ActionId, reason: &str) -> Outcome {
-        let reason = format!("{action}: {reason}");
+        self.refuse(at, job, format!("{action}: {reason}"))
+    }
+
+    /// What a driver asks for cannot be: the job fails, and the driver is told.
+    pub(super) fn refuse(&mut self, at: TimeMs, job: JobId, reason: String) -> Outcome {
         let record = self.end_job(at, job, JobState::Failed { reason: cut(&reason) });
         let failed = ActionResult::Failed(RemoteError::new(ErrorCode::JobFailed, job, reason));
         Ok(Some((Response::Action(failed), record)))
@@ -117,7 +124,7 @@ impl Scheduler {
         let len = found.kept_len_bytes + plan_len_bytes(&plan);
         ensure(tasks, self.policy.tasks, "tasks")?;
         ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")?;
-        ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions")?;
+        ensure(found.actions_kept() + 1, self.policy.actions as u64, "actions and ended scopes")?;
         ensure_kept(len, self.policy.results_len_bytes)?;
         found.kept_len_bytes = len;
         for stage in &mut plan.stages {
@@ -195,6 +202,9 @@ impl Scheduler {
 
     pub(super) fn record_value(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, value: Bytes) -> Outcome {
         let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
+        if found.scopes.has_ended(&[action.0]) {
+            return now(Response::Action(ActionResult::ScopeEnded));
+        }
         match found.actions.get(&action) {
             Some(Action::Recorded { .. }) => return self.await_action(asked, job, action),
             Some(Action::Running { .. } | Action::Done(_)) => {
@@ -206,7 +216,7 @@ impl Scheduler {
         }
         let len = found.kept_len_bytes + recorded_len_bytes(&value);
         let bounds = ensure_kept(len, self.policy.results_len_bytes)
-            .and_then(|()| ensure(found.actions.len() as u64 + 1, self.policy.actions as u64, "actions"))
+            .and_then(|()| ensure(found.actions_kept() + 1, self.policy.actions as u64, "actions and ended scopes"))
             .and_then(|()| ensure(value.len() as u64, RESULT_LEN_BYTES as u64, "bytes in one recorded value"));
         if let Err(reason) = bounds {
             return self.refuse_action(asked.now, job, action, &reason);
@@ -257,7 +267,7 @@ impl Job {
 }
 
 /// How much a recorded value takes in memory, roughly.
-fn recorded_len_bytes(value: &Bytes) -> usize {
+pub(super) fn recorded_len_bytes(value: &Bytes) -> usize {
     value.len() + RECORDED_AROUND_LEN_BYTES
 }
 
@@ -271,14 +281,14 @@ fn check_same(before: &StagePlan, stage: &StagePlan) -> Result<(), String> {
 }
 
 /// How much a plan takes in memory, roughly.
-fn plan_len_bytes(plan: &Plan) -> usize {
+pub(super) fn plan_len_bytes(plan: &Plan) -> usize {
     let nodes = plan.nodes.iter().map(|node| node.name.len() + node.parents.len() * 4 + 64);
     let stages = plan.stages.iter().map(|stage| stage.name.len() + stage.reads.len() * 4 + 128);
     nodes.chain(stages).sum()
 }
 
 /// Keeps a bound on what the scheduler has of one job until that ends.
-fn ensure_kept(found: usize, most: usize) -> Result<(), String> {
+pub(super) fn ensure_kept(found: usize, most: usize) -> Result<(), String> {
     ensure(found as u64, most as u64, "bytes of plans, results of actions and recorded values").map_err(|reason| {
         format!(
             "{reason}, because they stay with the scheduler until the job ends; save large results to files instead of \
@@ -289,6 +299,6 @@ fn ensure_kept(found: usize, most: usize) -> Result<(), String> {
 }
 
 /// Keeps a bound on what one job may have.
-fn ensure(found: u64, most: u64, what: &str) -> Result<(), String> {
+pub(super) fn ensure(found: u64, most: u64, what: &str) -> Result<(), String> {
     if found <= most { Ok(()) } else { Err(format!("the job would have {found} {what}; at most {most} are allowed")) }
 }

@@ -1,6 +1,6 @@
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, JobId, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{ActionId, JobId, PartitionId, ScopeId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::{ActionResult, MapOutput, Request, Response};
 use situ_wire::time::TimeMs;
@@ -83,10 +83,15 @@ impl Scheduler {
             Request::DriverLives { .. } => now(Response::Done),
             Request::RunAction { job, action, plan, .. } => self.run_action(asked, job, action, plan),
             Request::Record { job, action, value, .. } => self.record_value(asked, job, action, value),
-            Request::ActionResult { job, secret, action, wait } => {
+            Request::ActionResult { job, secret, action, within, wait } => {
                 self.job_of(job, secret)?;
-                self.action_result(asked, job, action, wait)
+                self.action_result(asked, job, action, &within, wait)
             }
+            Request::ScopeOutcome { job, secret, within, wait } => {
+                self.job_of(job, secret)?;
+                self.scope_outcome(asked, job, &within, wait)
+            }
+            Request::EndScope { job, within, outcome, .. } => self.end_scope(asked, job, &within, outcome),
             Request::Plan { job, secret, action } => match self.job_of(job, secret)?.actions.get(&action) {
                 Some(Action::Running { plan, .. }) => now(Response::Plan(Some(plan.clone()))),
                 Some(Action::Done(_) | Action::Recorded { .. }) | None => now(Response::Plan(None)),
@@ -171,6 +176,9 @@ impl Scheduler {
             Topic::Action(job, action) => {
                 Err(RemoteError::new(ErrorCode::Unavailable, format!("{action} of {job}"), "not there yet; ask again"))
             }
+            Topic::Scope(job, scope) => {
+                Err(RemoteError::new(ErrorCode::Unavailable, format!("{scope} of {job}"), "not ended yet; ask again"))
+            }
         };
         match outcome {
             Ok(Some((response, when))) => self.answer_when(wait.call, Ok(response), when),
@@ -179,8 +187,19 @@ impl Scheduler {
         }
     }
 
-    fn action_result(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, wait: bool) -> Outcome {
-        match self.jobs.get(&job).and_then(|found| found.actions.get(&action)) {
+    fn action_result(
+        &mut self,
+        asked: Asked<'_>,
+        job: JobId,
+        action: ActionId,
+        within: &[ScopeId],
+        wait: bool,
+    ) -> Outcome {
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        if found.scopes.has_ended(within) {
+            return now(Response::Action(ActionResult::ScopeEnded));
+        }
+        match found.actions.get(&action) {
             None if !wait => now(Response::Action(ActionResult::Unknown)),
             known => match known.and_then(Action::result) {
                 Some((result, record)) => Ok(Some((Response::Action(result), record))),
@@ -238,6 +257,7 @@ fn driver_of(request: &Request) -> Option<(JobId, JobSecret, u32)> {
         | Request::DriverLives { job, secret, attempt }
         | Request::RunAction { job, secret, attempt, .. }
         | Request::Record { job, secret, attempt, .. }
+        | Request::EndScope { job, secret, attempt, .. }
         | Request::Publishing { job, secret, attempt, .. }
         | Request::Published { job, secret, attempt, .. }
         | Request::Release { job, secret, attempt, .. }
@@ -260,6 +280,8 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::RunAction { .. }
         | Request::Record { .. }
         | Request::ActionResult { .. }
+        | Request::ScopeOutcome { .. }
+        | Request::EndScope { .. }
         | Request::Plan { .. }
         | Request::MapOutputs { .. }
         | Request::DriverEnd { .. }

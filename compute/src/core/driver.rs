@@ -240,6 +240,7 @@ impl Job {
         let aside = |output: &DfsPath| JobRecord::WritesAside { job, user: user.clone(), output: output.clone() };
         records.extend(self.outputs.keys().map(aside));
         records.extend(self.action_records());
+        records.extend(self.scope_records());
         records.extend(self.given_records());
         records.extend(self.publication_records());
         records.extend(self.held_records());

@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use situ_wire::ids::{
-    ActionId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, ShuffleId, StageId, TaskAttemptId,
+    ActionId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, ScopeId, ShuffleId, StageId,
+    TaskAttemptId,
 };
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
@@ -20,6 +21,7 @@ use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
 use super::reports::Reports;
 use super::resuming::Former;
+use super::scopes::Scopes;
 use super::stage::{Stage, StageKey};
 
 /// How many stages a status lists.
@@ -44,6 +46,8 @@ pub(super) struct Job {
     pub(super) actions: BTreeMap<ActionId, Action>,
     /// Those of them that run.
     pub(super) under_way: BTreeSet<ActionId>,
+    /// The scopes of its program that have ended. The policy bounds them with the actions.
+    pub(super) scopes: Scopes,
     /// Those of actions under way, and shuffles until they are released. The policy bounds their tasks and pieces.
     pub(super) stages: BTreeMap<StageKey, Stage>,
     /// Its stages in the order in which they were planned, the newest [`STAGES_LISTED`] of them.
@@ -212,16 +216,17 @@ pub(super) struct Attempt {
 pub(super) struct AttemptNumbers {
     /// The next one for each task of the stages that are kept, by what a [`TaskAttemptId`] says of it.
     next: BTreeMap<(StageId, PartitionId), u32>,
-    /// The last of the stages that are gone, and what no attempt at a task of them had reached. Programs do not come back
-    /// to them; should one, it goes on from there.
-    gone: Option<(StageId, u32)>,
+    /// The last of the stages that are gone of each scope, and what no attempt at a task of them had reached. Programs do not
+    /// come back to them; should one, it goes on from there.
+    gone: BTreeMap<ScopeId, (StageId, u32)>,
 }
 
 impl AttemptNumbers {
     /// The number of the next attempt in this life of the scheduler.
     pub(super) fn take(&mut self, life: u32, stage: StageId, partition: PartitionId) -> u32 {
         let first = life.saturating_mul(ATTEMPTS_PER_LIFE);
-        let after = self.gone.filter(|(last, _)| stage <= *last).map_or(first, |(_, after)| after.max(first));
+        let gone = self.gone.get(&stage.0).filter(|(last, _)| stage <= *last);
+        let after = gone.map_or(first, |(_, after)| first.max(*after));
         let next = self.next.entry((stage, partition)).or_insert(after);
         let number = *next;
         *next += 1;
@@ -231,7 +236,7 @@ impl AttemptNumbers {
     /// The number that an attempt at a task would have now.
     pub(super) fn next(&self, life: u32, stage: StageId, partition: PartitionId) -> u32 {
         let first = life.saturating_mul(ATTEMPTS_PER_LIFE);
-        let next = self.next.get(&(stage, partition)).copied().or(self.gone.map(|(_, after)| after));
+        let next = self.next.get(&(stage, partition)).copied().or(self.gone.get(&stage.0).map(|(_, after)| *after));
         next.unwrap_or(first).max(first)
     }
 
@@ -239,17 +244,29 @@ impl AttemptNumbers {
     pub(super) fn forget(&mut self, stage: StageId) {
         let all = (stage, PartitionId(0))..=(stage, PartitionId(u32::MAX));
         let numbers: Vec<((StageId, PartitionId), u32)> = self.next.range(all).map(|(of, next)| (*of, *next)).collect();
-        let (last, after) = self.gone.unwrap_or((stage, 0));
-        self.gone = Some((last.max(stage), numbers.iter().map(|(_, next)| *next).max().unwrap_or(0).max(after)));
+        let (last, after) = self.gone.get(&stage.0).copied().unwrap_or((stage, 0));
+        let after = numbers.iter().map(|(_, next)| *next).max().unwrap_or(0).max(after);
+        self.gone.insert(stage.0, (last.max(stage), after));
         for (of, _) in numbers {
             self.next.remove(&of);
         }
     }
 
-    /// For how many tasks one is kept.
+    /// A scope has ended: no program comes back to its stages.
+    pub(super) fn forget_all_of(&mut self, scope: ScopeId) {
+        self.gone.remove(&scope);
+        let stages = StageId::all_of(scope);
+        let all = (*stages.start(), PartitionId(0))..=(*stages.end(), PartitionId(u32::MAX));
+        let numbered: Vec<(StageId, PartitionId)> = self.next.range(all).map(|(of, _)| *of).collect();
+        for of in numbered {
+            self.next.remove(&of);
+        }
+    }
+
+    /// For how many tasks and scopes one is kept.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.next.len()
+        self.next.len() + self.gone.len().saturating_sub(1)
     }
 }
 
@@ -328,8 +345,8 @@ impl Cached {
     }
 
     /// Nobody reads these datasets any more.
-    pub(super) fn release(&mut self, datasets: &BTreeSet<DatasetId>) {
-        self.holders.retain(|(dataset, _), _| !datasets.contains(dataset));
+    pub(super) fn release(&mut self, is_released: impl Fn(&DatasetId) -> bool) {
+        self.holders.retain(|(dataset, _), _| !is_released(dataset));
     }
 
     /// For how many partitions somebody is known.
@@ -362,6 +379,7 @@ impl Job {
             served: 0,
             actions: BTreeMap::new(),
             under_way: BTreeSet::new(),
+            scopes: Scopes::default(),
             stages: BTreeMap::new(),
             planned: VecDeque::new(),
             planned_dropped: 0,
@@ -422,6 +440,9 @@ impl Job {
         // Two stages may end with the same dataset.
         if self.stages.values().all(|other| other.plan.stage != stage.plan.stage) {
             self.numbers.forget(stage.plan.stage);
+        }
+        if self.scopes.has_ended(&[stage.plan.stage.0]) {
+            self.numbers.forget_all_of(stage.plan.stage.0);
         }
         Some(stage)
     }
@@ -537,12 +558,13 @@ mod tests {
     #[test]
     fn a_partition_that_a_worker_has_dropped_is_looked_for_elsewhere() {
         let mut cached = Cached::default();
-        let what = (DatasetId(1), PartitionId(0));
-        let by = TaskAttemptId { job: JobId(1), stage: StageId(2), partition: PartitionId(0), attempt: 0 };
+        let what = (DatasetId(ScopeId::ROOT, 1), PartitionId(0));
+        let by =
+            TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 2), partition: PartitionId(0), attempt: 0 };
         cached.insert(what, ExecutorId(1), by);
         cached.insert(what, ExecutorId(2), by);
         cached.remove(what, ExecutorId(1));
-        cached.remove((DatasetId(1), PartitionId(1)), ExecutorId(2));
+        cached.remove((DatasetId(ScopeId::ROOT, 1), PartitionId(1)), ExecutorId(2));
         assert_eq!(cached.executors(), BTreeSet::from([ExecutorId(2)]));
         cached.remove(what, ExecutorId(2));
         assert!(cached.executors().is_empty() && cached.drop_executor(ExecutorId(2)).is_empty());

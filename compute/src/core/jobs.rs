@@ -212,6 +212,7 @@ impl Scheduler {
             | JobRecord::Published { job, .. }
             | JobRecord::Shuffled { job, .. }
             | JobRecord::Varies { job }
+            | JobRecord::ScopeEnded { job, .. }
             | JobRecord::Given { job, .. } => {
                 // It has ended; or this is what a snapshot repeats, and the job itself comes with it.
                 if let Some(job) = self.jobs.get_mut(&job) {
@@ -348,7 +349,9 @@ impl Scheduler {
         for wait in self.waits.take_job(job) {
             let result = match wait.topic {
                 // Who hears it takes away what it wrote: not before the end is certain.
-                Topic::Action(..) => Ok(Some((Response::Action(ActionResult::Failed(error.clone())), Some(record)))),
+                Topic::Action(..) | Topic::Scope(..) => {
+                    Ok(Some((Response::Action(ActionResult::Failed(error.clone())), Some(record))))
+                }
                 Topic::Status(_) => self.status_now(job),
             };
             match result {
@@ -403,6 +406,7 @@ impl Job {
             JobRecord::Published { action, .. } => self.restore_published(action),
             JobRecord::Shuffled { shuffle, digest, .. } => self.restore_held(shuffle, digest),
             JobRecord::Varies { .. } => self.varies = true,
+            JobRecord::ScopeEnded { scope, outer, outcome, .. } => self.restore_scope(scope, outer, outcome),
             JobRecord::Given { given, .. } => self.given.extend(given),
             _ => unreachable!("only what a job has done is restored: {record:?}"),
         }

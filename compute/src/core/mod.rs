@@ -57,6 +57,7 @@ mod reports;
 mod resuming;
 mod rollback;
 mod scheduler;
+mod scopes;
 mod search;
 mod session;
 mod speculation;

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
 use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS};
@@ -18,17 +18,16 @@ const PLACES: usize = 32;
 /// Says which rule is broken, and where.
 pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolicy) -> Result<(), String> {
     check_label("the action", &plan.name)?;
-    let mut known: BTreeSet<DatasetId> = BTreeSet::new();
+    let mut known = Known::new();
     for node in &plan.nodes {
         let id = node.id;
         check_label(&id.to_string(), &node.name)?;
-        ensure(known.last().is_none_or(|last| *last < id), || format!("{id} does not come behind {:?}", known.last()))?;
         ensure(node.partitions <= PARTITIONS, || {
             format!("{id} has {} partitions; at most {PARTITIONS} are allowed", node.partitions)
         })?;
-        let parent = node.parents.iter().find(|parent| !known.contains(parent));
+        let parent = node.parents.iter().find(|parent| !known.contains_key(parent));
         ensure(parent.is_none(), || format!("{id} is made from {parent:?}, which does not come before it"))?;
-        known.insert(id);
+        ensure(known.insert(id, node.partitions).is_none(), || format!("there are two of {id}"))?;
     }
     let Some((last, before)) = plan.stages.split_last() else { return Err("it has no stages".to_owned()) };
     ensure(last.output == StageOutput::Result { action }, || {
@@ -36,7 +35,7 @@ pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolic
     })?;
     let mut filled: BTreeSet<ShuffleId> = BTreeSet::new();
     for stage in before {
-        check_stage(plan, stage, &filled)?;
+        check_stage(&known, stage, &filled)?;
         let StageOutput::Shuffle { shuffle, reducers } = stage.output else {
             return Err(format!("{} gives a result, but is not the last stage", stage.stage));
         };
@@ -45,17 +44,20 @@ pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolic
         })?;
         ensure(filled.insert(shuffle), || format!("two stages fill {shuffle}"))?;
     }
-    check_stage(plan, last, &filled)?;
+    check_stage(&known, last, &filled)?;
     let tasks: u64 = plan.stages.iter().map(|stage| u64::from(stage.partitions)).sum();
     ensure(tasks <= policy.tasks, || format!("it has {tasks} tasks; at most {} are allowed", policy.tasks))
 }
 
-fn check_stage(plan: &Plan, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -> Result<(), String> {
+/// How many partitions each dataset has.
+type Known = BTreeMap<DatasetId, u32>;
+
+fn check_stage(known: &Known, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -> Result<(), String> {
     let id = stage.stage;
     check_label(&id.to_string(), &stage.name)?;
-    let node = plan.node(DatasetId(id.0));
-    ensure(node.is_some_and(|node| node.partitions == stage.partitions), || {
-        format!("{id} has {} tasks, but its dataset is {node:?}", stage.partitions)
+    let partitions = known.get(&DatasetId(id.0, id.1));
+    ensure(partitions == Some(&stage.partitions), || {
+        format!("{id} has {} tasks, but its dataset has these partitions: {partitions:?}", stage.partitions)
     })?;
     let missing = stage.reads.iter().find(|shuffle| !filled.contains(shuffle));
     ensure(missing.is_none(), || format!("{id} reads {missing:?}, which no stage before it fills"))?;
@@ -69,21 +71,23 @@ fn check_stage(plan: &Plan, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -> 
         let long = places.iter().any(|place| place.node.0.len().max(place.rack.0.len()) > NAME_LEN_BYTES);
         ensure(!long, || format!("{id} names a node or rack with more than {NAME_LEN_BYTES} bytes"))?;
     }
-    stage.persisted.iter().try_for_each(|input| check_persisted(plan, stage, input))
+    stage.persisted.iter().try_for_each(|input| check_persisted(known, stage, input))
 }
 
 /// Every range lies within the stage and within the dataset, behind the range before it.
-fn check_persisted(plan: &Plan, stage: &StagePlan, input: &PersistedInput) -> Result<(), String> {
+fn check_persisted(known: &Known, stage: &StagePlan, input: &PersistedInput) -> Result<(), String> {
     let (id, dataset) = (stage.stage, input.dataset);
-    let Some(node) = plan.node(dataset) else { return Err(format!("{id} keeps {dataset}, which is not in the graph")) };
+    let Some(partitions) = known.get(&dataset) else {
+        return Err(format!("{id} keeps {dataset}, which is not in the graph"));
+    };
     let mut next = 0;
     for range in &input.partitions {
         let end = |start: u32| u64::from(start) + u64::from(range.count);
         let fits = range.count > 0
             && u64::from(range.stage) >= next
             && end(range.stage) <= u64::from(stage.partitions)
-            && end(range.dataset) <= u64::from(node.partitions);
-        ensure(fits, || format!("{id} cannot read {range:?} of {dataset}, which has {} partitions", node.partitions))?;
+            && end(range.dataset) <= u64::from(*partitions);
+        ensure(fits, || format!("{id} cannot read {range:?} of {dataset}, which has {partitions} partitions"))?;
         next = end(range.stage);
     }
     Ok(())

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use situ_wire::ids::{ActionId, JobId, NodeName, OperationId, ShuffleId};
+use situ_wire::ids::{ActionId, JobId, NodeName, OperationId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::LogName;
 use situ_wire::messages::scheduler::{JobOptions, JobStatus, Program};
 use situ_wire::path::DfsPath;
@@ -137,6 +137,17 @@ pub enum JobRecord {
         /// [Digests](crate::core) of their pieces.
         given: Vec<(ShuffleId, u64)>,
     },
+    /// A scope of its program has ended: its actions and the scopes within it are known no more.
+    ScopeEnded {
+        /// Of which job.
+        job: JobId,
+        /// Which scope.
+        scope: ScopeId,
+        /// The scope around it.
+        outer: ScopeId,
+        /// What it came to, encoded.
+        outcome: Bytes,
+    },
 }
 
 /// A key that nobody but the scheduler knows. It is not shown.
@@ -167,6 +178,7 @@ impl JobRecord {
             | Self::Shuffled { job, .. }
             | Self::Varies { job }
             | Self::Attached { job }
+            | Self::ScopeEnded { job, .. }
             | Self::Given { job, .. } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),
         }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use situ_wire::ids::{DatasetId, NodeName, PartitionId, TaskAttemptId};
 use situ_wire::messages::scheduler::{Lost, Recovery, RecoveryOutcome};
@@ -73,8 +73,8 @@ impl Recoveries {
     }
 
     /// Notes that nobody reads these datasets any more.
-    pub(super) fn forget_datasets(&mut self, datasets: &BTreeSet<DatasetId>) {
-        self.open.retain(|by, _| !matches!(by, RecoveredBy::Cache(dataset, _) if datasets.contains(dataset)));
+    pub(super) fn forget_datasets(&mut self, is_released: impl Fn(&DatasetId) -> bool) {
+        self.open.retain(|by, _| !matches!(by, RecoveredBy::Cache(dataset, _) if is_released(dataset)));
     }
 
     /// How many are not back.

@@ -17,8 +17,8 @@ impl Scheduler {
         let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
         // Workers let go of them by themselves, where they come to this place of the program.
         let datasets: BTreeSet<DatasetId> = datasets.into_iter().collect();
-        found.cached.release(&datasets);
-        found.recoveries.forget_datasets(&datasets);
+        found.cached.release(|dataset| datasets.contains(dataset));
+        found.recoveries.forget_datasets(|dataset| datasets.contains(dataset));
         // What it never planned is nowhere.
         let known = |shuffle: &ShuffleId| found.stages.contains_key(&StageKey::Shuffle(*shuffle));
         let known: Vec<ShuffleId> = shuffles.into_iter().filter(known).collect();

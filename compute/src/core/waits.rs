@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use situ_wire::ids::{ActionId, JobId};
+use situ_wire::ids::{ActionId, JobId, ScopeId};
 use situ_wire::time::TimeMs;
 
 use super::CallId;
@@ -10,6 +10,8 @@ use super::CallId;
 pub(super) enum Topic {
     /// The result of an action.
     Action(JobId, ActionId),
+    /// The end of a scope.
+    Scope(JobId, ScopeId),
     /// A change of a job.
     Status(JobId),
 }
@@ -55,11 +57,19 @@ impl Waits {
 
     /// Takes out all that wait for anything of a job.
     pub(super) fn take_job(&mut self, job: JobId) -> Vec<Wait> {
-        let actions =
-            (Topic::Action(job, ActionId(0)), CallId(0))..=(Topic::Action(job, ActionId(u32::MAX)), CallId(u64::MAX));
-        let mut calls: Vec<CallId> = self.topics.range(actions).map(|(_, call)| *call).collect();
+        let (first, last) = (ScopeId(0), ScopeId(u64::MAX));
+        let mut calls =
+            self.between(Topic::Action(job, ActionId(first, 0)), Topic::Action(job, ActionId(last, u32::MAX)));
+        calls.extend(self.between(Topic::Scope(job, first), Topic::Scope(job, last)));
         calls.extend(self.on(Topic::Status(job)));
         calls.sort_unstable();
+        calls.into_iter().filter_map(|call| self.remove(call)).collect()
+    }
+
+    /// Takes out all that wait for an action of a scope.
+    pub(super) fn take_actions(&mut self, job: JobId, scope: ScopeId) -> Vec<Wait> {
+        let actions = ActionId::all_of(scope);
+        let calls = self.between(Topic::Action(job, *actions.start()), Topic::Action(job, *actions.end()));
         calls.into_iter().filter_map(|call| self.remove(call)).collect()
     }
 
@@ -92,7 +102,11 @@ impl Waits {
     }
 
     fn on(&self, topic: Topic) -> Vec<CallId> {
-        let range = (topic, CallId(0))..=(topic, CallId(u64::MAX));
+        self.between(topic, topic)
+    }
+
+    fn between(&self, first: Topic, last: Topic) -> Vec<CallId> {
+        let range = (first, CallId(0))..=(last, CallId(u64::MAX));
         self.topics.range(range).map(|(_, call)| *call).collect()
     }
 

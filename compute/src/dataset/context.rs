@@ -1,12 +1,12 @@
 use std::panic::Location;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, TryLockError};
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId};
 
 use super::graph::{Graph, Kept, Node, NodeKind, Parent, ResultTask, node_name};
 use super::places::{Places, Preferred};
+use super::scope::{Actions, Scope};
 use super::{Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
@@ -19,22 +19,8 @@ use crate::program::world::{Backend, Files};
 /// processes, `println!` included; what a worker prints is in its log.
 #[derive(Clone)]
 pub struct Context {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     backend: Arc<dyn Backend>,
-    next_dataset: AtomicU32,
-    /// Held while an action runs: the order of actions is what their numbers mean.
-    actions: Mutex<Actions>,
-}
-
-#[derive(Default)]
-struct Actions {
-    /// The number of the next one.
-    next: u32,
-    /// The digest of all values that were recorded so far.
-    values: [u8; 32],
+    scope: Arc<Scope>,
 }
 
 impl std::fmt::Debug for Context {
@@ -45,8 +31,22 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        let shared = Shared { backend, next_dataset: AtomicU32::new(0), actions: Mutex::default() };
-        Self { shared: Arc::new(shared) }
+        Self { backend, scope: Scope::root() }
+    }
+
+    /// The context of a scope of the same program.
+    pub(super) fn within(&self, scope: Arc<Scope>) -> Self {
+        Self { backend: Arc::clone(&self.backend), scope }
+    }
+
+    /// The scope that it is of, wherever it is used.
+    pub(super) fn own_scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    /// Whether both are of one run of the program.
+    pub(super) fn is_same_program(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
     }
 
     /// Adds a node without a shuffle and makes the dataset of it.
@@ -72,21 +72,18 @@ impl Context {
         preferred: Preferred,
         kind: NodeKind,
     ) -> Node {
-        assert!(parents.iter().all(|parent| parent.node.id < id), "parents are made before their children");
         assert!(partitions > 0, "every dataset has a partition");
-        Node { id, name, parents, partitions, preferred, kind, value: None, broken: None }
+        Node { id, scope: self.here(), name, parents, partitions, preferred, kind, value: None, broken: None }
     }
 
     /// The first of the next `count` ids.
     pub(super) fn next_dataset(&self, count: u32) -> DatasetId {
-        let id = self.shared.next_dataset.fetch_add(count, Ordering::Relaxed);
-        assert!(id < u32::MAX - count, "a program makes fewer than 2^32 datasets");
-        DatasetId(id)
+        self.here().next_dataset(count)
     }
 
     /// What is kept outside the program for a dataset, to be released with it.
     pub(super) fn kept(&self, kept: impl FnOnce(std::sync::Weak<dyn Backend>) -> Arc<Kept>) -> Arc<Kept> {
-        kept(Arc::downgrade(&self.shared.backend))
+        kept(Arc::downgrade(&self.backend))
     }
 
     /// Runs an action over the partitions of `parent`; `checked` unless its tasks must not run twice.
@@ -97,7 +94,7 @@ impl Context {
         task: ResultTask,
         checked: bool,
     ) -> Result<Vec<Bytes>, ProgramError> {
-        self.numbered(&name, |action, actions| {
+        self.numbered(&name, |action, scope, actions| {
             let range = parent.range;
             let places = |places: &Arc<Places>| {
                 let first = range.dataset as usize;
@@ -107,7 +104,7 @@ impl Context {
             let kind = NodeKind::Action { action, task, checked };
             let node = self.node(self.next_dataset(1), name.clone(), vec![parent], range.count, preferred, kind);
             let graph = Graph::of(Arc::new(Node { value: Some(actions.values), ..node }))?;
-            let results = self.shared.backend.run_action(action, Arc::new(graph))?;
+            let results = self.backend.run_action(action, scope.path(), Arc::new(graph))?;
             if results.len() != range.count as usize {
                 let message = format!("{} results of {} partitions", results.len(), range.count);
                 return Err(ProgramError::Result { action: name.clone(), message });
@@ -122,10 +119,10 @@ impl Context {
         name: &str,
         mut compute: impl FnMut(ActionId, &dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
-        self.numbered(name, |action, actions| {
-            let value = self.shared.backend.record(action, &mut |files| compute(action, files))?;
+        self.numbered(name, |action, scope, actions| {
+            let value = self.backend.record(action, scope.path(), &mut |files| compute(action, files))?;
             let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the values of a program");
-            hasher.update(&actions.values).update(&action.0.to_le_bytes()).update(&value);
+            hasher.update(&actions.values).update(&action.1.to_le_bytes()).update(&value);
             actions.values = *hasher.finalize().as_bytes();
             Ok(value)
         })
@@ -133,27 +130,31 @@ impl Context {
 
     /// Passes over the number of an action that need not run.
     pub(super) fn skip_action(&self, name: &str) -> Result<(), ProgramError> {
-        self.numbered(name, |_, _| Ok(()))
+        self.numbered(name, |_, _, _| Ok(()))
     }
 
     pub(super) fn backend(&self) -> &dyn Backend {
-        self.shared.backend.as_ref()
+        self.backend.as_ref()
     }
 
-    /// Gives an action its number and lets no other run meanwhile.
+    /// Gives an action its number in its scope and lets no other of that run meanwhile.
     fn numbered<O>(
         &self,
         name: &str,
-        run: impl FnOnce(ActionId, &mut Actions) -> Result<O, ProgramError>,
+        run: impl FnOnce(ActionId, &Scope, &mut Actions) -> Result<O, ProgramError>,
     ) -> Result<O, ProgramError> {
-        let mut actions = match self.shared.actions.try_lock() {
+        let scope = self.here();
+        if let Some(over) = scope.over() {
+            return Err(over);
+        }
+        let mut actions = match scope.actions.try_lock() {
             Ok(actions) => actions,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(ProgramError::Concurrent { action: name.to_owned() }),
         };
-        let action = ActionId(actions.next);
+        let action = ActionId(scope.id(), actions.next);
         actions.next += 1;
-        run(action, &mut actions)
+        run(action, &scope, &mut actions)
     }
 
     /// The name of an operation at the caller's caller.

@@ -164,7 +164,7 @@ impl<T: 'static> Dataset<T> {
     ) -> Dataset<U> {
         // The shuffle has the id of the dataset that reads it, which comes right behind the one that writes it.
         let map_side = self.context.next_dataset(2);
-        let (id, shuffle) = (DatasetId(map_side.0 + 1), shuffle_of(map_side));
+        let (id, shuffle) = (DatasetId(map_side.0, map_side.1 + 1), shuffle_of(map_side));
         let task: MapTask = Arc::new(move |task, partition| map(task, partition, shuffle));
         let writer = self.context.node(
             map_side,

@@ -28,6 +28,7 @@ mod places;
 mod record;
 mod records;
 mod save;
+mod scope;
 mod sort;
 mod text_file;
 mod transform;
@@ -50,5 +51,7 @@ pub(crate) use graph::{Graph, StageTask};
 mod memory_tests;
 #[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod scope_tests;
 #[cfg(test)]
 mod tests;

@@ -148,7 +148,7 @@ impl<T: 'static> Dataset<T> {
         T: TextLine,
     {
         let backend = self.context.backend();
-        let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&format!("dataset-{}", self.id.0))?;
+        let attempts = output.join(TEMPORARY)?.join(&backend.job_name())?.join(&self.id.to_string())?;
         let publishes = match backend.driver_files() {
             // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
             Some(files) if !backend.publishing(publication, output)? => {
@@ -325,7 +325,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::Graph;
-    use crate::program::world::{Entry, Input, InputBlock, Output, Released};
+    use crate::program::world::{Entry, Input, InputBlock, Output, Released, ScopePath};
 
     /// A driver whose actions are done already, and a namenode that notes what it is asked to change.
     struct StartedAnew {
@@ -340,14 +340,27 @@ mod tests {
     }
 
     impl Backend for StartedAnew {
-        fn run_action(&self, _: ActionId, _: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+        fn run_action(&self, _: ActionId, _: &ScopePath, _: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
             let path = DfsPath::parse("/out/_temporary/job-1/dataset-0/0-0").unwrap();
             Ok(vec![codec::encode(&path).unwrap()])
         }
 
-        fn record(&self, action: ActionId, _: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+        fn record(
+            &self,
+            action: ActionId,
+            _: &ScopePath,
+            _: &mut dyn FnMut(&dyn Files) -> Bytes,
+        ) -> Result<Bytes, ProgramError> {
             let recorded: Result<Target, String> = Ok(Target::Free { publication: action });
             Ok(codec::encode(&recorded).unwrap())
+        }
+
+        fn scope_outcome(&self, _: &ScopePath, _: &str) -> Result<Option<Bytes>, ProgramError> {
+            unreachable!("it has no scopes")
+        }
+
+        fn end_scope(&self, _: &ScopePath, _: &str, _: Option<&str>, _: Bytes) -> Result<Bytes, ProgramError> {
+            unreachable!("it has no scopes")
         }
 
         fn release(&self, _: Released) {}
@@ -382,7 +395,7 @@ mod tests {
         }
 
         fn publication(&self, action: ActionId) -> OperationId {
-            OperationId { client: ClientId(1), sequence: action.0.into() }
+            OperationId { client: ClientId(1), sequence: action.1.into() }
         }
 
         fn job_name(&self) -> String {

@@ -483,7 +483,7 @@ fn a_flipped_bit_in_shuffle_output_is_a_fetch_failure() {
     let (disk, context) = roomy();
     let reduced = context.parallelize(pairs(), 2).reduce_by_key(|one, other| one + other, 2);
     assert_eq!(reduced.count().unwrap(), 701);
-    let directory = Path::new("/r/work").join(format!("shuffle-{}", reduced.id().0));
+    let directory = Path::new("/r/work").join(format!("shuffle-{}", reduced.id().1));
     let path = directory.join("partition-1-attempt-0");
     let file = disk.open(&path, OpenMode::Write).unwrap();
     let last = file.len().unwrap() - 1;

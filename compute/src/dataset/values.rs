@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
 use situ_wire::error::ErrorCode;
-use situ_wire::ids::ActionId;
+use situ_wire::ids::{ActionId, ScopeId};
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
@@ -137,7 +137,7 @@ impl Context {
             return Ok(EncodedValue { hash, head_len_bytes, place: Place::Inline(bytes.into()) });
         }
         let backend = self.backend();
-        let publisher = backend.publication(action).client;
+        let publisher = backend.publication(ActionId(ScopeId::ROOT, 0)).client;
         let directory = job_directory(&backend.job_name(), publisher).ok_or("the job has no directory of its own")?;
         // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
         backend.writes_aside(&directory).map_err(|error| error.to_string())?;

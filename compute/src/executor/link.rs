@@ -189,13 +189,14 @@ fn told_at_once(events: &[ExecutorEvent]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use situ_wire::ids::{PartitionId, StageId, TaskAttemptId};
+    use situ_wire::ids::{PartitionId, ScopeId, StageId, TaskAttemptId};
     use situ_wire::messages::scheduler::{TaskDone, TaskFailure, TaskOutcome};
 
     use super::*;
 
     fn ended(outcome: TaskOutcome) -> ExecutorEvent {
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        let attempt =
+            TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 0), partition: PartitionId(0), attempt: 0 };
         ExecutorEvent::TaskEnded { attempt, outcome }
     }
 

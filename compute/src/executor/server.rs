@@ -523,7 +523,7 @@ mod tests {
     use std::path::Path;
 
     use situ_runtime::real::RealRuntime;
-    use situ_wire::ids::{NodeName, TaskAttemptId};
+    use situ_wire::ids::{NodeName, ScopeId, TaskAttemptId};
     use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions};
 
     use super::*;
@@ -624,8 +624,10 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let partition = situ_wire::ids::PartitionId(0);
-        let map = TaskAttemptId { job: JobId(1), stage: situ_wire::ids::StageId(2), partition, attempt: 0 };
-        let header = crate::shuffle::Header { map, shuffle: situ_wire::ids::ShuffleId(3), pieces: Vec::new() };
+        let map =
+            TaskAttemptId { job: JobId(1), stage: situ_wire::ids::StageId(ScopeId::ROOT, 2), partition, attempt: 0 };
+        let header =
+            crate::shuffle::Header { map, shuffle: situ_wire::ids::ShuffleId(ScopeId::ROOT, 3), pieces: Vec::new() };
         std::fs::write(at("job-1/work/shuffle-3/partition-0-attempt-0"), header.encode()).unwrap();
         let (mut owner, mut inbox) = owner(directory.path(), "cat > /dev/null");
         assert!(!at("job-1/work/spill").exists() && !at("job-1/cwd").exists());
@@ -670,7 +672,7 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
             std::fs::write(at(name).join("partition-0-attempt-0"), "x").unwrap();
         }
-        let shuffles = vec![situ_wire::ids::ShuffleId(3)];
+        let shuffles = vec![situ_wire::ids::ShuffleId(ScopeId::ROOT, 3)];
         command(&mut owner, ExecutorCommand::Release { job: JobId(1), shuffles });
         std::mem::take(&mut owner.removals).ended().await;
         assert!(!at("shuffle-3").exists() && at("shuffle-4").exists());

@@ -90,7 +90,7 @@ fn remove<D: Disk>(disk: &D, path: &Path) {
 mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
     use situ_runtime::disk::{File, OpenMode};
-    use situ_wire::ids::{PartitionId, StageId, TaskAttemptId};
+    use situ_wire::ids::{PartitionId, ScopeId, StageId, TaskAttemptId};
     use situ_wire::messages::executor::ShufflePiece;
 
     use super::*;
@@ -102,10 +102,15 @@ mod tests {
     fn outputs() -> (MemoryDisk, Directories, Vec<std::path::PathBuf>) {
         let (disk, directories) = (MemoryDisk::default(), Directories("/executor".into()));
         let write = |partition| {
-            let map = TaskAttemptId { job: JOB, stage: StageId(2), partition: PartitionId(partition), attempt: 4 };
+            let map = TaskAttemptId {
+                job: JOB,
+                stage: StageId(ScopeId::ROOT, 2),
+                partition: PartitionId(partition),
+                attempt: 4,
+            };
             let pieces = vec![ShufflePiece { len_bytes: 3, crc32c: 7, records: 1 }; 2];
-            let header = Header { map, shuffle: ShuffleId(5), pieces };
-            let path = output_path(&directories.work(JOB), ShuffleId(5), map);
+            let header = Header { map, shuffle: ShuffleId(ScopeId::ROOT, 5), pieces };
+            let path = output_path(&directories.work(JOB), ShuffleId(ScopeId::ROOT, 5), map);
             write(&disk, &path, &[header.encode(), b"abcdef".to_vec()].concat());
             path
         };
@@ -124,7 +129,7 @@ mod tests {
         let mut partitions = Vec::new();
         for holding in &found[1..] {
             let Holding::Left { attempt, output, done } = holding else { panic!("{holding:?}") };
-            assert_eq!(*output, StageOutput::Shuffle { shuffle: ShuffleId(5), reducers: 2 });
+            assert_eq!(*output, StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, 5), reducers: 2 });
             assert_eq!((done.pieces.len(), attempt.attempt), (2, 4));
             partitions.push(attempt.partition.0);
         }
@@ -157,8 +162,8 @@ mod tests {
         // Another job's file, moved here.
         let moved = output_path(
             &directories.work(JobId(2)),
-            ShuffleId(5),
-            TaskAttemptId { job: JOB, stage: StageId(2), partition: PartitionId(1), attempt: 4 },
+            ShuffleId(ScopeId::ROOT, 5),
+            TaskAttemptId { job: JOB, stage: StageId(ScopeId::ROOT, 2), partition: PartitionId(1), attempt: 4 },
         );
         disk.create_directory(moved.parent().unwrap()).unwrap();
         disk.rename(&paths[1], &moved).unwrap();

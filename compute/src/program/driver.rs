@@ -7,7 +7,7 @@ use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::RpcError;
-use situ_wire::ids::{ActionId, ClientId, DatasetId, OperationId, ShuffleId};
+use situ_wire::ids::{ActionId, ClientId, DatasetId, OperationId, ScopeId, ShuffleId};
 use situ_wire::messages::scheduler::{ActionResult, Request, Response};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -16,7 +16,7 @@ use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles};
 use super::error::{ProgramError, StorageError};
 use super::patience::{PatientFiles, Waiting};
-use super::world::{Backend, Files, Released};
+use super::world::{Backend, Files, Released, ScopePath};
 use crate::dataset::Graph;
 
 /// How long a driver bears with a file system that is away; as long as its tasks do by default.
@@ -66,12 +66,9 @@ impl<R: Runtime> DriverBackend<R> {
     }
 
     /// What an earlier attempt has left under a number.
-    fn recorded(&self, action: ActionId) -> Result<Option<Bytes>, ProgramError> {
+    fn recorded(&self, action: ActionId, within: Vec<ScopeId>) -> Result<Option<Bytes>, ProgramError> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        match self.cluster.ask(&Request::ActionResult { job, secret, action, wait: false }) {
-            Ok(Response::Action(ActionResult::Unknown)) => Ok(None),
-            answer => Ok(Some(results("a record", answer)?.into_iter().next().unwrap_or_default())),
-        }
+        known("a record", self.cluster.ask(&Request::ActionResult { job, secret, action, within, wait: false }))
     }
 
     /// Asks for what is only to be noted.
@@ -135,13 +132,24 @@ pub(super) fn results(action: &str, answer: Result<Response, RpcError>) -> Resul
         Ok(Response::Action(ActionResult::Failed(error))) => {
             Err(ProgramError::Action { action: action.to_owned(), message: error.message })
         }
+        Ok(Response::Action(ActionResult::ScopeEnded)) => {
+            Err(ProgramError::ScopeEnded { scope: format!("the scope of {action}") })
+        }
         Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("an action", &other).to_string() }),
         Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
     }
 }
 
+/// The only piece of what may not be there yet.
+pub(super) fn known(what: &str, answer: Result<Response, RpcError>) -> Result<Option<Bytes>, ProgramError> {
+    match answer {
+        Ok(Response::Action(ActionResult::Unknown)) => Ok(None),
+        answer => one_result(results(what, answer)?).map(Some),
+    }
+}
+
 impl<R: Runtime> Backend for DriverBackend<R> {
-    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+    fn run_action(&self, action: ActionId, _: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         self.release_all()?;
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
         let plan = graph.plan(self.cluster.environment.build);
@@ -150,11 +158,16 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         results(&name, self.cluster.ask(&request))
     }
 
-    fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+    fn record(
+        &self,
+        action: ActionId,
+        scope: &ScopePath,
+        compute: &mut dyn FnMut(&dyn Files) -> Bytes,
+    ) -> Result<Bytes, ProgramError> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
         // Another attempt may have recorded it: what that computed counts, and is not computed again. It is sent again all
         // the same, and refused should an action have had the number.
-        let recorded = if self.attempt > 0 { self.recorded(action)? } else { None };
+        let recorded = if self.attempt > 0 { self.recorded(action, scope.to_vec())? } else { None };
         let value = recorded.unwrap_or_else(|| compute(&self.files));
         // What it came to then is not what there is: a driver that is started anew must not get it again.
         if let Some(error) = self.files.0.take_gave_up() {
@@ -162,6 +175,22 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         }
         let answer = self.cluster.ask(&Request::Record { job, secret, attempt: self.attempt, action, value });
         one_result(results("a record", answer)?)
+    }
+
+    fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError> {
+        // Nobody has been here before the first attempt.
+        if self.attempt == 0 {
+            return Ok(None);
+        }
+        let (job, secret, within) = (self.cluster.environment.job, self.cluster.environment.secret, scope.to_vec());
+        known(name, self.cluster.ask(&Request::ScopeOutcome { job, secret, within, wait: false }))
+    }
+
+    fn end_scope(&self, scope: &ScopePath, name: &str, _: Option<&str>, outcome: Bytes) -> Result<Bytes, ProgramError> {
+        self.release_all()?;
+        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
+        let request = Request::EndScope { job, secret, attempt, within: scope.to_vec(), outcome };
+        one_result(results(name, self.cluster.ask(&request))?)
     }
 
     fn release(&self, what: Released) {
@@ -205,7 +234,7 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     }
 
     fn publication(&self, action: ActionId) -> OperationId {
-        OperationId { client: self.publisher, sequence: u64::from(action.0) + 1 }
+        publication(self.publisher, action)
     }
 
     fn job_name(&self) -> String {
@@ -215,6 +244,12 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     fn attempt(&self) -> u32 {
         self.attempt
     }
+}
+
+/// The publication that belongs to an action: those of each scope are numbered by themselves, as of a client of its own.
+pub(super) fn publication(publisher: ClientId, action: ActionId) -> OperationId {
+    let ActionId(ScopeId(scope), number) = action;
+    OperationId { client: ClientId(publisher.0 ^ u128::from(scope)), sequence: u64::from(number) + 1 }
 }
 
 /// The only piece of a recorded value.

@@ -49,14 +49,32 @@ pub enum ProgramError {
         /// What was found.
         message: String,
     },
-    /// Two threads ran actions at once.
+    /// Two threads ran actions at once, or scopes of one name.
     #[error(
-        "{action} was called while another action runs: run actions from one thread, in the same order in every run of \
-         the program"
+        "{action} was called while another one of the same scope runs: the actions of a scope run one after the other, in \
+         the same order in every run of the program; give each thread a scope of its own, with a name of its own \
+         (`context.scope(name, ..)`)"
     )]
     Concurrent {
         /// Which, and where it stands in the program.
         action: String,
+    },
+    /// A scope failed.
+    #[error("{scope} failed: {message}")]
+    Scope {
+        /// Which, and where it stands in the program.
+        scope: String,
+        /// Why.
+        message: String,
+    },
+    /// What was made in a scope is asked for after its end.
+    #[error(
+        "{scope} has ended, and what was made in it cannot be used any more: make it outside of the scope, or return its \
+         records from there"
+    )]
+    ScopeEnded {
+        /// Which, and where it stands in the program.
+        scope: String,
     },
     /// A value is out of its range.
     #[error("{operation}: {message}")]

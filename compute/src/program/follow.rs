@@ -13,15 +13,18 @@ use super::driver::one_result;
 use super::error::{ProgramError, StorageError};
 use super::memory::MemoryManager;
 use super::patience::{PatientFiles, Waiting};
-use super::replay::{Reached, Replay};
+use super::replay::{Failure, Reached, Replay};
 use super::task::is_in_task;
-use super::world::{Backend, Files, Released};
+use super::world::{Backend, Files, Released, ScopePath};
 use crate::dataset::Graph;
 
 /// What a worker learns of its driver.
 pub(super) trait DriverSide: Send + Sync + 'static {
-    /// The results that the driver got of an action; waits until they are there.
-    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError>;
+    /// The results that the driver got of an action of a scope; waits until they are there.
+    fn results(&self, name: &str, action: ActionId, scope: &ScopePath) -> Result<Vec<Bytes>, ProgramError>;
+
+    /// What a scope of this name came to in the driver; if it has not ended, waits for that, or gives none.
+    fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError>;
 
     /// The plan that the driver sent for an action.
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String>;
@@ -89,31 +92,48 @@ impl Follower {
         Self { driver, replay, memory, files: PatientFiles(Arc::new(files)) }
     }
 
-    /// The results that the driver got.
-    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
-        match self.driver.results(name, action) {
-            // Nothing that the driver's run has met.
+    /// What the driver says. That it cannot be heard is nothing that its own run has met.
+    fn heard<T>(&self, answer: Result<T, ProgramError>) -> Result<T, ProgramError> {
+        match answer {
             Err(ProgramError::Scheduler { message }) => self.replay.stop(message),
-            results => results,
+            answer => answer,
         }
     }
 }
 
 impl Backend for Follower {
-    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+    fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         let digest = graph.plan(self.driver.build()).digest();
         let name = graph.name().to_owned();
         self.replay.reach(action, Reached { digest, graph });
-        let results = self.results(&name, action)?;
+        let results = self.heard(self.driver.results(&name, action, scope))?;
         self.replay.pass(action);
         Ok(results)
     }
 
-    fn record(&self, action: ActionId, _: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+    fn record(
+        &self,
+        action: ActionId,
+        scope: &ScopePath,
+        _: &mut dyn FnMut(&dyn Files) -> Bytes,
+    ) -> Result<Bytes, ProgramError> {
         self.replay.reach_value(action);
-        let results = self.results("a value of the driver", action)?;
+        let results = self.heard(self.driver.results("a value of the driver", action, scope))?;
         self.replay.pass(action);
         one_result(results)
+    }
+
+    fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError> {
+        self.heard(self.driver.outcome(name, scope, false))
+    }
+
+    fn end_scope(&self, scope: &ScopePath, name: &str, error: Option<&str>, _: Bytes) -> Result<Bytes, ProgramError> {
+        self.replay.end_scope(scope.id(), error.map_or(Ok(()), |error| Err(Failure::Program(error.to_owned()))));
+        let outcome = self.heard(self.driver.outcome(name, scope, true))?;
+        self.replay.leave_scope(scope.id());
+        let missing =
+            || ProgramError::Result { action: name.to_owned(), message: "the scope has not ended".to_owned() };
+        outcome.ok_or_else(missing)
     }
 
     fn release(&self, what: Released) {

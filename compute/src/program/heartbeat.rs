@@ -194,7 +194,7 @@ fn run<R: Runtime>(
 
 #[cfg(test)]
 mod tests {
-    use situ_wire::ids::{PartitionId, StageId};
+    use situ_wire::ids::{PartitionId, ScopeId, StageId};
     use situ_wire::messages::scheduler::TaskDone;
 
     use super::*;
@@ -202,7 +202,7 @@ mod tests {
     const JOB: JobId = JobId(1);
 
     fn attempt(partition: u32) -> TaskAttemptId {
-        TaskAttemptId { job: JOB, stage: StageId(0), partition: PartitionId(partition), attempt: 0 }
+        TaskAttemptId { job: JOB, stage: StageId(ScopeId::ROOT, 0), partition: PartitionId(partition), attempt: 0 }
     }
 
     fn done(len: usize) -> TaskOutcome {

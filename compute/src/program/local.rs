@@ -20,13 +20,14 @@ use situ_wire::messages::scheduler::{StageOutput, StagePlan, TaskDone, TaskFailu
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
+use super::driver::publication;
 use super::error::{ProgramError, StorageError};
 use super::memory::{MemoryLimits, MemoryManager};
 use super::runs::run_stage_task;
 use super::task::run_task;
 use super::world::{
-    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Pieces, Released, Scratch,
-    World,
+    Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Pieces, Released, ScopePath,
+    Scratch, World,
 };
 use crate::dataset::{Context, Graph};
 use crate::shuffle::{OutputFile, output_path};
@@ -253,7 +254,7 @@ pub(super) fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String 
 }
 
 impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
-    fn run_action(&self, _: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+    fn run_action(&self, _: ActionId, _: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         let plan = graph.plan(None);
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
         let run = |stage: &StagePlan, attempt| {
@@ -278,8 +279,21 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         &self.world.files
     }
 
-    fn record(&self, _: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+    fn record(
+        &self,
+        _: ActionId,
+        _: &ScopePath,
+        compute: &mut dyn FnMut(&dyn Files) -> Bytes,
+    ) -> Result<Bytes, ProgramError> {
         Ok(compute(&self.world.files))
+    }
+
+    fn scope_outcome(&self, _: &ScopePath, _: &str) -> Result<Option<Bytes>, ProgramError> {
+        Ok(None)
+    }
+
+    fn end_scope(&self, _: &ScopePath, _: &str, _: Option<&str>, outcome: Bytes) -> Result<Bytes, ProgramError> {
+        Ok(outcome)
     }
 
     fn driver_files(&self) -> Option<&dyn Files> {
@@ -303,7 +317,7 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
     }
 
     fn publication(&self, action: ActionId) -> OperationId {
-        OperationId { client: ClientId(0), sequence: u64::from(action.0) }
+        publication(ClientId(0), action)
     }
 
     fn job_name(&self) -> String {

@@ -432,6 +432,8 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use situ_wire::ids::ScopeId;
+
     use super::*;
 
     fn manager(slots: u32) -> Arc<MemoryManager> {
@@ -462,7 +464,7 @@ mod tests {
     fn what_a_task_must_have_pushes_kept_partitions_out() {
         let manager = manager(1);
         for partition in 0..3 {
-            let mut keeping = manager.keep(DatasetId(1), partition);
+            let mut keeping = manager.keep(DatasetId(ScopeId::ROOT, 1), partition);
             assert!(keeping.grow_to(1000));
             keeping.finish(Arc::new(vec![partition]), 1000);
         }
@@ -505,7 +507,7 @@ mod tests {
     fn kept_partitions_go_when_a_task_needs_their_room_but_not_while_they_are_read() {
         let manager = manager(1);
         let keep = |partition: u32| {
-            let mut keeping = manager.keep(DatasetId(1), partition);
+            let mut keeping = manager.keep(DatasetId(ScopeId::ROOT, 1), partition);
             let grown = keeping.grow_to(1000);
             if grown {
                 keeping.finish(Arc::new(vec![partition]), 1000);
@@ -514,23 +516,26 @@ mod tests {
         };
         assert!(keep(0) && keep(1) && keep(2));
         assert!(!keep(3), "a dataset does not push itself out");
-        let read = manager.get::<u32>(DatasetId(1), 0).unwrap();
+        let read = manager.get::<u32>(DatasetId(ScopeId::ROOT, 1), 0).unwrap();
         let task = TaskMemory::begin(&manager);
         let reservation = task.reserve();
         assert!(reservation.grow_to(4000));
-        assert!(manager.get::<u32>(DatasetId(1), 1).is_none(), "it was used before the others");
+        assert!(manager.get::<u32>(DatasetId(ScopeId::ROOT, 1), 1).is_none(), "it was used before the others");
         assert!(reservation.grow_to(5200));
         assert!(!reservation.grow_to(6200), "one is being read");
-        assert_eq!(manager.take_dropped(), [(DatasetId(1), PartitionId(1)), (DatasetId(1), PartitionId(2))]);
+        assert_eq!(
+            manager.take_dropped(),
+            [(DatasetId(ScopeId::ROOT, 1), PartitionId(1)), (DatasetId(ScopeId::ROOT, 1), PartitionId(2))]
+        );
         drop(read);
         assert!(reservation.grow_to(6200));
-        assert_eq!(manager.take_dropped(), [(DatasetId(1), PartitionId(0))]);
+        assert_eq!(manager.take_dropped(), [(DatasetId(ScopeId::ROOT, 1), PartitionId(0))]);
         drop(reservation);
         assert!(keep(0));
-        let mut other = manager.keep(DatasetId(2), 0);
+        let mut other = manager.keep(DatasetId(ScopeId::ROOT, 2), 0);
         assert!(other.grow_to(3000), "another dataset's was used before");
         drop(other);
-        manager.remove(DatasetId(1));
+        manager.remove(DatasetId(ScopeId::ROOT, 1));
         assert!(keep(0) && keep(1) && keep(2), "what was not finished is given back");
     }
 }

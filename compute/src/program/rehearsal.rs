@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::disk::memory::MemoryDisk;
-use situ_wire::ids::{ActionId, ClientId, OperationId, TaskAttemptId};
+use situ_wire::ids::{ActionId, ClientId, OperationId, ScopeId, TaskAttemptId};
 use situ_wire::messages::scheduler::{Locality, Plan, StagePlan, TaskOutcome, TaskSpec};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::driver::one_result;
+use super::driver::{one_result, publication};
 use super::error::{ProgramError, ProgramResult, StorageError};
 use super::follow::DriverSide;
 use super::local::{JOB, LocalOptions, LocalWorld, StillClock, describe};
 use super::replay::Failure;
 use super::runs::{Run, Runs, STACK_LEN_BYTES};
-use super::world::{Backend, Files, Released, World};
+use super::world::{Backend, Files, Released, ScopePath, World};
 use crate::dataset::{Context, Graph};
 
 /// The world of a job.
@@ -61,6 +61,8 @@ struct Side {
 struct Known {
     results: BTreeMap<ActionId, Vec<Bytes>>,
     plans: BTreeMap<ActionId, Plan>,
+    /// What the scopes came to that have ended.
+    outcomes: BTreeMap<ScopeId, Bytes>,
     ended: bool,
     seen: Seen,
 }
@@ -123,6 +125,11 @@ impl Rehearsal {
         self.workers.iter().map(|runs| kept(&runs.first)).max().unwrap_or_default()
     }
 
+    /// How many results and recorded values are known.
+    pub(crate) fn results(&self) -> usize {
+        self.side.known().results.len()
+    }
+
     /// How many bytes of persisted partitions the workers keep.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.workers.iter().map(|runs| runs.first.memory.kept_bytes()).sum()
@@ -153,11 +160,24 @@ impl Side {
 }
 
 impl DriverSide for Side {
-    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
-        let waits = |known: &mut Known| !known.results.contains_key(&action) && !known.ended;
+    fn results(&self, name: &str, action: ActionId, scope: &ScopePath) -> Result<Vec<Bytes>, ProgramError> {
+        let within = scope.to_vec();
+        let is_over = |known: &Known| within.iter().any(|scope| known.outcomes.contains_key(scope));
+        let waits = |known: &mut Known| !known.results.contains_key(&action) && !is_over(known) && !known.ended;
         let known = self.changed.wait_while(self.known(), waits).unwrap_or_else(PoisonError::into_inner);
-        let over = || ProgramError::Action { action: name.to_owned(), message: "the job has ended".to_owned() };
-        known.results.get(&action).cloned().ok_or_else(over)
+        if is_over(&known) {
+            return Err(ProgramError::ScopeEnded { scope: format!("the scope of {name}") });
+        }
+        known.results.get(&action).cloned().ok_or_else(|| over(name))
+    }
+
+    fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError> {
+        let waits = |known: &mut Known| wait && !known.outcomes.contains_key(&scope.id()) && !known.ended;
+        let known = self.changed.wait_while(self.known(), waits).unwrap_or_else(PoisonError::into_inner);
+        match known.outcomes.get(&scope.id()) {
+            None if wait => Err(over(name)),
+            outcome => Ok(outcome.cloned()),
+        }
     }
 
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String> {
@@ -185,6 +205,11 @@ impl DriverSide for Side {
     }
 }
 
+/// Nobody gives a result any more.
+fn over(name: &str) -> ProgramError {
+    ProgramError::Action { action: name.to_owned(), message: "the job has ended".to_owned() }
+}
+
 /// Gives the tasks to the workers in turn.
 struct RehearsedDriver {
     world: Arc<OneWorld>,
@@ -202,7 +227,7 @@ impl RehearsedDriver {
 }
 
 impl Backend for RehearsedDriver {
-    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
+    fn run_action(&self, action: ActionId, _: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         if let Some(results) = self.recorded(action) {
             return Ok(results);
         }
@@ -235,13 +260,32 @@ impl Backend for RehearsedDriver {
         Ok(results)
     }
 
-    fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError> {
+    fn record(
+        &self,
+        action: ActionId,
+        _: &ScopePath,
+        compute: &mut dyn FnMut(&dyn Files) -> Bytes,
+    ) -> Result<Bytes, ProgramError> {
         let value = match self.recorded(action) {
             Some(values) => one_result(values)?,
             None => compute(self.files()),
         };
         self.side.give(action, vec![value.clone()]);
         Ok(value)
+    }
+
+    fn scope_outcome(&self, scope: &ScopePath, _: &str) -> Result<Option<Bytes>, ProgramError> {
+        Ok(self.side.known().outcomes.get(&scope.id()).cloned())
+    }
+
+    fn end_scope(&self, scope: &ScopePath, _: &str, _: Option<&str>, outcome: Bytes) -> Result<Bytes, ProgramError> {
+        let mut known = self.side.known();
+        let of_scope = ActionId::all_of(scope.id());
+        known.results.retain(|action, _| !of_scope.contains(action));
+        known.plans.retain(|action, _| !of_scope.contains(action));
+        known.outcomes.insert(scope.id(), outcome.clone());
+        self.side.changed.notify_all();
+        Ok(outcome)
     }
 
     fn release(&self, what: Released) {
@@ -276,7 +320,7 @@ impl Backend for RehearsedDriver {
     }
 
     fn publication(&self, action: ActionId) -> OperationId {
-        OperationId { client: ClientId(0), sequence: u64::from(action.0) }
+        publication(ClientId(0), action)
     }
 
     fn job_name(&self) -> String {

@@ -1,8 +1,9 @@
 //! How a worker's run of the program follows its driver's.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use situ_wire::ids::ActionId;
+use situ_wire::ids::{ActionId, ScopeId};
 
 use super::task::TaskControl;
 use crate::dataset::Graph;
@@ -14,17 +15,25 @@ use crate::dataset::Graph;
 /// what the program made, only what the action at which it stands reaches is kept for tasks.
 #[derive(Default)]
 pub(super) struct Replay {
-    position: Mutex<Position>,
+    positions: Mutex<Positions>,
     changed: Condvar,
 }
 
 #[derive(Default)]
+struct Positions {
+    /// Where each scope stands that was entered and not left, and has come to an action.
+    scopes: BTreeMap<ScopeId, Position>,
+    /// How the program ended.
+    ended: Option<Result<(), Failure>>,
+}
+
+#[derive(Default)]
 struct Position {
-    /// Where the program stands.
+    /// Where it stands.
     at: Option<(ActionId, Place)>,
     /// The last action whose result it has got.
     passed: Option<ActionId>,
-    /// How the program ended.
+    /// How it ended.
     ended: Option<Result<(), Failure>>,
 }
 
@@ -74,30 +83,42 @@ impl Replay {
         Arc::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Position> {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Positions> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The program has come to an action.
     pub(super) fn reach(&self, action: ActionId, reached: Reached) {
-        self.stand(Some((action, Place::Action(reached))));
+        self.stand(action.0, Some((action, Place::Action(reached))));
     }
 
     /// The program has come to a value of the driver.
     pub(super) fn reach_value(&self, action: ActionId) {
-        self.stand(Some((action, Place::Value)));
+        self.stand(action.0, Some((action, Place::Value)));
     }
 
     /// The program has got the result of an action, and goes on.
     pub(super) fn pass(&self, action: ActionId) {
-        self.lock().passed = Some(action);
-        self.stand(None);
+        self.lock().scopes.entry(action.0).or_default().passed = Some(action);
+        self.stand(action.0, None);
     }
 
-    fn stand(&self, at: Option<(ActionId, Place)>) {
-        let before = std::mem::replace(&mut self.lock().at, at);
+    fn stand(&self, scope: ScopeId, at: Option<(ActionId, Place)>) {
+        let before = std::mem::replace(&mut self.lock().scopes.entry(scope).or_default().at, at);
         self.changed.notify_all();
         // Not under the lock: it may be the last to hold a graph.
+        drop(before);
+    }
+
+    /// A scope has come to its end here, and not yet in the driver.
+    pub(super) fn end_scope(&self, scope: ScopeId, result: Result<(), Failure>) {
+        self.lock().scopes.entry(scope).or_default().ended = Some(result);
+        self.changed.notify_all();
+    }
+
+    /// A scope has ended in the driver too, and nobody waits for its tasks.
+    pub(super) fn leave_scope(&self, scope: ScopeId) {
+        let before = self.lock().scopes.remove(&scope);
         drop(before);
     }
 
@@ -120,7 +141,7 @@ impl Replay {
     /// Tasks that wait look whether they were given up.
     pub(super) fn wake(&self) {
         // Under the lock: nobody is between looking and waiting.
-        let _position = self.lock();
+        let _positions = self.lock();
         self.changed.notify_all();
     }
 
@@ -131,23 +152,27 @@ impl Replay {
 
     /// Blocks a task until the program has come to its action, or nobody waits for the task any more.
     pub(super) fn wait_for(&self, action: ActionId, control: &TaskControl) -> Result<Reached, NotReached> {
-        let mut position = self.lock();
+        let mut positions = self.lock();
         loop {
             if control.is_given_up() {
                 return Err(NotReached::GivenUp);
             }
-            match &position.at {
-                Some((at, Place::Action(reached))) if *at == action => return Ok(reached.clone()),
-                Some((at, Place::Value)) if *at == action => return Err(NotReached::Other),
-                _ if position.passed.is_some_and(|passed| passed >= action) => return Err(NotReached::Passed),
-                Some((at, _)) if *at > action => return Err(NotReached::Other),
-                _ => {}
+            let Positions { scopes, ended } = &*positions;
+            let position = scopes.get(&action.0);
+            if let Some(Position { at, passed, .. }) = position {
+                match at {
+                    Some((at, Place::Action(reached))) if *at == action => return Ok(reached.clone()),
+                    Some((at, Place::Value)) if *at == action => return Err(NotReached::Other),
+                    _ if passed.is_some_and(|passed| passed >= action) => return Err(NotReached::Passed),
+                    Some((at, _)) if *at > action => return Err(NotReached::Other),
+                    _ => {}
+                }
             }
-            match &position.ended {
+            match position.and_then(|position| position.ended.as_ref()).or(ended.as_ref()) {
                 Some(Ok(())) => return Err(NotReached::Ended),
                 Some(Err(Failure::Program(error))) => return Err(NotReached::Failed(error.clone())),
                 Some(Err(Failure::Away(error))) => return Err(NotReached::Away(error.clone())),
-                None => position = self.changed.wait(position).unwrap_or_else(PoisonError::into_inner),
+                None => positions = self.changed.wait(positions).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
@@ -155,15 +180,18 @@ impl Replay {
     /// How many nodes are kept for tasks.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
-        match &self.lock().at {
+        let kept = |position: &Position| match &position.at {
             Some((_, Place::Action(reached))) => reached.graph.len(),
             _ => 0,
-        }
+        };
+        self.lock().scopes.values().map(kept).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use situ_wire::ids::ScopeId;
+
     use super::*;
 
     #[test]
@@ -171,7 +199,7 @@ mod tests {
         let (replay, control) = (Replay::new(), Arc::new(TaskControl::default()));
         let waiting = std::thread::spawn({
             let (replay, control) = (Arc::clone(&replay), Arc::clone(&control));
-            move || replay.wait_for(ActionId(3), &control).err()
+            move || replay.wait_for(ActionId(ScopeId::ROOT, 3), &control).err()
         });
         control.give_up();
         replay.wake();
@@ -182,7 +210,7 @@ mod tests {
     fn what_is_away_is_not_the_programs_fault() {
         let replay = Replay::new();
         replay.end(Err(Failure::Away("the namenode is away".to_owned())));
-        let why = replay.wait_for(ActionId(3), &TaskControl::default()).err();
+        let why = replay.wait_for(ActionId(ScopeId::ROOT, 3), &TaskControl::default()).err();
         assert_eq!((why, replay.is_away()), (Some(NotReached::Away("the namenode is away".to_owned())), true));
     }
 }

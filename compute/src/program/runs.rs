@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use situ_wire::ids::{ActionId, StageId};
+use situ_wire::ids::ActionId;
 use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, TaskSpec};
 
 use super::check::compute_twice;
@@ -113,7 +113,6 @@ impl Runs {
         if reached.digest != spec.plan_digest {
             return Err(mismatch(self.difference(spec.action, &reached, whose)));
         }
-        let StageId(stage) = spec.attempt.stage;
         let found = |task| Ok(Found { task, graph: Arc::clone(&reached.graph) });
         match (reached.graph.stage_task(spec.attempt.stage), spec.output) {
             (
@@ -125,7 +124,7 @@ impl Runs {
             {
                 found(StageTask::Result { action, task, checked })
             }
-            (_, output) => Err(mismatch(format!("stage-{stage} does not give {output:?} in {whose}"))),
+            (_, output) => Err(mismatch(format!("{} does not give {output:?} in {whose}", spec.attempt.stage))),
         }
     }
 

@@ -26,7 +26,7 @@ const LEFT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
 /// What an outcome takes beside what is counted, and what each of these takes, at most.
 const OUTCOME_LEN_BYTES: usize = 256;
 const PIECE_LEN_BYTES: usize = 25;
-const CACHED_LEN_BYTES: usize = 10;
+const CACHED_LEN_BYTES: usize = 20;
 
 /// What a task and the heartbeat of its worker tell each other while it runs.
 #[derive(Debug, Default)]
@@ -327,7 +327,7 @@ fn listen_to_panics() {
 
 #[cfg(test)]
 mod tests {
-    use situ_wire::ids::{JobId, ShuffleId, StageId};
+    use situ_wire::ids::{JobId, ScopeId, ShuffleId, StageId};
     use situ_wire::time::TimeMs;
 
     use super::*;
@@ -364,7 +364,7 @@ mod tests {
     }
 
     const ATTEMPT: TaskAttemptId =
-        TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 0), partition: PartitionId(0), attempt: 0 };
 
     fn run(control: &Arc<TaskControl>, work: impl FnOnce(&TaskContext) -> TaskOutput) -> TaskOutcome {
         let world: Arc<dyn World> = Arc::new(Empty);
@@ -392,26 +392,27 @@ mod tests {
         let limits = MemoryLimits { total_bytes: 1000, execution_bytes: 1000, kept_bytes: 1000, slots: 1 };
         let (manager, world) = (MemoryManager::new(limits), Arc::new(Empty) as Arc<dyn World>);
         let keep = |partition: u32| {
-            let mut keeping = manager.keep(DatasetId(1), partition);
+            let mut keeping = manager.keep(DatasetId(ScopeId::ROOT, 1), partition);
             assert!(keeping.grow_to(100));
             keeping.finish(Arc::new(vec![partition]), 100);
         };
         let run = |result: Bytes| {
             run_task(ATTEMPT, Arc::default(), &world, &manager, |task| {
                 (0..2).for_each(keep);
-                (0..2).for_each(|partition| task.note_cached(DatasetId(1), partition));
+                (0..2).for_each(|partition| task.note_cached(DatasetId(ScopeId::ROOT, 1), partition));
                 // Another task needs the room.
-                manager.remove(DatasetId(1));
+                manager.remove(DatasetId(ScopeId::ROOT, 1));
                 keep(1);
                 TaskOutput::Result(result)
             })
         };
-        let id = |partition| (DatasetId(1), PartitionId(partition));
+        let id = |partition| (DatasetId(ScopeId::ROOT, 1), PartitionId(partition));
         assert!(matches!(run(vec![0; TASK_RESULT_LEN_BYTES + 1].into()), TaskOutcome::Failed(_)));
         assert_eq!(manager.take_dropped(), [id(0)], "nobody was told");
         let TaskOutcome::Done(done) = run(Bytes::new()) else { panic!("it fits") };
         assert_eq!((&done.cached[..], &done.dropped[..]), (&[id(1)][..], &[id(0)][..]));
-        let most: Vec<_> = (0..1000).map(|n| (DatasetId(u32::MAX), PartitionId(u32::MAX - n))).collect();
+        let most: Vec<_> =
+            (0..1000).map(|n| (DatasetId(ScopeId(u64::MAX), u32::MAX), PartitionId(u32::MAX - n))).collect();
         let outcome =
             TaskOutcome::Done(Box::new(TaskDone { cached: most.clone(), dropped: most, ..TaskDone::default() }));
         assert!(situ_wire::codec::encode(&outcome).unwrap().len() <= about_len_bytes(&outcome));

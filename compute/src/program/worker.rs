@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
+use situ_runtime::rpc::RpcError;
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ActionId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response, TaskFailure, TaskOutcome, TaskSpec};
@@ -14,14 +15,14 @@ use situ_wire::time::TimeMs;
 
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles, Fetching};
-use super::driver::results;
+use super::driver::{known, results};
 use super::environment::ProcessRole;
 use super::error::ProgramError;
 use super::follow::DriverSide;
 use super::memory::MemoryLimits;
 use super::runs::Runs;
 use super::task::TaskControl;
-use super::world::{DiskScratch, Files, Pieces, Scratch, World};
+use super::world::{DiskScratch, Files, Pieces, ScopePath, Scratch, World};
 
 /// One piece of text may be as long as a slot's part of a fourth of the worker's memory.
 const TEXT_SHARE: u64 = 4;
@@ -105,10 +106,10 @@ struct ClusterDriver<R: Runtime> {
     files: ClusterFiles<R>,
 }
 
-impl<R: Runtime> DriverSide for ClusterDriver<R> {
-    fn results(&self, name: &str, action: ActionId) -> Result<Vec<Bytes>, ProgramError> {
-        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        let answer = self.cluster.ask(&Request::ActionResult { job, secret, action, wait: true });
+impl<R: Runtime> ClusterDriver<R> {
+    /// Asks what the driver has come to. Does not come back when the job has ended.
+    fn ask(&self, request: &Request) -> Result<Response, RpcError> {
+        let answer = self.cluster.ask(request);
         let ended = match &answer {
             Ok(Response::Action(ActionResult::Failed(error))) => Some(error),
             Ok(_) => None,
@@ -116,10 +117,22 @@ impl<R: Runtime> DriverSide for ClusterDriver<R> {
         };
         if let Some(error) = ended {
             // The executor ends the process. Until then there is nothing to do, and nothing to tell.
-            tracing::debug!(%action, %error, "the job has ended");
+            tracing::debug!(%error, "the job has ended");
             self.cluster.handle.block_on(std::future::pending::<()>());
         }
-        results(name, answer)
+        answer
+    }
+}
+
+impl<R: Runtime> DriverSide for ClusterDriver<R> {
+    fn results(&self, name: &str, action: ActionId, scope: &ScopePath) -> Result<Vec<Bytes>, ProgramError> {
+        let (job, secret, within) = (self.cluster.environment.job, self.cluster.environment.secret, scope.to_vec());
+        results(name, self.ask(&Request::ActionResult { job, secret, action, within, wait: true }))
+    }
+
+    fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError> {
+        let (job, secret, within) = (self.cluster.environment.job, self.cluster.environment.secret, scope.to_vec());
+        known(name, self.ask(&Request::ScopeOutcome { job, secret, within, wait }))
     }
 
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use situ_runtime::disk::{Disk, DiskError, File, OpenMode};
-use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{ActionId, DatasetId, OperationId, PartitionId, ScopeId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::{ProcessLife, ShufflePiece};
 use situ_wire::messages::scheduler::{TaskFailure, TaskLocation};
 use situ_wire::path::DfsPath;
@@ -59,11 +59,29 @@ pub(crate) struct Piece {
 
 /// What runs actions.
 pub(crate) trait Backend: Send + Sync + 'static {
-    /// Runs an action, or gives the result that its driver got.
-    fn run_action(&self, action: ActionId, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError>;
+    /// Runs an action of a scope, or gives the result that its driver got.
+    fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError>;
 
     /// Computes a value from outside and records it, or gives what is recorded. Only a driver computes.
-    fn record(&self, action: ActionId, compute: &mut dyn FnMut(&dyn Files) -> Bytes) -> Result<Bytes, ProgramError>;
+    fn record(
+        &self,
+        action: ActionId,
+        scope: &ScopePath,
+        compute: &mut dyn FnMut(&dyn Files) -> Bytes,
+    ) -> Result<Bytes, ProgramError>;
+
+    /// What a scope of this name came to, if it has ended and need not run here.
+    fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError>;
+
+    /// A scope of this name has ended here, perhaps with an error. Gives what it came to in the driver, whose `outcome` is
+    /// recorded: what belongs to the scope is forgotten.
+    fn end_scope(
+        &self,
+        scope: &ScopePath,
+        name: &str,
+        error: Option<&str>,
+        outcome: Bytes,
+    ) -> Result<Bytes, ProgramError>;
 
     /// The program has let go of something that was kept for it.
     fn release(&self, what: Released);
@@ -99,6 +117,30 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Which attempt at the driver this is. Only a driver asks.
     fn attempt(&self) -> u32;
+}
+
+/// A scope and those around it, but for the whole program.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct ScopePath(Vec<ScopeId>);
+
+impl ScopePath {
+    /// A scope within this one.
+    pub(crate) fn with(&self, inner: ScopeId) -> Self {
+        Self(std::iter::once(inner).chain(self.0.iter().copied()).collect())
+    }
+
+    pub(crate) fn id(&self) -> ScopeId {
+        self.0.first().copied().unwrap_or(ScopeId::ROOT)
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The innermost first.
+    pub(crate) fn to_vec(&self) -> Vec<ScopeId> {
+        self.0.clone()
+    }
 }
 
 /// What a program has let go of.

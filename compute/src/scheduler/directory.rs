@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! situ-scheduler
-//! layout 1
+//! layout 2
 //! cluster 0000000000000000000000000000002a
 //! ```
 
@@ -31,8 +31,10 @@ pub struct LayoutVersion(pub u32);
 impl LayoutVersion {
     /// The first: a journal of [`JobRecord`](crate::core::JobRecord)s.
     pub const V1: Self = Self(1);
+    /// Datasets, shuffles, stages and actions are counted within scopes.
+    pub const V2: Self = Self(2);
     /// What this build writes, and all that it reads.
-    pub const CURRENT: Self = Self::V1;
+    pub const CURRENT: Self = Self::V2;
 }
 
 /// Where the journal is.

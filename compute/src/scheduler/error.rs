@@ -65,7 +65,8 @@ pub enum DirectoryError {
     },
     /// It was written by a program with another layout.
     #[error(
-        "{} says layout {}, this program knows layout {}: use the program that wrote it, or a later one",
+        "{} says layout {}, this program knows layout {}: use the program that wrote it, or, if that is an earlier one, move \
+         the scheduler's directory aside: its jobs are known no more then, and no file is touched",
         path.display(), found.0, LayoutVersion::CURRENT.0
     )]
     WrongLayout {

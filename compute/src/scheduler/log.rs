@@ -182,7 +182,7 @@ fn decode(sequence: u64, bytes: &[u8]) -> Result<JobRecord, SchedulerError> {
 #[cfg(test)]
 mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
-    use situ_wire::ids::{ActionId, ClientId, JobId, NodeName, OperationId, ShuffleId};
+    use situ_wire::ids::{ActionId, ClientId, JobId, NodeName, OperationId, ScopeId, ShuffleId};
     use situ_wire::messages::executor::LogName;
     use situ_wire::messages::scheduler::{
         DriverPlace, JobOptions, JobState, JobStatus, JobSummary, Program, TaskMetrics,
@@ -229,7 +229,7 @@ mod tests {
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
-        let golden: [(JobRecord, &[u8]); 16] = [
+        let golden: [(JobRecord, &[u8]); 17] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
             (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
             (
@@ -252,33 +252,42 @@ mod tests {
             (
                 JobRecord::ActionDone {
                     job: JobId(2),
-                    action: ActionId(1),
+                    action: ActionId(ScopeId::ROOT, 1),
                     name: "count".to_owned(),
                     digest: [7; 32],
                     results: vec![Bytes::from_static(b"ab")],
-                    given: vec![(ShuffleId(3), 300)],
+                    given: vec![(ShuffleId(ScopeId::ROOT, 3), 300)],
                 },
-                b"\x06\x02\x01\x05count\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x01\x02ab\x01\x03\xac\x02",
+                b"\x06\x02\x00\x01\x05count\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x01\x02ab\x01\x00\x03\xac\x02",
             ),
             (
-                JobRecord::Recorded { job: JobId(2), action: ActionId(1), value: Bytes::from_static(b"ab") },
-                b"\x07\x02\x01\x02ab",
+                JobRecord::Recorded { job: JobId(2), action: ActionId(ScopeId::ROOT, 1), value: Bytes::from_static(b"ab") },
+                b"\x07\x02\x00\x01\x02ab",
             ),
             (
                 JobRecord::Publishing {
                     job: JobId(2),
-                    action: ActionId(1),
+                    action: ActionId(ScopeId::ROOT, 1),
                     output: DfsPath::parse("/out").unwrap(),
                 },
-                b"\x08\x02\x01\x04/out",
+                b"\x08\x02\x00\x01\x04/out",
             ),
-            (JobRecord::Published { job: JobId(2), action: ActionId(1) }, b"\x09\x02\x01"),
+            (JobRecord::Published { job: JobId(2), action: ActionId(ScopeId::ROOT, 1) }, b"\x09\x02\x00\x01"),
             (JobRecord::Key(SecretKey([7; 32])), b"\x0a\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07"),
             (JobRecord::Options { job: JobId(2), options }, b"\x0b\x02\x01\xac\x02\x01"),
-            (JobRecord::Shuffled { job: JobId(2), shuffle: ShuffleId(3), digest: 300 }, b"\x0c\x02\x03\xac\x02"),
+            (JobRecord::Shuffled { job: JobId(2), shuffle: ShuffleId(ScopeId::ROOT, 3), digest: 300 }, b"\x0c\x02\x00\x03\xac\x02"),
             (JobRecord::Varies { job: JobId(2) }, b"\x0d\x02"),
             (JobRecord::Attached { job: JobId(2) }, b"\x0e\x02"),
-            (JobRecord::Given { job: JobId(2), given: vec![(ShuffleId(3), 5)] }, b"\x0f\x02\x01\x03\x05"),
+            (JobRecord::Given { job: JobId(2), given: vec![(ShuffleId(ScopeId::ROOT, 3), 5)] }, b"\x0f\x02\x01\x00\x03\x05"),
+            (
+                JobRecord::ScopeEnded {
+                    job: JobId(2),
+                    scope: ScopeId(300),
+                    outer: ScopeId::ROOT,
+                    outcome: Bytes::from_static(b"ab"),
+                },
+                b"\x10\x02\xac\x02\x00\x02ab",
+            ),
         ];
         for (record, bytes) in golden {
             assert_eq!(encode(&record).unwrap().as_ref(), bytes, "{record:?}");

@@ -265,8 +265,8 @@ fn a_directory_is_one_scheduler_s_and_one_cluster_s() {
         let error = super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("another process uses this directory"), "{error}");
         drop(lock);
-        disk.write_atomically(&Path::new(DIRECTORY).join("VERSION"), b"situ-scheduler\nlayout 2\n").unwrap();
+        disk.write_atomically(&Path::new(DIRECTORY).join("VERSION"), b"situ-scheduler\nlayout 1\n").unwrap();
         let error = super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("says layout 2, this program knows layout 1"), "{error}");
+        assert!(error.to_string().contains("says layout 1, this program knows layout 2"), "{error}");
     });
 }

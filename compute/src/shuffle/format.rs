@@ -3,16 +3,16 @@
 //! ```text
 //! offset      bytes
 //! 0           8       "SITUSHFL"
-//! 8           4       version, u32 LE: 1
+//! 8           4       version, u32 LE: 2
 //! 12          8       job, u64 LE
-//! 20          4       stage, u32 LE
-//! 24          4       map partition, u32 LE
-//! 28          4       attempt, u32 LE
-//! 32          4       shuffle, u32 LE
-//! 36          4       n, the number of pieces, u32 LE
-//! 40          20 n    one entry a piece: length u64 LE, CRC32C u32 LE, records u64 LE
-//! 40 + 20 n   4       CRC32C of all bytes before, u32 LE
-//! 44 + 20 n           the pieces, one behind the other, in the order of the reduce partitions
+//! 20          12      stage: scope, u64 LE, and number, u32 LE
+//! 32          4       map partition, u32 LE
+//! 36          4       attempt, u32 LE
+//! 40          12      shuffle: scope, u64 LE, and number, u32 LE
+//! 52          4       n, the number of pieces, u32 LE
+//! 56          20 n    one entry a piece: length u64 LE, CRC32C u32 LE, records u64 LE
+//! 56 + 20 n   4       CRC32C of all bytes before, u32 LE
+//! 60 + 20 n           the pieces, one behind the other, in the order of the reduce partitions
 //! ```
 //!
 //! A piece is a sequence of frames:
@@ -44,10 +44,10 @@ use situ_wire::messages::executor::ShufflePiece;
 /// What the file starts with.
 pub const MAGIC: [u8; 8] = *b"SITUSHFL";
 /// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The bytes before the index.
-const FIXED_LEN_BYTES: usize = 40;
+const FIXED_LEN_BYTES: usize = 56;
 /// The bytes of one entry of the index.
 const ENTRY_LEN_BYTES: usize = 20;
 /// The bytes of the checksum behind the index.
@@ -118,10 +118,10 @@ impl Header {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.map.job.0.to_le_bytes());
-        out.extend_from_slice(&self.map.stage.0.to_le_bytes());
+        out.extend_from_slice(&self.map.stage.to_le_bytes());
         out.extend_from_slice(&self.map.partition.0.to_le_bytes());
         out.extend_from_slice(&self.map.attempt.to_le_bytes());
-        out.extend_from_slice(&self.shuffle.0.to_le_bytes());
+        out.extend_from_slice(&self.shuffle.to_le_bytes());
         let count = u32::try_from(self.pieces.len()).expect("a dataset has at most PARTITIONS partitions");
         out.extend_from_slice(&count.to_le_bytes());
         for piece in &self.pieces {
@@ -148,9 +148,9 @@ impl Header {
         }
         let map = TaskAttemptId {
             job: JobId(u64_at(head, 12)),
-            stage: StageId(u32_at(head, 20)),
-            partition: PartitionId(u32_at(head, 24)),
-            attempt: u32_at(head, 28),
+            stage: StageId::from_le_bytes(id_at(head, 20)),
+            partition: PartitionId(u32_at(head, 32)),
+            attempt: u32_at(head, 36),
         };
         let pieces = (0..pieces)
             .map(|piece| FIXED_LEN_BYTES + piece * ENTRY_LEN_BYTES)
@@ -160,7 +160,7 @@ impl Header {
                 records: u64_at(head, at + 12),
             })
             .collect();
-        Ok(Self { map, shuffle: ShuffleId(u32_at(head, 32)), pieces })
+        Ok(Self { map, shuffle: ShuffleId::from_le_bytes(id_at(head, 40)), pieces })
     }
 
     /// Checks the fixed part and gives the number of pieces.
@@ -173,7 +173,7 @@ impl Header {
         if version != VERSION {
             return Err(ShuffleFileError::Version { path: path.to_owned(), found: version });
         }
-        let pieces = u32_at(bytes, 36);
+        let pieces = u32_at(bytes, 52);
         if pieces > PARTITIONS {
             return Err(damaged(format!("it claims {pieces} pieces; at most {PARTITIONS} are possible")));
         }
@@ -187,6 +187,10 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].try_into().map(u64::from_le_bytes).expect("eight bytes")
+}
+
+fn id_at(bytes: &[u8], at: usize) -> [u8; 12] {
+    bytes[at..at + 12].try_into().expect("twelve bytes")
 }
 
 /// A map task's output, open for reading. Its header has been checked; its pieces are checked by who fetches them.
@@ -282,12 +286,14 @@ impl<F: File> OutputFile<F> {
 
 #[cfg(test)]
 mod tests {
+    use situ_wire::ids::ScopeId;
+
     use super::*;
 
     fn header() -> Header {
         Header {
-            map: TaskAttemptId { job: JobId(1), stage: StageId(2), partition: PartitionId(3), attempt: 4 },
-            shuffle: ShuffleId(5),
+            map: TaskAttemptId { job: JobId(1), stage: StageId(ScopeId(9), 2), partition: PartitionId(3), attempt: 4 },
+            shuffle: ShuffleId(ScopeId(9), 5),
             pieces: vec![
                 ShufflePiece { len_bytes: 6, crc32c: 7, records: 8 },
                 ShufflePiece { len_bytes: 9, crc32c: 10, records: 11 },
@@ -300,12 +306,13 @@ mod tests {
         let bytes = header().encode();
         let expected: Vec<u8> = [
             &b"SITUSHFL"[..],
-            &[1, 0, 0, 0],
+            &[2, 0, 0, 0],
             &[1, 0, 0, 0, 0, 0, 0, 0],
-            &[2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0],
+            &[9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0],
+            &[9, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0],
             &[6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0],
             &[9, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0],
-            &[171, 254, 73, 206],
+            &[161, 191, 230, 194],
         ]
         .concat();
         assert_eq!(bytes, expected);
@@ -326,7 +333,7 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let mut bytes = header().encode();
-        bytes[8] = 2;
-        assert!(matches!(Header::decode(Path::new("/f"), &bytes), Err(ShuffleFileError::Version { found: 2, .. })));
+        bytes[8] = 3;
+        assert!(matches!(Header::decode(Path::new("/f"), &bytes), Err(ShuffleFileError::Version { found: 3, .. })));
     }
 }

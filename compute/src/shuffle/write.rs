@@ -436,7 +436,7 @@ impl<T: DeserializeOwned> Iterator for SpoolRecords<T> {
 #[cfg(test)]
 pub(super) mod tests {
     use situ_runtime::disk::memory::MemoryDisk;
-    use situ_wire::ids::{JobId, PartitionId, StageId};
+    use situ_wire::ids::{JobId, PartitionId, ScopeId, StageId};
     use situ_wire::messages::scheduler::TaskOutcome;
     use situ_wire::time::TimeMs;
 
@@ -476,7 +476,8 @@ pub(super) mod tests {
         limit_bytes: u64,
         work: impl FnOnce(&TaskContext),
     ) -> (TaskOutcome, Arc<MemoryManager>) {
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(0), attempt: 0 };
+        let attempt =
+            TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 0), partition: PartitionId(0), attempt: 0 };
         let scratch = DiskScratch { disk: MemoryDisk::default(), root: PathBuf::from("/r"), life: None };
         let world: Arc<dyn World> = Arc::new(OnlyDisk(scratch));
         let limits = MemoryLimits { total_bytes: limit_bytes, execution_bytes: limit_bytes, kept_bytes: 0, slots: 1 };

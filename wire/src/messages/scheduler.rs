@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::executor::{JobSecret, ShufflePiece};
 use crate::error::RemoteError;
 use crate::ids::{
-    ActionId, ClientId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ShuffleId, StageId,
-    TaskAttemptId,
+    ActionId, ClientId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ScopeId, ShuffleId,
+    StageId, TaskAttemptId,
 };
 use crate::path::DfsPath;
 use crate::time::TimeMs;
@@ -142,8 +142,38 @@ pub enum Request {
         secret: JobSecret,
         /// Which action.
         action: ActionId,
+        /// Its scope and those around it, the innermost first, without the whole program: where one of them has ended, the
+        /// answer is [`ActionResult::ScopeEnded`].
+        within: Vec<ScopeId>,
         /// Whether to wait until it is there.
         wait: bool,
+    },
+    /// A worker, or a driver in replay, asks what a scope came to; who knows it need not run the scope. Answer:
+    /// [`Response::Action`] with one piece, or [`ActionResult::Unknown`] if it has not ended.
+    ScopeOutcome {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// The scope and those around it, the innermost first.
+        within: Vec<ScopeId>,
+        /// Whether to wait until it has ended.
+        wait: bool,
+    },
+    /// A scope of the program has ended in its driver: what it came to is recorded, and what belongs to it is known no more:
+    /// its actions, the values that were recorded in it, its shuffles, the scopes within it. If an end is recorded already,
+    /// that one counts. Answer: [`Response::Action`] with one piece.
+    EndScope {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which attempt at the driver; an older one is refused.
+        attempt: u32,
+        /// The scope and those around it, the innermost first.
+        within: Vec<ScopeId>,
+        /// What it came to, encoded.
+        outcome: Bytes,
     },
     /// The plan that the driver sent for an action, against which a worker checks its own. Answer: [`Response::Plan`].
     Plan {
@@ -578,7 +608,7 @@ pub struct Plan {
     /// Of a built-in program, the BLAKE3 hash of the executable that holds it: processes of different releases must not
     /// compute together. None where the job itself names the hash.
     pub build: Option<[u8; 32]>,
-    /// The datasets that the action reaches and the action itself, ascending by their ids.
+    /// The datasets that the action reaches and the action itself, each behind those that it is made from.
     pub nodes: Vec<PlanNode>,
     /// The stages that the action needs, parents first; the last one gives the result.
     pub stages: Vec<StagePlan>,
@@ -602,11 +632,11 @@ impl Plan {
         }
         hasher.update(&(self.nodes.len() as u64).to_le_bytes());
         for node in &self.nodes {
-            hasher.update(&node.id.0.to_le_bytes());
+            hasher.update(&node.id.to_le_bytes());
             hasher.update(&node.partitions.to_le_bytes());
             hasher.update(&(node.parents.len() as u64).to_le_bytes());
             for parent in &node.parents {
-                hasher.update(&parent.0.to_le_bytes());
+                hasher.update(&parent.to_le_bytes());
             }
             hasher.update(&[u8::from(node.value.is_some())]);
             hasher.update(&node.value.unwrap_or_default());
@@ -614,12 +644,6 @@ impl Plan {
         hasher.update(&[u8::from(self.build.is_some())]);
         hasher.update(&self.build.unwrap_or_default());
         *hasher.finalize().as_bytes()
-    }
-
-    /// The node of a dataset.
-    #[must_use]
-    pub fn node(&self, id: DatasetId) -> Option<&PlanNode> {
-        self.nodes.binary_search_by_key(&id, |node| node.id).ok().map(|at| &self.nodes[at])
     }
 
     /// Says where this plan (`mine`, as people call whoever made it) first differs from `other` (`theirs`); none if their
@@ -675,7 +699,7 @@ impl Plan {
 /// One dataset of the graph, as far as a driver and a worker must agree on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlanNode {
-    /// Its id: its place among all that the program made.
+    /// Its id: its place among all that its scope of the program made.
     pub id: DatasetId,
     /// Its operation and where in the program it stands: `flat_map at main.rs:12`.
     pub name: String,
@@ -788,6 +812,8 @@ pub enum ActionResult {
     Failed(RemoteError),
     /// Nobody has begun it.
     Unknown,
+    /// Its scope has ended: nobody waits for it any more.
+    ScopeEnded,
 }
 
 /// Where one map task's output is.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use situ_wire::hello::Role;
 use situ_wire::ids::{
-    ActionId, ClientId, DatasetId, JobId, OperationId, PartitionId, ShuffleId, StageId, TaskAttemptId,
+    ActionId, ClientId, DatasetId, JobId, OperationId, PartitionId, ScopeId, ShuffleId, StageId, TaskAttemptId,
 };
 use situ_wire::limits::{ATTEMPTS_PER_LIFE, MESSAGE_LEN_BYTES};
 use situ_wire::messages::scheduler::{
@@ -19,10 +19,10 @@ use crate::core::job::AttemptNumbers;
 /// A round of a loop: word count through a shuffle of its own, whose reducers keep what they make in memory.
 fn round(number: u32) -> Plan {
     let mut plan = word_count(vec![vec![place(1)], vec![place(2)]], 2);
-    plan.stages[0].output = StageOutput::Shuffle { shuffle: ShuffleId(number), reducers: 2 };
-    plan.stages[1].reads = vec![ShuffleId(number)];
+    plan.stages[0].output = StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, number), reducers: 2 };
+    plan.stages[1].reads = vec![ShuffleId(ScopeId::ROOT, number)];
     plan.stages[1].persisted = vec![whole(2, 2)];
-    plan.stages[1].output = StageOutput::Result { action: ActionId(number) };
+    plan.stages[1].output = StageOutput::Result { action: ActionId(ScopeId::ROOT, number) };
     plan
 }
 
@@ -55,15 +55,18 @@ fn run_all(world: &mut World, mut shown: Vec<String>) {
             for task in commands.split(", ") {
                 let attempt = super::world::attempt(task.trim_start_matches("run ").split(' ').next().unwrap());
                 let outcome = match (attempt.stage, attempt.partition) {
-                    (StageId(1), PartitionId(0))
+                    (StageId(ScopeId::ROOT, 1), PartitionId(0))
                         if world.scheduler.jobs[&JOB].recoveries.open() == 0 && next.is_empty() =>
                     {
                         TaskOutcome::Failed(TaskFailure::WorkerLost { reason: "gone".to_owned(), company: 1 })
                     }
-                    (StageId(1), _) => mapped(2),
+                    (StageId(ScopeId::ROOT, 1), _) => mapped(2),
                     _ => TaskOutcome::Done(Box::new(TaskDone {
                         result: Bytes::from_static(b"r"),
-                        cached: vec![(DatasetId(2), attempt.partition), (DatasetId(7), attempt.partition)],
+                        cached: vec![
+                            (DatasetId(ScopeId::ROOT, 2), attempt.partition),
+                            (DatasetId(ScopeId::ROOT, 7), attempt.partition),
+                        ],
                         ..TaskDone::default()
                     })),
                 };
@@ -87,7 +90,7 @@ fn a_job_of_5000_actions_that_releases_what_it_has_read_stays_as_small_as_one_of
         let shown = world.run(JOB, 0, round(number));
         run_all(&mut world, shown);
         let secret = world.secret(JOB);
-        let (shuffles, datasets) = (vec![ShuffleId(number)], vec![DatasetId(2)]);
+        let (shuffles, datasets) = (vec![ShuffleId(ScopeId::ROOT, number)], vec![DatasetId(ScopeId::ROOT, 2)]);
         let released = world.driver(Request::Release { job: JOB, secret, attempt: 0, shuffles, datasets });
         assert!(released.contains(&"driver <- done".to_owned()), "{released:?}");
         let released: Vec<String> = (1..=4).flat_map(|number| world.poll(number, Vec::new())).collect();
@@ -112,8 +115,13 @@ fn what_an_action_under_way_may_need_goes_when_it_is_done() {
     world.poll(1, Vec::new());
     let shown = world.run(JOB, 0, round(1));
     let secret = world.secret(JOB);
-    let release =
-        || Request::Release { job: JOB, secret, attempt: 0, shuffles: vec![ShuffleId(1)], datasets: Vec::new() };
+    let release = || Request::Release {
+        job: JOB,
+        secret,
+        attempt: 0,
+        shuffles: vec![ShuffleId(ScopeId::ROOT, 1)],
+        datasets: Vec::new(),
+    };
     assert_eq!(world.driver(release()), ["driver <- done"]);
     assert_eq!(world.scheduler.jobs[&JOB].stages.len(), 2);
     run_all(&mut world, shown);
@@ -133,13 +141,13 @@ fn what_is_released_makes_no_answer_too_long_for_a_message() {
     let shown = world.run(JOB, 0, round(1));
     run_all(&mut world, shown);
     let secret = world.secret(JOB);
-    let datasets = (0..3_000_000).map(DatasetId).collect();
+    let datasets = (0..3_000_000).map(|number| DatasetId(ScopeId::ROOT, number)).collect();
     let release = Request::Release { job: JOB, secret, attempt: 0, shuffles: Vec::new(), datasets };
     assert_eq!(world.driver(release), ["driver <- done"], "no executor needs to hear of datasets");
     // Whatever an executor is told, one answer holds no more of it than fits.
     let mut executor = Executor::new(super::world::registration(9, 1), "n9".to_owned(), world.now);
     for _ in 0..5 {
-        let shuffles = (0..500_000).map(|number| ShuffleId(u32::MAX - number)).collect();
+        let shuffles = (0..500_000).map(|number| ShuffleId(ScopeId::ROOT, u32::MAX - number)).collect();
         executor.push(ExecutorCommand::Release { job: JOB, shuffles });
     }
     let mut heard = 0;
@@ -158,17 +166,17 @@ fn what_is_released_makes_no_answer_too_long_for_a_message() {
 fn attempts_are_numbered_on_when_a_stage_comes_back_and_few_numbers_are_kept() {
     let mut numbers = AttemptNumbers::default();
     let mut take = |stage: u32, life| {
-        let number = numbers.take(life, StageId(stage), PartitionId(0));
+        let number = numbers.take(life, StageId(ScopeId::ROOT, stage), PartitionId(0));
         (number, numbers.len())
     };
     assert_eq!([take(1, 0), take(1, 0), take(2, 0)], [(0, 1), (1, 1), (0, 2)]);
-    numbers.forget(StageId(1));
-    let mut take = |stage: u32, life| numbers.take(life, StageId(stage), PartitionId(0));
+    numbers.forget(StageId(ScopeId::ROOT, 1));
+    let mut take = |stage: u32, life| numbers.take(life, StageId(ScopeId::ROOT, stage), PartitionId(0));
     assert_eq!([take(2, 0), take(3, 0), take(1, 0)], [1, 0, 2]);
     let mut numbers = AttemptNumbers::default();
     for stage in 0..5_000 {
-        assert_eq!(numbers.take(1, StageId(stage), PartitionId(0)), ATTEMPTS_PER_LIFE);
-        numbers.forget(StageId(stage));
+        assert_eq!(numbers.take(1, StageId(ScopeId::ROOT, stage), PartitionId(0)), ATTEMPTS_PER_LIFE);
+        numbers.forget(StageId(ScopeId::ROOT, stage));
         assert_eq!(numbers.len(), 0);
     }
 }
@@ -236,8 +244,8 @@ fn what_an_executor_says_that_it_keeps_must_be_in_the_plan() {
     plan.stages[0].persisted = vec![whole(0, 2)];
     world.run(JOB, 0, plan);
     world.poll(2, Vec::new());
-    let attempt = TaskAttemptId { job: JOB, stage: StageId(0), partition: PartitionId(0), attempt: 0 };
-    let kept = |dataset, partition| (DatasetId(dataset), PartitionId(partition));
+    let attempt = TaskAttemptId { job: JOB, stage: StageId(ScopeId::ROOT, 0), partition: PartitionId(0), attempt: 0 };
+    let kept = |dataset, partition| (DatasetId(ScopeId::ROOT, dataset), PartitionId(partition));
     let done = TaskDone { cached: vec![kept(0, 0), kept(0, 2), kept(1, 0)], ..TaskDone::default() };
     world.poll(2, vec![ExecutorEvent::TaskEnded { attempt, outcome: TaskOutcome::Done(Box::new(done)) }]);
     assert_eq!(world.scheduler.jobs[&JOB].cached.len(), 1);

@@ -1,5 +1,5 @@
 use situ_wire::codec;
-use situ_wire::ids::{ExecutorId, JobId, PartitionId, ShuffleId};
+use situ_wire::ids::{ExecutorId, JobId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
@@ -101,8 +101,13 @@ fn reducers_whose_input_is_lost_make_room_for_those_who_compute_it_again() {
     assert_eq!(kill(&mut world, 2, &[1]), [""; 0]);
     let secret = world.secret(JOB);
     let reduce = (PartitionId(0), PartitionId(1));
-    let asked =
-        world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce, by: attempt("2/0/0") });
+    let asked = world.driver(Request::MapOutputs {
+        job: JOB,
+        secret,
+        shuffle: ShuffleId(ScopeId::ROOT, 2),
+        reduce,
+        by: attempt("2/0/0"),
+    });
     assert_eq!(asked, ["driver <- OutputsLost: outputs are lost and being computed again"]);
     let given_back = TaskOutcome::Failed(TaskFailure::Cancelled);
     assert_eq!(world.ended(1, &["2/0/0"], &given_back), ["n1 <- run 1/1/1 Rack"]);
@@ -157,7 +162,8 @@ fn outputs_that_nobody_needs_are_not_computed_again() {
     // The next action that reads the shuffle misses one.
     let mut plan = word_count(vec![vec![place(2)], vec![place(3)], vec![place(4)]], 2);
     plan.name = "count".to_owned();
-    plan.stages[1].output = situ_wire::messages::scheduler::StageOutput::Result { action: situ_wire::ids::ActionId(1) };
+    plan.stages[1].output =
+        situ_wire::messages::scheduler::StageOutput::Result { action: situ_wire::ids::ActionId(ScopeId::ROOT, 1) };
     assert_eq!(world.run(JOB, 0, plan), ["n4 <- run 1/1/1 Rack"]);
     assert_eq!(world.recoveries(JOB), ["MapOutput 1/1/0 on n3 by nothing yet"]);
 }

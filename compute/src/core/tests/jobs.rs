@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, ClientId, ExecutorId, JobId, OperationId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, ClientId, ExecutorId, JobId, OperationId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::scheduler::{DriverPlace, ExecutorEvent, JobOptions, JobState, Program, Request};
 use situ_wire::path::DfsPath;
 
@@ -32,7 +32,7 @@ fn word_count_from_submission_to_end() {
     let outputs = Request::MapOutputs {
         job: JOB,
         secret,
-        shuffle: ShuffleId(2),
+        shuffle: ShuffleId(ScopeId::ROOT, 2),
         reduce: (PartitionId(1), PartitionId(2)),
         by: attempt("2/1/0"),
     };
@@ -76,7 +76,7 @@ fn what_was_computed_for_one_action_serves_the_next() {
     world.ended(1, &["2/0/0"], &result("a"));
     let mut plan = word_count(vec![Vec::new()], 1);
     plan.name = "count".to_owned();
-    plan.stages[1].output = situ_wire::messages::scheduler::StageOutput::Result { action: ActionId(1) };
+    plan.stages[1].output = situ_wire::messages::scheduler::StageOutput::Result { action: ActionId(ScopeId::ROOT, 1) };
     // The map stage is complete: only the result stage runs, and its attempts go on counting.
     assert_eq!(world.run(job, 0, plan), ["n1 <- run 2/0/1 NoPreference"]);
 }
@@ -231,7 +231,7 @@ fn a_plan_that_makes_no_sense_fails_the_job() {
     world.join(1, 1);
     let job = world.start(1);
     let mut plan = word_count(vec![Vec::new()], 1);
-    plan.stages[1].reads = vec![ShuffleId(9)];
+    plan.stages[1].reads = vec![ShuffleId(ScopeId::ROOT, 9)];
     let shown = world.run(job, 0, plan);
     let reason = "action-0: its plan makes no sense: stage-2 reads Some(shuffle-9), which no stage before it fills";
     assert_eq!(shown[1..], [format!("driver <- failed: {reason}, after record 4")]);
@@ -243,9 +243,15 @@ fn recorded_values_are_kept_and_the_first_counts() {
     world.join(1, 1);
     let job = world.start(1);
     let secret = world.secret(job);
-    let ask = |wait| Request::ActionResult { job, secret, action: ActionId(0), wait };
-    let record =
-        |value: &'static str| Request::Record { job, secret, attempt: 0, action: ActionId(0), value: value.into() };
+    let ask =
+        |wait| Request::ActionResult { job, secret, action: ActionId(ScopeId::ROOT, 0), within: Vec::new(), wait };
+    let record = |value: &'static str| Request::Record {
+        job,
+        secret,
+        attempt: 0,
+        action: ActionId(ScopeId::ROOT, 0),
+        value: value.into(),
+    };
     assert_eq!(world.driver(ask(false)), ["driver <- unknown"]);
     assert_eq!(world.driver(ask(true)), [""; 0]);
     let told = r#"driver <- results [b"a"], after record 4"#;
@@ -314,7 +320,8 @@ fn writing() -> World {
     world.poll(1, Vec::new());
     let secret = world.secret(job);
     let output = || DfsPath::parse("/out").unwrap();
-    let aside = |attempt| Request::Publishing { job, secret, attempt, action: ActionId(0), output: output() };
+    let aside =
+        |attempt| Request::Publishing { job, secret, attempt, action: ActionId(ScopeId::ROOT, 0), output: output() };
     let shown = world.driver(aside(0));
     assert_eq!(shown[..2], ["append 4: job-1 writes to /out", "append 5: job-1 publishes action-0 at /out"]);
     assert!(world.driver(aside(1))[0].starts_with("driver <- LeaseLost"));
@@ -364,7 +371,7 @@ fn what_a_job_that_succeeded_wrote_aside_is_taken_away_where_it_has_not_publishe
         let mut world = writing();
         let secret = world.secret(JOB);
         if publishes {
-            world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(0) });
+            world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(ScopeId::ROOT, 0) });
         }
         let shown = world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error: None });
         assert_eq!(shown.last().unwrap(), "n1 <- end job-1");
@@ -408,7 +415,7 @@ fn the_directory_of_a_job_goes_however_the_job_ends() {
         let own = DfsPath::parse("/.situ/jobs/job-1-7f").unwrap();
         world.driver(Request::WritesAside { job: JOB, secret, attempt: 0, output: own });
         if succeeds {
-            world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(0) });
+            world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(ScopeId::ROOT, 0) });
         }
         let error = (!succeeds).then(|| "no".to_owned());
         world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error });
@@ -525,7 +532,7 @@ fn the_clean_ups_of_many_jobs_are_spread_over_the_executors_a_few_at_a_time() {
     for number in 1..=12 {
         let job = world.start(number);
         let (secret, output) = (world.secret(job), DfsPath::parse(&format!("/out{number}")).unwrap());
-        world.driver(Request::Publishing { job, secret, attempt: 0, action: ActionId(0), output });
+        world.driver(Request::Publishing { job, secret, attempt: 0, action: ActionId(ScopeId::ROOT, 0), output });
     }
     let mut shown: Vec<String> = (1..=12).flat_map(|number| world.user(kill(JobId(number)))).collect();
     let (mut open, mut begun) = (BTreeMap::new(), BTreeMap::<u64, u32>::new());

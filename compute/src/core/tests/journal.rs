@@ -1,7 +1,7 @@
 //! What was decided outlives the scheduler: results, recorded values, publications, secrets.
 
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, JobId};
+use situ_wire::ids::{ActionId, JobId, ScopeId};
 use situ_wire::messages::scheduler::{JobState, Request, TaskFailure, TaskOutcome};
 use situ_wire::path::DfsPath;
 
@@ -35,7 +35,8 @@ fn an_action_is_on_the_disk_before_its_driver_hears_of_it_and_never_runs_again()
         start_anew(&mut world);
         assert_eq!(world.run(job, ANEW, flat(0, vec![vec![place(2)]])), [r#"driver <- results [b"a"]"#]);
         let secret = world.secret(job);
-        let ask = Request::ActionResult { job, secret, action: ActionId(0), wait: true };
+        let ask =
+            Request::ActionResult { job, secret, action: ActionId(ScopeId::ROOT, 0), within: Vec::new(), wait: true };
         assert_eq!(world.driver(ask), [r#"driver <- results [b"a"]"#], "a worker asks");
         // The next one runs.
         let shown = world.run(job, ANEW, flat(1, vec![vec![place(2)]]));
@@ -78,7 +79,7 @@ fn recorded_values_and_results_count_once_however_often_they_are_read() {
         job,
         secret,
         attempt,
-        action: ActionId(0),
+        action: ActionId(ScopeId::ROOT, 0),
         value: value.into(),
     };
     assert_eq!(
@@ -97,11 +98,11 @@ fn recorded_values_and_results_count_once_however_often_they_are_read() {
 
 fn publishing(world: &World, job: JobId, attempt: u32) -> Request {
     let (secret, output) = (world.secret(job), DfsPath::parse("/out").unwrap());
-    Request::Publishing { job, secret, attempt, action: ActionId(0), output }
+    Request::Publishing { job, secret, attempt, action: ActionId(ScopeId::ROOT, 0), output }
 }
 
 fn published(world: &World, job: JobId, attempt: u32) -> Request {
-    Request::Published { job, secret: world.secret(job), attempt, action: ActionId(0) }
+    Request::Published { job, secret: world.secret(job), attempt, action: ActionId(ScopeId::ROOT, 0) }
 }
 
 #[test]
@@ -137,7 +138,7 @@ fn a_publication_is_on_the_disk_before_it_is_begun_and_before_it_is_over() {
         job,
         secret,
         attempt: ANEW,
-        action: ActionId(0),
+        action: ActionId(ScopeId::ROOT, 0),
         output: DfsPath::parse("/other").unwrap(),
     };
     let shown = world.driver(elsewhere);
@@ -197,7 +198,8 @@ fn outputs_that_a_done_action_used_must_be_the_same_in_the_next_life() {
         start_anew(&mut world);
         let mut next = word_count(maps(), 1);
         next.name = "count".to_owned();
-        next.stages[1].output = situ_wire::messages::scheduler::StageOutput::Result { action: ActionId(1) };
+        next.stages[1].output =
+            situ_wire::messages::scheduler::StageOutput::Result { action: ActionId(ScopeId::ROOT, 1) };
         assert_eq!(world.run(job, ANEW, next), ["n2 <- run 1/0/65536 Node, run 1/1/65536 Node"]);
         let mut outcome = mapped(1);
         if let TaskOutcome::Done(done) = &mut outcome {
@@ -224,7 +226,13 @@ fn a_job_that_ended_has_no_records_left() {
     world.ended(2, &["0/0/0"], &TaskOutcome::Failed(TaskFailure::PlanMismatch { message: "x".to_owned() }));
     let of = |record: &&JobRecord| matches!(record, JobRecord::Publishing { .. } | JobRecord::ActionDone { .. });
     assert_eq!(world.scheduler.snapshot().iter().filter(of).count(), 0);
-    let stranger = Request::ActionResult { job, secret: world.secret(job), action: ActionId(1), wait: false };
+    let stranger = Request::ActionResult {
+        job,
+        secret: world.secret(job),
+        action: ActionId(ScopeId::ROOT, 1),
+        within: Vec::new(),
+        wait: false,
+    };
     let shown = world.call("worker", Role::User, "n2", stranger);
     assert!(shown[0].starts_with("worker <- JobFailed"), "{shown:?}");
 }

@@ -8,6 +8,7 @@ mod journal;
 mod placement;
 mod resuming;
 mod rollback;
+mod scopes;
 mod sessions;
 mod simulation;
 mod speculation;

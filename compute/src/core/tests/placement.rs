@@ -1,4 +1,4 @@
-use situ_wire::ids::{DatasetId, JobId, PartitionId, TaskAttemptId};
+use situ_wire::ids::{DatasetId, JobId, PartitionId, ScopeId, TaskAttemptId};
 use situ_wire::messages::scheduler::{
     ExecutorEvent, JobState, PartitionRange, PersistedInput, Plan, PlanNode, Request, TaskDone, TaskLocation,
     TaskOutcome,
@@ -220,10 +220,15 @@ fn a_slow_task_gets_a_second_attempt_and_the_first_to_end_counts() {
 /// The job's second action reads a union: its partitions 0 and 1 are others, 2 and 3 are those of a persisted dataset.
 fn union_plan(action: u32) -> Plan {
     let mut plan = flat(action, vec![Vec::new(); 4]);
-    let kept = PlanNode { id: DatasetId(1), name: "persist".to_owned(), partitions: 2, ..plan.nodes[0].clone() };
+    let kept = PlanNode {
+        id: DatasetId(ScopeId::ROOT, 1),
+        name: "persist".to_owned(),
+        partitions: 2,
+        ..plan.nodes[0].clone()
+    };
     plan.nodes.push(kept);
     let partitions = vec![PartitionRange { stage: 2, dataset: 0, count: 2 }];
-    plan.stages[0].persisted = vec![PersistedInput { dataset: DatasetId(1), partitions }];
+    plan.stages[0].persisted = vec![PersistedInput { dataset: DatasetId(ScopeId::ROOT, 1), partitions }];
     plan
 }
 
@@ -238,7 +243,7 @@ fn persisted_partitions_are_found_behind_a_union() {
     begun.extend(polls(&mut world));
     // Whoever has computed partitions 2 and 3 keeps what they read of the dataset.
     let kept = |partition| {
-        let cached = vec![(DatasetId(1), PartitionId(partition))];
+        let cached = vec![(DatasetId(ScopeId::ROOT, 1), PartitionId(partition))];
         TaskOutcome::Done(Box::new(TaskDone { cached, ..TaskDone::default() }))
     };
     let mut expected = Vec::new();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, DatasetId, JobId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, DatasetId, JobId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
     ExecutorEvent, Holding, JobState, Locality, Plan, Request, StageOutput, TaskDone, TaskOutcome, TaskSpec,
@@ -12,8 +12,8 @@ use situ_wire::messages::scheduler::{
 use super::world::{JOB, World, attempt, mapped, place, result, word_count};
 use crate::core::{JobRecord, SchedulingPolicy};
 
-const SHUFFLE: StageOutput = StageOutput::Shuffle { shuffle: ShuffleId(2), reducers: 2 };
-const RESULT: StageOutput = StageOutput::Result { action: ActionId(0) };
+const SHUFFLE: StageOutput = StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, 2), reducers: 2 };
+const RESULT: StageOutput = StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) };
 
 /// Four executors with one slot each, which have told that they have nothing.
 fn world() -> World {
@@ -50,7 +50,14 @@ fn comes_back(world: &mut World, number: u32, mut holdings: Vec<Holding>) -> Vec
 
 fn runs(text: &str, output: StageOutput) -> Holding {
     let (attempt, plan_digest, locality) = (attempt(text), plan().digest(), Locality::Node);
-    Holding::Task(Box::new(TaskSpec { attempt, action: ActionId(0), plan_digest, output, locality, alone: false }))
+    Holding::Task(Box::new(TaskSpec {
+        attempt,
+        action: ActionId(ScopeId::ROOT, 0),
+        plan_digest,
+        output,
+        locality,
+        alone: false,
+    }))
 }
 
 /// What a task has left; a map task pieces with these contents.
@@ -96,7 +103,8 @@ fn after_a_restart_of_the_scheduler_nothing_that_is_done_or_runs_is_started_agai
     assert!(again[0].starts_with("driver <- Unavailable: the scheduler has just begun"), "{again:?}");
     let secret = world.secret(JOB);
     let reduce = (PartitionId(0), PartitionId(1));
-    let outputs = Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce, by: attempt("2/0/0") };
+    let outputs =
+        Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(ScopeId::ROOT, 2), reduce, by: attempt("2/0/0") };
     let shown = world.call("worker", Role::User, "n2", outputs);
     assert!(shown[0].starts_with("worker <- Unavailable"), "{shown:?}");
     // The driver lives on n1.
@@ -227,7 +235,7 @@ fn an_executor_that_was_given_up_and_comes_back_gives_up_what_others_do() {
 fn what_cannot_be_is_not_adopted() {
     let mut world = in_the_middle();
     world.restart();
-    let reducers = |reducers| StageOutput::Shuffle { shuffle: ShuffleId(2), reducers };
+    let reducers = |reducers| StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, 2), reducers };
     let shown = comes_back(
         &mut world,
         2,
@@ -239,7 +247,10 @@ fn what_cannot_be_is_not_adopted() {
             left("2/0/0", SHUFFLE, 1),
             runs("1/1/65537", SHUFFLE),
             Holding::Job(JobId(9)),
-            Holding::Cached { attempt: attempt("1/0/0"), partitions: vec![(DatasetId(7), PartitionId(0)); 9] },
+            Holding::Cached {
+                attempt: attempt("1/0/0"),
+                partitions: vec![(DatasetId(ScopeId::ROOT, 7), PartitionId(0)); 9],
+            },
         ],
     );
     assert!(shown.iter().any(|line| line.contains("cancel 1/1/65537") && line.contains("end job-9")), "{shown:?}");

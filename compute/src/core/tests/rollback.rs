@@ -1,6 +1,6 @@
 //! Outputs that are not the same when they are computed again.
 
-use situ_wire::ids::{ActionId, ExecutorId, PartitionId, ShuffleId};
+use situ_wire::ids::{ActionId, ExecutorId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::scheduler::{JobState, Request, StageOutput, TaskOutcome};
 
 use super::world::{JOB, World, attempt, fetch_failed, mapped, place, result, whole, word_count};
@@ -18,7 +18,13 @@ fn pieces(crcs: [u32; 2]) -> TaskOutcome {
 /// A reducer asks where its input is.
 fn reads(world: &mut World, reducer: u32, by: &str) -> Vec<String> {
     let (secret, reduce) = (world.secret(JOB), (PartitionId(reducer), PartitionId(reducer + 1)));
-    world.driver(Request::MapOutputs { job: JOB, secret, shuffle: ShuffleId(2), reduce, by: attempt(by) })
+    world.driver(Request::MapOutputs {
+        job: JOB,
+        secret,
+        shuffle: ShuffleId(ScopeId::ROOT, 2),
+        reduce,
+        by: attempt(by),
+    })
 }
 
 /// Two map tasks, on n2 and n3, are done; the reducers run on n1 and n4 and have heard where their input is.
@@ -55,7 +61,8 @@ fn lose(world: &mut World) -> Vec<String> {
 fn what_thousands_of_shuffles_of_one_action_held_is_all_in_the_journal() {
     let mut world = World::with_executors(1);
     world.start(1);
-    let given: Vec<(ShuffleId, u64)> = (0..5_000).map(|number| (ShuffleId(number), number.into())).collect();
+    let given: Vec<(ShuffleId, u64)> =
+        (0..5_000).map(|number| (ShuffleId(ScopeId::ROOT, number), number.into())).collect();
     world.scheduler.jobs.get_mut(&JOB).unwrap().given.extend(given.iter().copied());
     let mut all = world.scheduler.record_given(JOB, given.clone());
     assert!(all.len() <= 2_000);
@@ -153,7 +160,7 @@ fn a_job_whose_result_came_of_what_is_not_there_any_more_fails_and_says_why() {
     lose(&mut world);
     let mut next = word_count(vec![vec![place(2)], vec![place(3)]], 2);
     next.name = "count".to_owned();
-    next.stages[1].output = StageOutput::Result { action: ActionId(1) };
+    next.stages[1].output = StageOutput::Result { action: ActionId(ScopeId::ROOT, 1) };
     let shown = world.run(JOB, 0, next);
     let number: u32 = shown.last().unwrap()[1..2].parse().unwrap();
     world.poll(number, Vec::new());

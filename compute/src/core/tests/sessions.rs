@@ -2,7 +2,7 @@
 
 use situ_wire::error::ErrorCode;
 use situ_wire::hello::Role;
-use situ_wire::ids::{ClientId, JobId, OperationId};
+use situ_wire::ids::{ClientId, JobId, OperationId, ScopeId};
 use situ_wire::messages::executor::JobSecret;
 use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, Program, Request, Response};
 
@@ -103,7 +103,7 @@ fn a_job_lives_as_long_as_any_call_of_its_driver_is_heard() {
             let lives = lives(&world, JOB);
             assert_eq!(world.driver(lives), ["driver <- done"]);
         } else {
-            let (secret, action) = (world.secret(JOB), situ_wire::ids::ActionId(round));
+            let (secret, action) = (world.secret(JOB), situ_wire::ids::ActionId(ScopeId::ROOT, round));
             world.driver(Request::Record { job: JOB, secret, attempt: 0, action, value: "v".into() });
         }
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
 use situ_wire::ids::{
-    ActionId, ClientId, DatasetId, ExecutorId, JobId, OperationId, PartitionId, StageId, TaskAttemptId,
+    ActionId, ClientId, DatasetId, ExecutorId, JobId, OperationId, PartitionId, ScopeId, StageId, TaskAttemptId,
 };
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
@@ -235,10 +235,10 @@ fn plan(seed: u64, job: JobId, action: u32) -> Plan {
     let mut plan = word_count(places, reducers);
     plan.name = format!("action {action}");
     let last = plan.stages.last_mut().unwrap();
-    last.output = StageOutput::Result { action: ActionId(action) };
+    last.output = StageOutput::Result { action: ActionId(ScopeId::ROOT, action) };
     if job != VARYING {
         let partitions = vec![PartitionRange { stage: 0, dataset: 0, count: last.partitions }];
-        last.persisted = vec![PersistedInput { dataset: DatasetId(2), partitions }];
+        last.persisted = vec![PersistedInput { dataset: DatasetId(ScopeId::ROOT, 2), partitions }];
     }
     plan
 }
@@ -498,8 +498,8 @@ impl Simulation {
             }
             (Who::Killer(_), Ok(_)) => {}
             (Who::Action { process, action }, Ok(Response::Action(ActionResult::Done(results)))) => {
-                let job = process.job;
-                self.done.entry((job, ActionId(action))).or_insert(self.scheduler_life);
+                let (job, id) = (process.job, ActionId(ScopeId::ROOT, action));
+                self.done.entry((job, id)).or_insert(self.scheduler_life);
                 let text = String::from_utf8(results[0].to_vec()).unwrap();
                 let contents = text.split(['[', ']']).nth(1).unwrap().split(", ").map(|it| it.parse().unwrap());
                 let contents: Vec<u32> = contents.collect();
@@ -507,7 +507,7 @@ impl Simulation {
                 assert_eq!(*before, contents, "all results of a job come of the same outputs");
                 let expected = plan(0, job, action).stages[1].partitions;
                 let expected: Vec<Bytes> =
-                    (0..expected).map(|partition| result_of(job, ActionId(action), partition, &contents)).collect();
+                    (0..expected).map(|partition| result_of(job, id, partition, &contents)).collect();
                 assert_eq!(results, expected, "each partition has its result");
                 self.run_action(process, action + 1);
             }
@@ -575,7 +575,7 @@ impl Simulation {
     fn write_aside(&mut self, process: Driver) {
         let Driver { job, secret, attempt, .. } = process;
         let output = DfsPath::parse(&format!("/{job}")).unwrap();
-        let request = Request::Publishing { job, secret, attempt, action: ActionId(ACTIONS), output };
+        let request = Request::Publishing { job, secret, attempt, action: ActionId(ScopeId::ROOT, ACTIONS), output };
         self.later(50, Happens::Call(Who::Aside { process }, Box::new(request)));
     }
 
@@ -589,12 +589,15 @@ impl Simulation {
         let Driver { job, secret, attempt, .. } = process;
         let (who, request) = if action < ACTIONS {
             let plan = Box::new(plan(0, job, action));
-            let request = Request::RunAction { job, secret, attempt, action: ActionId(action), plan };
+            let request = Request::RunAction { job, secret, attempt, action: ActionId(ScopeId::ROOT, action), plan };
             (Who::Action { process, action }, request)
         } else {
             // Publishing takes it away.
             self.aside.remove(&job);
-            (Who::Publish { process }, Request::Published { job, secret, attempt, action: ActionId(ACTIONS) })
+            (
+                Who::Publish { process },
+                Request::Published { job, secret, attempt, action: ActionId(ScopeId::ROOT, ACTIONS) },
+            )
         };
         self.later(50, Happens::Call(who, Box::new(request)));
     }
@@ -794,7 +797,7 @@ impl Simulation {
         }
         let contents: Vec<u32> = outputs.iter().map(|output| output.pieces[0].crc32c).collect();
         let result = result_of(attempt.job, task.action, attempt.partition.0, &contents);
-        let cached = vec![(DatasetId(2), attempt.partition)];
+        let cached = vec![(DatasetId(ScopeId::ROOT, 2), attempt.partition)];
         self.work(executor, life, attempt, TaskDone { result, cached, ..TaskDone::default() });
     }
 

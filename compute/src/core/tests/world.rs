@@ -5,8 +5,8 @@ use bytes::Bytes;
 use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{
-    ActionId, ClientId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ShuffleId, StageId,
-    TaskAttemptId,
+    ActionId, ClientId, DatasetId, ExecutorId, JobId, NodeName, OperationId, PartitionId, RackName, ScopeId, ShuffleId,
+    StageId, TaskAttemptId,
 };
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
@@ -25,7 +25,7 @@ pub(super) const JOB: JobId = JobId(1);
 /// All partitions of a dataset, each read by the partition of the stage that has its number.
 pub(super) fn whole(dataset: u32, count: u32) -> PersistedInput {
     let partitions = vec![PartitionRange { stage: 0, dataset: 0, count }];
-    PersistedInput { dataset: DatasetId(dataset), partitions }
+    PersistedInput { dataset: DatasetId(ScopeId::ROOT, dataset), partitions }
 }
 
 /// A scheduler whose records are on the disk as soon as they are appended, and everyone who talks to it.
@@ -309,12 +309,12 @@ pub(super) fn place(number: u32) -> TaskLocation {
 pub(super) fn attempt(text: &str) -> TaskAttemptId {
     let numbers: Vec<u32> = text.split('/').map(|number| number.parse().unwrap()).collect();
     let [stage, partition, attempt] = numbers[..] else { panic!("{text}") };
-    TaskAttemptId { job: JOB, stage: StageId(stage), partition: PartitionId(partition), attempt }
+    TaskAttemptId { job: JOB, stage: StageId(ScopeId::ROOT, stage), partition: PartitionId(partition), attempt }
 }
 
 fn show_attempt(id: TaskAttemptId) -> String {
     let job = if id.job == JOB { String::new() } else { format!("{}:", id.job) };
-    format!("{job}{}/{}/{}", id.stage.0, id.partition.0, id.attempt)
+    format!("{job}{}/{}/{}", id.stage.1, id.partition.0, id.attempt)
 }
 
 /// Word count: stage 1 reads a file whose partitions lie at `places` and fills shuffle 2, stage 2 reads it with
@@ -322,9 +322,9 @@ fn show_attempt(id: TaskAttemptId) -> String {
 pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan {
     let maps = u32::try_from(places.len()).unwrap();
     let node = |id, name: &str, parents: &[u32], partitions| PlanNode {
-        id: DatasetId(id),
+        id: DatasetId(ScopeId::ROOT, id),
         name: name.to_owned(),
-        parents: parents.iter().map(|parent| DatasetId(*parent)).collect(),
+        parents: parents.iter().map(|parent| DatasetId(ScopeId::ROOT, *parent)).collect(),
         partitions,
         value: None,
     };
@@ -337,20 +337,20 @@ pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan 
         ],
         stages: vec![
             StagePlan {
-                stage: StageId(1),
+                stage: StageId(ScopeId::ROOT, 1),
                 name: "flat_map".to_owned(),
                 partitions: maps,
-                output: StageOutput::Shuffle { shuffle: ShuffleId(2), reducers },
+                output: StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, 2), reducers },
                 reads: Vec::new(),
                 preferred: places,
                 persisted: Vec::new(),
             },
             StagePlan {
-                stage: StageId(2),
+                stage: StageId(ScopeId::ROOT, 2),
                 name: "reduce_by_key".to_owned(),
                 partitions: reducers,
-                output: StageOutput::Result { action: ActionId(0) },
-                reads: vec![ShuffleId(2)],
+                output: StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) },
+                reads: vec![ShuffleId(ScopeId::ROOT, 2)],
                 preferred: Vec::new(),
                 persisted: Vec::new(),
             },
@@ -366,8 +366,8 @@ pub(super) fn flat(action: u32, places: Vec<Vec<TaskLocation>>) -> Plan {
     plan.nodes.truncate(1);
     plan.stages.truncate(1);
     plan.nodes[0].partitions = partitions;
-    plan.stages[0].stage = StageId(0);
-    plan.stages[0].output = StageOutput::Result { action: ActionId(action) };
+    plan.stages[0].stage = StageId(ScopeId::ROOT, 0);
+    plan.stages[0].output = StageOutput::Result { action: ActionId(ScopeId::ROOT, action) };
     plan
 }
 
@@ -389,7 +389,7 @@ pub(super) fn failed(message: &str) -> TaskOutcome {
 /// A piece of what `map` wrote for shuffle 2 could not be fetched.
 pub(super) fn fetch_failed(map: &str) -> TaskOutcome {
     let reason = "connection refused".to_owned();
-    TaskOutcome::Failed(TaskFailure::Fetch { shuffle: ShuffleId(2), map: attempt(map), reason })
+    TaskOutcome::Failed(TaskFailure::Fetch { shuffle: ShuffleId(ScopeId::ROOT, 2), map: attempt(map), reason })
 }
 
 fn show_record(record: &JobRecord) -> String {
@@ -408,6 +408,7 @@ fn show_record(record: &JobRecord) -> String {
         JobRecord::Published { job, action } => format!("{job} has published {action}"),
         JobRecord::Key(_) => "a key".to_owned(),
         JobRecord::Shuffled { job, shuffle, .. } => format!("{job} has all of {shuffle}"),
+        JobRecord::ScopeEnded { job, scope, outer, .. } => format!("{job} has ended {scope} in {outer}"),
         JobRecord::Varies { job } => format!("{job} varies"),
         JobRecord::Ended { status, .. } => format!("{} {:?}", status.summary.job, status.summary.state),
     }
@@ -429,6 +430,7 @@ fn show_answer(result: &Result<Response, RemoteError>) -> String {
         Ok(Response::Action(ActionResult::Done(results))) => format!("results {results:?}"),
         Ok(Response::Action(ActionResult::Failed(error))) => format!("failed: {}", error.message),
         Ok(Response::Action(ActionResult::Unknown)) => "unknown".to_owned(),
+        Ok(Response::Action(ActionResult::ScopeEnded)) => "its scope has ended".to_owned(),
         Ok(Response::MapOutputs(outputs)) => {
             let show = |output: &situ_wire::messages::scheduler::MapOutput| {
                 format!("{} at {} in {}", show_attempt(output.map), output.address, output.pieces.len())

@@ -3,7 +3,6 @@
 mod node;
 mod ranges;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
@@ -15,8 +14,8 @@ pub(crate) use node::{Kept, MapTask, Node, NodeKind, Parent, ResultTask};
 
 use crate::program::error::ProgramError;
 
-/// What one action reaches of the lineage of a program's datasets. A dataset's id is its place among all that the program
-/// made, so every run of the program gives it the same one.
+/// What one action reaches of the lineage of a program's datasets. A dataset's id is its place among all that its scope of
+/// the program made, so every run of the program gives it the same one.
 ///
 /// ```text
 /// text_file -- flat_map -- map -- reduce_by_key (map side) --> reduce_by_key -- collect
@@ -26,9 +25,13 @@ use crate::program::error::ProgramError;
 /// What ends a stage is a node of its own: the map side of a shuffle, or an action. So a stage's id, which is that of its
 /// last node, says all that its tasks must know.
 pub(crate) struct Graph {
-    last: DatasetId,
-    nodes: BTreeMap<DatasetId, Arc<Node>>,
+    /// Each behind its parents; the action is the last.
+    nodes: Vec<Arc<Node>>,
+    places: BTreeMap<DatasetId, Place>,
 }
+
+/// Where in the graph a node is.
+type Place = usize;
 
 /// What a task shall do, by its stage.
 pub(crate) enum StageTask {
@@ -42,18 +45,38 @@ impl Graph {
     /// # Errors
     /// When some of it cannot be computed.
     pub(crate) fn of(last: Arc<Node>) -> Result<Self, ProgramError> {
-        let mut graph = Self { last: last.id, nodes: BTreeMap::new() };
-        let mut open = vec![last];
-        while let Some(node) = open.pop() {
-            if let Some(error) = &node.broken {
-                return Err(error.clone());
+        let mut graph = Self { nodes: Vec::new(), places: BTreeMap::new() };
+        let mut seen = BTreeSet::new();
+        // A node stands there twice: before its parents, and behind them.
+        let mut open = vec![(last, false)];
+        while let Some((node, behind)) = open.pop() {
+            if behind {
+                graph.places.insert(node.id, graph.nodes.len());
+                graph.nodes.push(node);
+                continue;
             }
-            if let Entry::Vacant(entry) = graph.nodes.entry(node.id) {
-                open.extend(node.parents.iter().map(|parent| Arc::clone(&parent.node)));
-                entry.insert(node);
+            if let Some(error) = node.unusable() {
+                return Err(error);
+            }
+            if seen.insert(node.id) {
+                let parents: Vec<_> =
+                    node.parents.iter().rev().map(|parent| (Arc::clone(&parent.node), false)).collect();
+                open.push((node, true));
+                open.extend(parents);
             }
         }
         Ok(graph)
+    }
+
+    /// The action.
+    fn last(&self) -> &Arc<Node> {
+        self.nodes.last().expect("a graph is made of an action and what it reaches")
+    }
+
+    /// The last node of a stage.
+    fn end_of(&self, stage: StageId) -> Option<(Place, &Arc<Node>)> {
+        let place = *self.places.get(&DatasetId(stage.0, stage.1))?;
+        Some((place, &self.nodes[place]))
     }
 
     /// How many nodes there are.
@@ -64,17 +87,16 @@ impl Graph {
 
     /// What the action is called.
     pub(crate) fn name(&self) -> &str {
-        &self.nodes[&self.last].name
+        &self.last().name
     }
 
     /// What the tasks of a stage do; none if the graph has no such stage.
     pub(crate) fn stage_task(&self, stage: StageId) -> Option<StageTask> {
-        match &self.nodes.get(&DatasetId(stage.0))?.kind {
-            NodeKind::MapSide { reducers, task } => Some(StageTask::Map {
-                shuffle: shuffle_of(DatasetId(stage.0)),
-                reducers: *reducers,
-                task: Arc::clone(task),
-            }),
+        let (_, node) = self.end_of(stage)?;
+        match &node.kind {
+            NodeKind::MapSide { reducers, task } => {
+                Some(StageTask::Map { shuffle: shuffle_of(node.id), reducers: *reducers, task: Arc::clone(task) })
+            }
             NodeKind::Action { action, task, checked } => {
                 Some(StageTask::Result { action: *action, task: Arc::clone(task), checked: *checked })
             }
@@ -92,24 +114,24 @@ impl Graph {
             value: node.value,
         };
         let mut stages = Vec::new();
-        self.add_stage(self.last, &mut stages, &mut BTreeSet::new());
-        Plan { build, nodes: self.nodes.values().map(node).collect(), stages, name: self.name().to_owned() }
+        self.add_stage(self.nodes.len() - 1, &mut stages, &mut BTreeSet::new());
+        Plan { build, nodes: self.nodes.iter().map(node).collect(), stages, name: self.name().to_owned() }
     }
 
     /// The names of the nodes whose functions the tasks of a stage call, as they call them.
     pub(crate) fn operations(&self, stage: StageId) -> Vec<&str> {
-        let nodes = self.stage_nodes(DatasetId(stage.0));
-        nodes.into_iter().map(|id| self.nodes[&id].name.as_str()).collect()
+        let nodes = self.end_of(stage).map(|(last, _)| self.stage_nodes(last)).unwrap_or_default();
+        nodes.into_iter().map(|place| self.nodes[place].name.as_str()).collect()
     }
 
-    /// The nodes of the stage that ends in `last`, ascending.
-    fn stage_nodes(&self, last: DatasetId) -> BTreeSet<DatasetId> {
+    /// The nodes of the stage that ends in `last`, each behind its parents.
+    fn stage_nodes(&self, last: Place) -> BTreeSet<Place> {
         let mut seen = BTreeSet::from([last]);
         let mut open = vec![last];
-        while let Some(id) = open.pop() {
-            let node = &self.nodes[&id];
+        while let Some(place) = open.pop() {
+            let node = &self.nodes[place];
             if !matches!(node.kind, NodeKind::ReduceSide { .. }) {
-                let parents = node.parents.iter().map(|parent| parent.node.id);
+                let parents = node.parents.iter().map(|parent| self.places[&parent.node.id]);
                 open.extend(parents.filter(|parent| seen.insert(*parent)));
             }
         }
@@ -117,36 +139,36 @@ impl Graph {
     }
 
     /// Adds the stage that ends in `last`, behind those that it reads from, unless it is `planned`.
-    fn add_stage(&self, last: DatasetId, stages: &mut Vec<StagePlan>, planned: &mut BTreeSet<DatasetId>) {
+    fn add_stage(&self, last: Place, stages: &mut Vec<StagePlan>, planned: &mut BTreeSet<Place>) {
         if !planned.insert(last) {
             return;
         }
         let nodes = self.stage_nodes(last);
         let mut reads = Vec::new();
         let mut persisted = Vec::new();
-        for id in &nodes {
-            let node = &self.nodes[id];
+        for place in &nodes {
+            let node = &self.nodes[*place];
             match &node.kind {
                 NodeKind::ReduceSide { .. } => {
-                    reads.push(ShuffleId(id.0));
+                    reads.push(ShuffleId(node.id.0, node.id.1));
                     for parent in &node.parents {
-                        self.add_stage(parent.node.id, stages, planned);
+                        self.add_stage(self.places[&parent.node.id], stages, planned);
                     }
                 }
-                NodeKind::Persisted(kept) if !kept.is_released() => persisted.push(*id),
+                NodeKind::Persisted(kept) if !kept.is_released() => persisted.push(node.id),
                 _ => {}
             }
         }
-        let node = &self.nodes[&last];
+        let node = &self.nodes[last];
         let output = match node.kind {
-            NodeKind::MapSide { reducers, .. } => StageOutput::Shuffle { shuffle: shuffle_of(last), reducers },
+            NodeKind::MapSide { reducers, .. } => StageOutput::Shuffle { shuffle: shuffle_of(node.id), reducers },
             NodeKind::Action { action, .. } => StageOutput::Result { action },
             NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } => {
                 unreachable!("a stage ends in a map side or an action")
             }
         };
         stages.push(StagePlan {
-            stage: StageId(last.0),
+            stage: StageId(node.id.0, node.id.1),
             name: node.name.clone(),
             partitions: node.partitions,
             output,
@@ -157,16 +179,11 @@ impl Graph {
     }
 
     /// How the partitions of a stage read each persisted dataset in it.
-    fn persisted_inputs(
-        &self,
-        nodes: &BTreeSet<DatasetId>,
-        last: &Node,
-        persisted: &[DatasetId],
-    ) -> Vec<PersistedInput> {
+    fn persisted_inputs(&self, nodes: &BTreeSet<Place>, last: &Node, persisted: &[DatasetId]) -> Vec<PersistedInput> {
         if persisted.is_empty() {
             return Vec::new();
         }
-        let stage = nodes.iter().rev().map(|id| self.nodes[id].as_ref());
+        let stage = nodes.iter().rev().map(|place| self.nodes[*place].as_ref());
         let mut read = ranges::read_by(stage, last);
         let input = |dataset: &DatasetId| {
             let partitions = read.remove(dataset).filter(|ranges| !ranges.is_empty())?;
@@ -178,7 +195,7 @@ impl Graph {
 
 /// The shuffle that a map side writes: the node that reads it is made right behind it.
 pub(crate) fn shuffle_of(map_side: DatasetId) -> ShuffleId {
-    ShuffleId(map_side.0 + 1)
+    ShuffleId(map_side.0, map_side.1 + 1)
 }
 
 /// A node's name: its operation and where in the program it stands, as in `flat_map at main.rs:12`. Only the file's own

@@ -7,6 +7,7 @@ use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::PartitionRange;
 
 use crate::dataset::places::Preferred;
+use crate::dataset::scope::Scope;
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
 use crate::program::world::{Backend, Released};
@@ -19,11 +20,13 @@ pub(crate) type ResultTask = Arc<dyn Fn(&TaskContext, u32) -> Bytes + Send + Syn
 /// One node of the lineage: a dataset, or what ends a stage. It lives as long as somebody may ask for it: a handle of its
 /// dataset, a node that is made from it, or the action under way.
 pub(crate) struct Node {
-    /// Its place among all that the program made.
+    /// Its place among all that its scope made.
     pub(crate) id: DatasetId,
+    /// Where it was made; when that has ended, it is of no use.
+    pub(crate) scope: Arc<Scope>,
     /// Its operation and where in the program it stands.
     pub(crate) name: String,
-    /// What it is made from; each has a smaller id.
+    /// What it is made from.
     pub(crate) parents: Vec<Parent>,
     pub(crate) partitions: u32,
     pub(crate) preferred: Preferred,
@@ -40,6 +43,13 @@ pub(crate) struct Parent {
     pub(crate) node: Arc<Node>,
     /// `stage` counts the partitions of the node, `dataset` those of the parent.
     pub(crate) range: PartitionRange,
+}
+
+impl Node {
+    /// Why no action can compute it.
+    pub(super) fn unusable(&self) -> Option<ProgramError> {
+        self.broken.clone().or_else(|| self.scope.over())
+    }
 }
 
 /// What a node is to the stages.

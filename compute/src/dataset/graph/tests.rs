@@ -1,11 +1,12 @@
 use std::sync::Weak;
 
 use bytes::Bytes;
-use situ_wire::ids::{NodeName, RackName};
+use situ_wire::ids::{NodeName, RackName, ScopeId};
 use situ_wire::messages::scheduler::{PartitionRange, TaskLocation};
 
 use super::*;
 use crate::dataset::places::{Places, Preferred};
+use crate::dataset::scope::Scope;
 use crate::program::world::Backend;
 
 /// Nobody to tell of what is released.
@@ -14,8 +15,18 @@ fn nobody() -> Weak<dyn Backend> {
 }
 
 fn node(id: u32, name: &str, parents: Vec<Parent>, partitions: u32, kind: NodeKind) -> Arc<Node> {
-    let (id, name) = (DatasetId(id), name.to_owned());
-    Arc::new(Node { id, name, parents, partitions, preferred: None, kind, value: None, broken: None })
+    let (id, name) = (DatasetId(ScopeId::ROOT, id), name.to_owned());
+    Arc::new(Node {
+        id,
+        scope: Scope::root(),
+        name,
+        parents,
+        partitions,
+        preferred: None,
+        kind,
+        value: None,
+        broken: None,
+    })
 }
 
 fn placed(node: Arc<Node>, preferred: &Preferred) -> Arc<Node> {
@@ -27,15 +38,15 @@ fn map_side(reducers: u32) -> NodeKind {
 }
 
 fn reduce_side(shuffle: u32) -> NodeKind {
-    NodeKind::ReduceSide { kept: Kept::shuffle(ShuffleId(shuffle), nobody()) }
+    NodeKind::ReduceSide { kept: Kept::shuffle(ShuffleId(ScopeId::ROOT, shuffle), nobody()) }
 }
 
 fn persisted(id: u32) -> NodeKind {
-    NodeKind::Persisted(Kept::dataset(DatasetId(id), nobody()))
+    NodeKind::Persisted(Kept::dataset(DatasetId(ScopeId::ROOT, id), nobody()))
 }
 
 fn action(action: u32) -> NodeKind {
-    NodeKind::Action { action: ActionId(action), task: Arc::new(|_, _| Bytes::new()), checked: true }
+    NodeKind::Action { action: ActionId(ScopeId::ROOT, action), task: Arc::new(|_, _| Bytes::new()), checked: true }
 }
 
 fn place(node: &str) -> TaskLocation {
@@ -59,40 +70,40 @@ fn a_plan_is_cut_at_shuffles_parents_first_and_holds_what_is_reached() {
     let graph = Graph::of(last).unwrap();
     let plan = graph.plan(None);
     assert_eq!(plan.name, "collect");
-    let ids: Vec<u32> = plan.nodes.iter().map(|node| node.id.0).collect();
+    let ids: Vec<u32> = plan.nodes.iter().map(|node| node.id.1).collect();
     assert_eq!(ids, [0, 1, 2, 3, 5, 6]);
-    assert_eq!(plan.node(DatasetId(5)).unwrap().parents, [DatasetId(3), DatasetId(3)]);
+    assert_eq!(plan.nodes[4].parents, [DatasetId(ScopeId::ROOT, 3), DatasetId(ScopeId::ROOT, 3)]);
     let map = StagePlan {
-        stage: StageId(2),
+        stage: StageId(ScopeId::ROOT, 2),
         name: "reduce (map side)".to_owned(),
         partitions: 2,
-        output: StageOutput::Shuffle { shuffle: ShuffleId(3), reducers: 3 },
+        output: StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, 3), reducers: 3 },
         reads: Vec::new(),
         preferred: vec![vec![place("a")], vec![place("b")]],
-        persisted: vec![PersistedInput { dataset: DatasetId(1), partitions: vec![range(0, 0, 2)] }],
+        persisted: vec![PersistedInput { dataset: DatasetId(ScopeId::ROOT, 1), partitions: vec![range(0, 0, 2)] }],
     };
     let result = StagePlan {
-        stage: StageId(6),
+        stage: StageId(ScopeId::ROOT, 6),
         name: "collect".to_owned(),
         partitions: 6,
-        output: StageOutput::Result { action: ActionId(7) },
-        reads: vec![ShuffleId(3)],
+        output: StageOutput::Result { action: ActionId(ScopeId::ROOT, 7) },
+        reads: vec![ShuffleId(ScopeId::ROOT, 3)],
         preferred: Vec::new(),
         persisted: Vec::new(),
     };
     assert_eq!(plan.stages, [map, result]);
-    let task = |stage| graph.stage_task(StageId(stage));
-    assert!(matches!(task(2), Some(StageTask::Map { shuffle: ShuffleId(3), reducers: 3, .. })));
-    assert!(matches!(task(6), Some(StageTask::Result { action: ActionId(7), .. })));
+    let task = |stage| graph.stage_task(StageId(ScopeId::ROOT, stage));
+    assert!(matches!(task(2), Some(StageTask::Map { shuffle: ShuffleId(ScopeId::ROOT, 3), reducers: 3, .. })));
+    assert!(matches!(task(6), Some(StageTask::Result { action: ActionId(ScopeId::ROOT, 7), .. })));
     assert!(task(3).is_none() && task(99).is_none());
-    assert_eq!(graph.operations(StageId(6)), ["reduce", "both", "collect"]);
+    assert_eq!(graph.operations(StageId(ScopeId::ROOT, 6)), ["reduce", "both", "collect"]);
 }
 
 #[test]
 fn what_a_stage_reads_of_persisted_data_is_known_through_union_and_take() {
     let input = |plan: &Plan, dataset: u32| {
         let stage = plan.stages.last().unwrap();
-        let input = stage.persisted.iter().find(|input| input.dataset == DatasetId(dataset));
+        let input = stage.persisted.iter().find(|input| input.dataset == DatasetId(ScopeId::ROOT, dataset));
         input.map(|input| input.partitions.clone())
     };
     let source = node(0, "source", vec![], 4, NodeKind::Narrow);

@@ -73,17 +73,23 @@ fn len_bytes(result: &Bytes) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use situ_wire::ids::{ActionId, JobId, StageId};
+    use situ_wire::ids::{ActionId, JobId, ScopeId, StageId};
     use situ_wire::messages::scheduler::Locality;
 
     use super::*;
 
     fn note(left: &mut Left, partition: u32, len: usize, cached: &[u32]) {
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(0), partition: PartitionId(partition), attempt: 0 };
-        let (action, output) = (ActionId(0), StageOutput::Result { action: ActionId(0) });
+        let attempt = TaskAttemptId {
+            job: JobId(1),
+            stage: StageId(ScopeId::ROOT, 0),
+            partition: PartitionId(partition),
+            attempt: 0,
+        };
+        let (action, output) = (ActionId(ScopeId::ROOT, 0), StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) });
         let (plan_digest, locality, alone) = ([0; 32], Locality::Node, false);
         let task = TaskSpec { attempt, action, plan_digest, output, locality, alone };
-        let cached = cached.iter().map(|dataset| (DatasetId(*dataset), PartitionId(partition))).collect();
+        let cached =
+            cached.iter().map(|dataset| (DatasetId(ScopeId::ROOT, *dataset), PartitionId(partition))).collect();
         left.note(&task, &TaskDone { result: vec![0; len].into(), cached, ..TaskDone::default() });
     }
 
@@ -100,10 +106,11 @@ mod tests {
         let mut left = Left::default();
         (0..4).for_each(|partition| note(&mut left, partition, 5 << 20, &[1, 2]));
         assert_eq!(told(&left), (vec![1, 2, 3], 8), "the oldest makes place");
-        let (action, output) = (ActionId(0), StageOutput::Result { action: ActionId(0) });
-        let attempt = TaskAttemptId { job: JobId(1), stage: StageId(1), partition: PartitionId(0), attempt: 0 };
+        let (action, output) = (ActionId(ScopeId::ROOT, 0), StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) });
+        let attempt =
+            TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 1), partition: PartitionId(0), attempt: 0 };
         let task = TaskSpec { attempt, action, plan_digest: [0; 32], output, locality: Locality::Node, alone: false };
-        let dropped = (0..4).map(|partition| (DatasetId(1), PartitionId(partition))).collect();
+        let dropped = (0..4).map(|partition| (DatasetId(ScopeId::ROOT, 1), PartitionId(partition))).collect();
         left.note(&task, &TaskDone { dropped, ..TaskDone::default() });
         assert_eq!(told(&left).1, 4);
         left.lose_worker();

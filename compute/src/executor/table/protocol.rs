@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use situ_wire::ids::{ActionId, PartitionId, StageId};
+use situ_wire::ids::{ActionId, PartitionId, ScopeId, StageId};
 use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput};
 
 use super::*;
@@ -96,7 +96,10 @@ impl Simulation {
         let job = JobLaunch { job: JOB, secret: SECRET, user: "ann".to_owned(), program, arguments, options };
         all.table.handle(all.now, Event::Command(ExecutorCommand::BeginJob { job }));
         for partition in (0..TASKS).map(PartitionId) {
-            all.later(100_000, Happens::Submit(TaskAttemptId { job: JOB, stage: StageId(0), partition, attempt: 0 }));
+            all.later(
+                100_000,
+                Happens::Submit(TaskAttemptId { job: JOB, stage: StageId(ScopeId::ROOT, 0), partition, attempt: 0 }),
+            );
         }
         all.later(5_000, Happens::Fault);
         while all.done.len() < TASKS.try_into().unwrap() {
@@ -119,8 +122,8 @@ impl Simulation {
     fn happens(&mut self, what: Happens) {
         match what {
             Happens::Submit(attempt) => {
-                let output = StageOutput::Result { action: ActionId(0) };
-                let (action, plan_digest, locality) = (ActionId(0), [0; 32], Locality::Any);
+                let output = StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) };
+                let (action, plan_digest, locality) = (ActionId(ScopeId::ROOT, 0), [0; 32], Locality::Any);
                 let alone = self.random.below(10) == 0;
                 let task = Box::new(TaskSpec { attempt, action, plan_digest, output, locality, alone });
                 self.table.handle(self.now, Event::Command(ExecutorCommand::RunTask { task }));

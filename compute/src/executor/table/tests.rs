@@ -1,4 +1,4 @@
-use situ_wire::ids::{ActionId, PartitionId, StageId};
+use situ_wire::ids::{ActionId, PartitionId, ScopeId, StageId};
 use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput, TaskDone};
 
 use super::*;
@@ -20,15 +20,15 @@ fn launch() -> JobLaunch {
 }
 
 fn attempt(partition: u32) -> TaskAttemptId {
-    TaskAttemptId { job: JOB, stage: StageId(0), partition: PartitionId(partition), attempt: 0 }
+    TaskAttemptId { job: JOB, stage: StageId(ScopeId::ROOT, 0), partition: PartitionId(partition), attempt: 0 }
 }
 
 fn task(partition: u32) -> TaskSpec {
     TaskSpec {
         attempt: attempt(partition),
-        action: ActionId(0),
+        action: ActionId(ScopeId::ROOT, 0),
         plan_digest: [0; 32],
-        output: StageOutput::Result { action: ActionId(0) },
+        output: StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) },
         locality: Locality::Node,
         alone: false,
     }
@@ -474,11 +474,11 @@ fn a_task_of_a_job_that_has_not_begun_fails() {
 fn released_shuffles_of_a_job_that_is_here_are_dropped() {
     let release = |shuffles| ExecutorCommand::Release { job: JOB, shuffles };
     let mut table = Table { table: JobTable::new(Duration::from_secs(30), 0), now: NOW, polls: 0, life: 1 };
-    assert_eq!(table.command(release(vec![ShuffleId(3)])), [], "nothing of it is here");
+    assert_eq!(table.command(release(vec![ShuffleId(ScopeId::ROOT, 3)])), [], "nothing of it is here");
     let mut table = Table::starting(1);
     assert_eq!(table.command(release(Vec::new())), []);
-    let expected = Action::Release { job: JOB, shuffles: vec![ShuffleId(3)] };
-    assert_eq!(table.command(release(vec![ShuffleId(3)])), [expected]);
+    let expected = Action::Release { job: JOB, shuffles: vec![ShuffleId(ScopeId::ROOT, 3)] };
+    assert_eq!(table.command(release(vec![ShuffleId(ScopeId::ROOT, 3)])), [expected]);
 }
 
 #[test]
@@ -488,7 +488,7 @@ fn what_is_here_of_unfinished_jobs_is_told_and_others_end() {
     // One is done with a result, and left a partition in memory; one was cancelled.
     let left = TaskDone {
         result: "r".into(),
-        cached: vec![(situ_wire::ids::DatasetId(4), PartitionId(0))],
+        cached: vec![(situ_wire::ids::DatasetId(ScopeId::ROOT, 4), PartitionId(0))],
         ..TaskDone::default()
     };
     let held = [1, 2].map(|partition| TaskProgress { attempt: attempt(partition), steps: 0 });

@@ -9,7 +9,7 @@ use crate::block::{
 };
 use crate::error::{ErrorCode, RemoteError};
 use crate::hello::{Hello, HelloReply, MAGIC, ProtocolVersion, Role};
-use crate::ids::{ClientId, ClusterId, DatanodeId, JobId, OperationId, PartitionId, ShuffleId};
+use crate::ids::{ClientId, ClusterId, DatanodeId, JobId, OperationId, PartitionId, ScopeId, ShuffleId};
 use crate::messages::datanode::{Durability, ReadBlock, WriteBlock, WriteStage};
 use crate::messages::executor::FetchShuffle;
 use crate::messages::{Answer, Call, StreamOpen};
@@ -59,7 +59,7 @@ fn calls(book: &mut Book) {
     let fetch = FetchShuffle {
         job: JobId(9),
         secret: SECRET,
-        shuffle: ShuffleId(3),
+        shuffle: ShuffleId(ScopeId::ROOT, 3),
         map: super::values::ATTEMPT,
         reduce: (PartitionId(1), PartitionId(4)),
     };

@@ -3,7 +3,7 @@
 use super::super::book::{Book, sample, variants};
 use super::scheduler::{progress, task};
 use super::values::{ATTEMPT, PIECE, SECRET, bytes, error};
-use crate::ids::{JobId, PartitionId, ShuffleId};
+use crate::ids::{JobId, PartitionId, ScopeId, ShuffleId};
 use crate::messages::executor::{
     FetchReply, FetchShuffle, JobSecret, LogName, Orders, ProcessLife, Request, Response, ShufflePiece, WorkerPoll,
 };
@@ -16,7 +16,7 @@ pub(super) fn add(book: &mut Book) {
     let fetch = FetchShuffle {
         job,
         secret: SECRET,
-        shuffle: ShuffleId(3),
+        shuffle: ShuffleId(ScopeId::ROOT, 3),
         map: ATTEMPT,
         reduce: (PartitionId(1), PartitionId(4)),
     };

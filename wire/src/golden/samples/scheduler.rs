@@ -2,7 +2,7 @@
 
 use super::super::book::{Book, sample, variants};
 use super::values::{ATTEMPT, NOW, OPERATION, PIECE, SECRET, address, bytes, error, node, path, rack, text};
-use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, StageId};
+use crate::ids::{ActionId, ClientId, DatasetId, ExecutorId, JobId, PartitionId, ScopeId, ShuffleId, StageId};
 use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
@@ -14,9 +14,9 @@ use crate::messages::scheduler::{
 };
 
 const JOB: JobId = JobId(9);
-const ACTION: ActionId = ActionId(2);
+const ACTION: ActionId = ActionId(ScopeId::ROOT, 2);
 const EXECUTOR: ExecutorId = ExecutorId(0xe1);
-const SHUFFLE: ShuffleId = ShuffleId(3);
+const SHUFFLE: ShuffleId = ShuffleId(ScopeId::ROOT, 3);
 const METRICS: TaskMetrics = TaskMetrics {
     input_bytes: 1000,
     remote_bytes: 200,
@@ -75,12 +75,15 @@ fn registration() -> ExecutorRegistration {
 }
 
 fn persisted() -> PersistedInput {
-    PersistedInput { dataset: DatasetId(1), partitions: vec![PartitionRange { stage: 1, dataset: 0, count: 1 }] }
+    PersistedInput {
+        dataset: DatasetId(ScopeId::ROOT, 1),
+        partitions: vec![PartitionRange { stage: 1, dataset: 0, count: 1 }],
+    }
 }
 
 fn plan() -> Plan {
     let stage = StagePlan {
-        stage: StageId(4),
+        stage: StageId(ScopeId::ROOT, 4),
         name: text("map"),
         partitions: 2,
         output: StageOutput::Result { action: ACTION },
@@ -89,9 +92,9 @@ fn plan() -> Plan {
         persisted: vec![persisted()],
     };
     let node = PlanNode {
-        id: DatasetId(4),
+        id: DatasetId(ScopeId::ROOT, 4),
         name: text("map at main.rs:12"),
-        parents: vec![DatasetId(0)],
+        parents: vec![DatasetId(ScopeId::ROOT, 0)],
         partitions: 2,
         value: Some([0x5c; 32]),
     };
@@ -102,8 +105,8 @@ fn done() -> TaskDone {
     TaskDone {
         result: bytes(),
         pieces: vec![PIECE],
-        cached: vec![(DatasetId(1), PartitionId(0))],
-        dropped: vec![(DatasetId(1), PartitionId(2))],
+        cached: vec![(DatasetId(ScopeId::ROOT, 1), PartitionId(0))],
+        dropped: vec![(DatasetId(ScopeId::ROOT, 1), PartitionId(2))],
         metrics: METRICS,
     }
 }
@@ -154,7 +157,26 @@ fn requests(book: &mut Book) {
             plan: Box::new(plan()),
         },
         Record => Request::Record { job: JOB, secret: SECRET, attempt: 1, action: ACTION, value: bytes() },
-        ActionResult => Request::ActionResult { job: JOB, secret: SECRET, action: ACTION, wait: true },
+        ActionResult => Request::ActionResult {
+            job: JOB,
+            secret: SECRET,
+            action: ActionId(ScopeId(300), 2),
+            within: vec![ScopeId(300)],
+            wait: true,
+        },
+        ScopeOutcome => Request::ScopeOutcome {
+            job: JOB,
+            secret: SECRET,
+            within: vec![ScopeId(300), ScopeId(u64::MAX)],
+            wait: true,
+        },
+        EndScope => Request::EndScope {
+            job: JOB,
+            secret: SECRET,
+            attempt: 1,
+            within: vec![ScopeId(300)],
+            outcome: bytes(),
+        },
         Plan => Request::Plan { job: JOB, secret: SECRET, action: ACTION },
         MapOutputs => Request::MapOutputs {
             job: JOB,
@@ -178,7 +200,7 @@ fn requests(book: &mut Book) {
             secret: SECRET,
             attempt: 1,
             shuffles: vec![SHUFFLE],
-            datasets: vec![DatasetId(1)],
+            datasets: vec![DatasetId(ScopeId::ROOT, 1)],
         },
     });
 }
@@ -205,7 +227,7 @@ fn executors(book: &mut Book) {
             output: StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
             done: Box::new(done()),
         },
-        Cached => Holding::Cached { attempt: ATTEMPT, partitions: vec![(DatasetId(4), PartitionId(3))] },
+        Cached => Holding::Cached { attempt: ATTEMPT, partitions: vec![(DatasetId(ScopeId::ROOT, 4), PartitionId(3))] },
         Whole => Holding::Whole,
     });
     variants!(book, "scheduler", ExecutorCommand {
@@ -276,7 +298,7 @@ fn summary() -> JobSummary {
 
 fn stage_status() -> StageStatus {
     StageStatus {
-        stage: StageId(4),
+        stage: StageId(ScopeId::ROOT, 4),
         name: text("map"),
         output: StageOutput::Result { action: ACTION },
         tasks: 10,
@@ -333,6 +355,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Done => ActionResult::Done(vec![bytes()]),
         Failed => ActionResult::Failed(error()),
         Unknown => ActionResult::Unknown,
+        ScopeEnded => ActionResult::ScopeEnded,
     });
     variants!(book, "scheduler", JobState {
         Waiting => JobState::Waiting,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crate::block::{Block, BlockRoot, BlockToken, CommittedBlock, DatanodeLocation, TokenMode};
 use crate::error::{ErrorCode, RemoteError};
 use crate::ids::{
-    BlockId, ClientId, DatanodeId, GenerationStamp, JobId, NodeName, OperationId, PartitionId, RackName, StageId,
-    TaskAttemptId,
+    BlockId, ClientId, DatanodeId, GenerationStamp, JobId, NodeName, OperationId, PartitionId, RackName, ScopeId,
+    StageId, TaskAttemptId,
 };
 use crate::messages::executor::{JobSecret, ShufflePiece};
 use crate::path::DfsPath;
@@ -22,7 +22,7 @@ pub(super) const SECRET: JobSecret = JobSecret([0x5e; 16]);
 pub(super) const ROOT: BlockRoot = BlockRoot([0xb3; 32]);
 pub(super) const NOW: TimeMs = TimeMs(1_750_000_000_123);
 pub(super) const ATTEMPT: TaskAttemptId =
-    TaskAttemptId { job: JobId(9), stage: StageId(4), partition: PartitionId(200), attempt: 2 };
+    TaskAttemptId { job: JobId(9), stage: StageId(ScopeId::ROOT, 4), partition: PartitionId(200), attempt: 2 };
 pub(super) const PIECE: ShufflePiece = ShufflePiece { len_bytes: 5000, crc32c: 0xdead_beef, records: 12 };
 
 pub(super) fn path(text: &str) -> DfsPath {

@@ -1,10 +1,11 @@
 use super::*;
+use crate::ids::ScopeId;
 
 fn plan(names: &[&str]) -> Plan {
     let node = |(index, name): (u32, &&str)| PlanNode {
-        id: DatasetId(index),
+        id: DatasetId(ScopeId::ROOT, index),
         name: (*name).to_owned(),
-        parents: index.checked_sub(1).map(DatasetId).into_iter().collect(),
+        parents: index.checked_sub(1).map(|parent| DatasetId(ScopeId::ROOT, parent)).into_iter().collect(),
         partitions: 4,
         value: None,
     };
@@ -45,7 +46,8 @@ fn plans_that_differ_say_where() {
 #[test]
 fn a_partition_of_a_stage_finds_that_of_the_dataset() {
     let range = |stage, dataset, count| PartitionRange { stage, dataset, count };
-    let input = PersistedInput { dataset: DatasetId(1), partitions: vec![range(2, 0, 3), range(7, 1, 1)] };
+    let input =
+        PersistedInput { dataset: DatasetId(ScopeId::ROOT, 1), partitions: vec![range(2, 0, 3), range(7, 1, 1)] };
     let found: Vec<Option<u32>> = (0..9).map(|partition| input.partition(partition)).collect();
     assert_eq!(found, [None, None, Some(0), Some(1), Some(2), None, None, Some(1), None]);
 }
@@ -55,10 +57,10 @@ fn a_digest_does_not_depend_on_where_input_lies() {
     let one = plan(&["text_file"]);
     let mut moved = one.clone();
     moved.stages.push(StagePlan {
-        stage: StageId(0),
+        stage: StageId(ScopeId::ROOT, 0),
         name: String::new(),
         partitions: 4,
-        output: StageOutput::Result { action: ActionId(0) },
+        output: StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) },
         reads: Vec::new(),
         preferred: Vec::new(),
         persisted: Vec::new(),

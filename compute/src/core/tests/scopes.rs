@@ -1,0 +1,185 @@
+//! Scopes: what ends with one, and who waits for that.
+
+use bytes::Bytes;
+use situ_wire::ids::{ActionId, DatasetId, JobId, ScopeId, ShuffleId, StageId};
+use situ_wire::messages::scheduler::{ExecutorEvent, Plan, Request, StageOutput, TaskDone, TaskOutcome};
+
+use super::world::{JOB, World, attempt, flat, mapped, place, whole, word_count};
+use crate::core::{JobRecord, SchedulingPolicy};
+
+const SCOPE: ScopeId = ScopeId(5);
+
+/// The same plan, its ids those of a scope.
+fn moved(scope: ScopeId, mut plan: Plan) -> Plan {
+    for node in &mut plan.nodes {
+        node.id.0 = scope;
+        node.parents.iter_mut().for_each(|parent| parent.0 = scope);
+    }
+    for stage in &mut plan.stages {
+        stage.stage.0 = scope;
+        stage.reads.iter_mut().for_each(|shuffle| shuffle.0 = scope);
+        stage.persisted.iter_mut().for_each(|input| input.dataset.0 = scope);
+        match &mut stage.output {
+            StageOutput::Shuffle { shuffle, .. } => shuffle.0 = scope,
+            StageOutput::Result { action } => action.0 = scope,
+        }
+    }
+    plan
+}
+
+/// Tells that a task of a scope is done.
+fn done(world: &mut World, scope: ScopeId, number: u32, of: &str, outcome: &TaskOutcome) -> Vec<String> {
+    let mut attempt = attempt(of);
+    attempt.stage = StageId(scope, attempt.stage.1);
+    world.poll(number, vec![ExecutorEvent::TaskEnded { attempt, outcome: outcome.clone() }])
+}
+
+fn end(world: &World, within: &[ScopeId], outcome: &'static str) -> Request {
+    let secret = world.secret(JOB);
+    Request::EndScope { job: JOB, secret, attempt: 0, within: within.to_vec(), outcome: outcome.into() }
+}
+
+fn outcome(world: &World, within: &[ScopeId], wait: bool) -> Request {
+    Request::ScopeOutcome { job: JOB, secret: world.secret(JOB), within: within.to_vec(), wait }
+}
+
+fn result_of(world: &World, action: ActionId, within: &[ScopeId]) -> Request {
+    Request::ActionResult { job: JOB, secret: world.secret(JOB), action, within: within.to_vec(), wait: true }
+}
+
+/// A round of word count within a scope, whose reducers keep what they make in memory; to its end.
+fn round(world: &mut World, scope: ScopeId) {
+    let mut plan = word_count(vec![vec![place(1)]], 1);
+    plan.stages[1].persisted = vec![whole(2, 1)];
+    let plan = moved(scope, plan);
+    world.run(JOB, 0, plan);
+    done(world, scope, 1, "1/0/0", &mapped(1));
+    let cached = vec![(DatasetId(scope, 2), situ_wire::ids::PartitionId(0))];
+    let result = TaskDone { result: Bytes::from_static(b"r"), cached, ..TaskDone::default() };
+    for number in 1..=4 {
+        done(world, scope, number, "2/0/0", &TaskOutcome::Done(Box::new(result.clone())));
+    }
+}
+
+#[test]
+fn what_belongs_to_a_scope_goes_with_it() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    let kept = |world: &World| {
+        let job = &world.scheduler.jobs[&JOB];
+        let numbers = [job.actions.len(), job.stages.len(), job.cached.len(), job.numbers.len(), job.scopes.len()];
+        (numbers, job.tasks, job.pieces)
+    };
+    let mut len = None;
+    for number in 1..=20 {
+        // In a scope within one.
+        let (outer, inner) = (ScopeId(1_000 + number), ScopeId(number));
+        round(&mut world, inner);
+        assert_eq!(kept(&world).0[..3], [1, 1, 1], "as long as it goes on");
+        world.driver(end(&world, &[inner, outer], "inner"));
+        let ended = usize::try_from(number).unwrap();
+        assert_eq!(kept(&world), ([0, 0, 0, 0, ended], 0, 0), "the outer ones that ended before, and the inner one");
+        world.driver(end(&world, &[outer], "outer"));
+        assert_eq!(kept(&world), ([0, 0, 0, 0, ended], 0, 0), "the outer ones");
+        len = len.max(Some(world.scheduler.jobs[&JOB].kept_len_bytes / ended));
+    }
+    assert!(len < Some(200), "{len:?}");
+    let released = world.poll(1, Vec::new());
+    assert!(released.iter().all(|line| !line.contains("shuffle-0000000000000001-")), "told before: {released:?}");
+}
+
+#[test]
+fn who_waits_for_what_belongs_to_an_ended_scope_hears_of_its_end() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    let (outer, around) = (ScopeId(6), [SCOPE, ScopeId(6)]);
+    assert_eq!(world.driver(outcome(&world, &around, false)), ["driver <- unknown"]);
+    assert_eq!(world.driver(outcome(&world, &around, true)), [""; 0]);
+    let action = ActionId(SCOPE, 7);
+    assert_eq!(world.driver(result_of(&world, action, &around)), [""; 0]);
+    let told = r#"driver <- results [b"x"], after record 4"#;
+    assert_eq!(
+        world.driver(end(&world, &around, "x")),
+        [
+            "append 4: job-1 has ended scope-0000000000000005 in scope-0000000000000006",
+            "driver <- its scope has ended, after record 4",
+            told,
+            told
+        ]
+    );
+    // Asked once more; the first end counts.
+    assert_eq!(world.driver(end(&world, &around, "y")), [r#"driver <- results [b"x"]"#]);
+    assert_eq!(world.driver(outcome(&world, &around, true)), [r#"driver <- results [b"x"]"#]);
+    assert_eq!(world.driver(result_of(&world, action, &around)), ["driver <- its scope has ended"]);
+    // When the one around it has ended, who is still within hears of that.
+    world.driver(end(&world, &[outer], "z"));
+    assert_eq!(world.driver(outcome(&world, &around, true)), ["driver <- its scope has ended"]);
+    assert_eq!(world.driver(result_of(&world, action, &around)), ["driver <- its scope has ended"]);
+    let record = |action, value: &'static str| {
+        let secret = world.secret(JOB);
+        Request::Record { job: JOB, secret, attempt: 0, action, value: value.into() }
+    };
+    let record = record(ActionId(outer, 0), "v");
+    assert_eq!(world.driver(record), ["driver <- its scope has ended"]);
+    assert_eq!(world.run(JOB, 0, moved(outer, flat(1, vec![Vec::new()]))), ["driver <- its scope has ended"]);
+}
+
+#[test]
+fn what_runs_in_a_scope_that_ends_is_given_up() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    let shown = world.run(JOB, 0, moved(SCOPE, flat(0, vec![vec![place(2)]])));
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    let shown = world.driver(end(&world, &[SCOPE], "x"));
+    assert_eq!(world.poll(2, Vec::new()), ["n2 <- cancel 0/0/0"]);
+    assert!(shown.contains(&"driver <- its scope has ended, after record 4".to_owned()), "{shown:?}");
+    let job = &world.scheduler.jobs[&JOB];
+    assert!(job.actions.is_empty() && job.under_way.is_empty() && job.stages.is_empty() && job.needed.is_empty());
+}
+
+#[test]
+fn scopes_outlive_the_scheduler() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    let root = ActionId(ScopeId::ROOT, 0);
+    let record = |world: &World, action, value: &'static str| {
+        let secret = world.secret(JobId(1));
+        Request::Record { job: JobId(1), secret, attempt: 0, action, value: value.into() }
+    };
+    world.driver(record(&world, root, "root"));
+    world.driver(record(&world, ActionId(SCOPE, 0), "within"));
+    world.driver(record(&world, ActionId(ScopeId(8), 0), "open"));
+    world.driver(end(&world, &[SCOPE], "x"));
+    let len = world.scheduler.jobs[&job].kept_len_bytes;
+    for records in [world.records.clone(), world.scheduler.snapshot()] {
+        world.records = records;
+        world.restart();
+        let found = &world.scheduler.jobs[&job];
+        let actions: Vec<ActionId> = found.actions.keys().copied().collect();
+        assert_eq!(actions, [root, ActionId(ScopeId(8), 0)]);
+        assert_eq!(found.kept_len_bytes, len);
+        assert_eq!(world.driver(outcome(&world, &[SCOPE], false)), [r#"driver <- results [b"x"]"#]);
+        assert_eq!(world.driver(outcome(&world, &[ScopeId(8)], false)), ["driver <- unknown"]);
+    }
+    let ended = world.records.iter().filter(|record| matches!(record, JobRecord::ScopeEnded { .. })).count();
+    assert_eq!(ended, 1);
+}
+
+#[test]
+fn what_scopes_return_is_bounded() {
+    let mut world = World::with(SchedulingPolicy { actions: 3, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    world.start(1);
+    let none = world.driver(end(&world, &[], "x"));
+    assert!(none[0].contains("it names no scope"), "{none:?}");
+    let deep: Vec<ScopeId> = (1..=65).map(ScopeId).collect();
+    let deep = world.driver(end(&world, &deep, "x"));
+    assert!(deep[0].contains("65 scopes stand within each other; at most 64 may"), "{deep:?}");
+    for number in 1..=3 {
+        world.driver(end(&world, &[ScopeId(number)], "x"));
+    }
+    let shown = world.driver(end(&world, &[ScopeId(4)], "x"));
+    assert!(shown.iter().any(|line| line.contains("4 actions and ended scopes; at most 3")), "{shown:?}");
+    let shuffle = ShuffleId(SCOPE, 1);
+    assert_eq!((shuffle.to_string().parse(), "shuffle-7".parse()), (Ok(shuffle), Ok(ShuffleId(ScopeId::ROOT, 7))));
+}

@@ -1,0 +1,265 @@
+//! Parts of a program that stand by themselves: their datasets and actions are counted within them, what they made is freed
+//! at their end, and who comes late passes over those that have ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use situ_wire::ids::{DatasetId, ScopeId};
+use situ_wire::limits::SCOPES_NESTED;
+
+use super::Context;
+use super::graph::node_name;
+use crate::program::error::ProgramError;
+use crate::program::task::panic_message;
+use crate::program::world::ScopePath;
+use crate::shuffle::records;
+
+/// A part of a program, in one run of it.
+pub(crate) struct Scope {
+    path: ScopePath,
+    /// What it is called, and where in the program it stands; empty for the whole program.
+    name: String,
+    next_dataset: AtomicU32,
+    /// Held while an action runs: the order of actions is what their numbers mean.
+    pub(super) actions: Mutex<Actions>,
+    /// The scopes within it, by their names.
+    inner: Mutex<BTreeMap<String, Inner>>,
+    ended: AtomicBool,
+}
+
+/// What is known of the actions of a scope.
+#[derive(Default)]
+pub(super) struct Actions {
+    /// The number of the next one.
+    pub(super) next: u32,
+    /// The digest of all values that were recorded so far.
+    pub(super) values: [u8; 32],
+}
+
+/// The scopes of one name.
+#[derive(Default)]
+struct Inner {
+    entered: u32,
+    /// Whether one of them is under way.
+    open: bool,
+}
+
+/// What a scope came to: its value, encoded, or the error that ended it.
+type Outcome = Result<Bytes, String>;
+
+thread_local! {
+    /// The scopes that this thread is in, the innermost last.
+    static ENTERED: RefCell<Vec<Context>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scope {
+    /// The whole program.
+    pub(crate) fn root() -> Arc<Self> {
+        Arc::new(Self::new(ScopePath::default(), String::new()))
+    }
+
+    fn new(path: ScopePath, name: String) -> Self {
+        Self {
+            path,
+            name,
+            next_dataset: AtomicU32::new(0),
+            actions: Mutex::default(),
+            inner: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn id(&self) -> ScopeId {
+        self.path.id()
+    }
+
+    pub(super) fn path(&self) -> &ScopePath {
+        &self.path
+    }
+
+    /// The first of the next `count` ids.
+    pub(super) fn next_dataset(&self, count: u32) -> DatasetId {
+        let number = self.next_dataset.fetch_add(count, Ordering::Relaxed);
+        assert!(number < u32::MAX - count, "a scope makes fewer than 2^32 datasets");
+        DatasetId(self.id(), number)
+    }
+
+    /// Why nothing that was made in it can be used; none while it goes on.
+    pub(crate) fn over(&self) -> Option<ProgramError> {
+        let over = || ProgramError::ScopeEnded { scope: self.name.clone() };
+        self.ended.load(Ordering::Acquire).then(over)
+    }
+
+    /// The next scope of a name within it.
+    fn enter(self: &Arc<Self>, name: &str, place: &Location<'_>) -> Result<Entered, ProgramError> {
+        let shown = node_name(&format!("scope {name:?}"), place);
+        if self.path.depth() >= SCOPES_NESTED {
+            let message = format!("scopes stand within each other, at most {SCOPES_NESTED} deep");
+            return Err(ProgramError::Argument { operation: shown, message });
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = inner.entry(name.to_owned()).or_default();
+        if known.open {
+            return Err(ProgramError::Concurrent { action: shown });
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the id of a scope");
+        hasher.update(&self.id().0.to_le_bytes()).update(&known.entered.to_le_bytes()).update(name.as_bytes());
+        let hash = hasher.finalize().as_bytes()[..8].try_into().map_or(0, u64::from_le_bytes);
+        (known.entered, known.open) = (known.entered + 1, true);
+        let scope = Arc::new(Self::new(self.path.with(ScopeId(hash.max(1))), shown));
+        Ok(Entered { scope, outer: Arc::clone(self), name: name.to_owned() })
+    }
+}
+
+/// A scope that is under way; ended when this is dropped.
+struct Entered {
+    scope: Arc<Scope>,
+    outer: Arc<Scope>,
+    name: String,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.scope.ended.store(true, Ordering::Release);
+        let mut inner = self.outer.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = inner.get_mut(&self.name) {
+            known.open = false;
+        }
+    }
+}
+
+/// This thread is in a scope, until this is dropped.
+struct InScope;
+
+impl InScope {
+    fn of(context: &Context) -> Self {
+        ENTERED.with_borrow_mut(|entered| entered.push(context.clone()));
+        Self
+    }
+}
+
+impl Drop for InScope {
+    fn drop(&mut self) {
+        // Not under the borrow: it may be the last that holds something.
+        let left = ENTERED.with_borrow_mut(Vec::pop);
+        drop(left);
+    }
+}
+
+impl Context {
+    /// Runs a part of the program whose datasets and actions stand by themselves, and gives what it returns, which is what
+    /// it is when it has been serialized and deserialized.
+    ///
+    /// - **At its end all that it made is freed**: functions and what they have captured, the results of its actions,
+    ///   shuffle files, persisted partitions. A long loop whose body is a scope takes no more room than one round. What it
+    ///   made cannot be used outside; what is to stay is made outside, or returned.
+    /// - **Scopes run at once when threads enter them**: the actions of one scope run one after the other, those of
+    ///   different scopes do not wait for each other. Scopes that run at once within the same scope have names of their own.
+    /// - **Who comes late passes over it**: a worker that joins a job, or a driver that is started anew, takes what a scope
+    ///   that has ended came to, and does not run it.
+    ///
+    /// On the thread that runs `body`, every dataset that is made and every action that is run belongs to the scope, whoever
+    /// made what they start from.
+    ///
+    /// ```
+    /// # let directory = std::env::temp_dir().join(format!("situ-doc-scope-{}", std::process::id()));
+    /// # let context = situ_compute::testing::context(&directory);
+    /// let points = context.parallelize(vec![1.0, 2.0, 7.0, 8.0, 9.0], 2).persist();
+    /// let mut center = 0.0;
+    /// for _ in 0..10 {
+    ///     center = context.scope("round", |_| {
+    ///         let sum = points.map(move |point| point + center).reduce(|one, other| one + other)?;
+    ///         Ok(sum.unwrap_or_default() / 10.0)
+    ///     })?;
+    /// }
+    /// // Two actions at once.
+    /// let (fewest, most) = std::thread::scope(|threads| {
+    ///     let fewest = threads.spawn(|| context.scope("fewest", |_| points.reduce(f64::min)));
+    ///     let most = threads.spawn(|| context.scope("most", |_| points.reduce(f64::max)));
+    ///     (fewest.join().unwrap(), most.join().unwrap())
+    /// });
+    /// assert_eq!((fewest?, most?), (Some(1.0), Some(9.0)));
+    /// # std::fs::remove_dir_all(&directory).ok();
+    /// # Ok::<(), situ_compute::ProgramError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProgramError::Scope`] when `body` has failed in the driver; in every process then. [`ProgramError::Concurrent`] when
+    /// a scope of that name is under way within the same one.
+    #[track_caller]
+    pub fn scope<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        body: impl FnOnce(&Self) -> Result<T, ProgramError>,
+    ) -> Result<T, ProgramError> {
+        let entered = self.here().enter(name, Location::caller())?;
+        let (path, shown) = (entered.scope.path.clone(), entered.scope.name.clone());
+        if let Some(outcome) = self.backend().scope_outcome(&path, &shown)? {
+            return decode(&shown, &outcome);
+        }
+        let context = self.within(Arc::clone(&entered.scope));
+        let result = {
+            let _here = InScope::of(&context);
+            catch_unwind(AssertUnwindSafe(|| body(&context)))
+        };
+        drop(context);
+        drop(entered);
+        let own: Outcome = match &result {
+            Ok(Ok(value)) => encode(&shown, value),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
+        };
+        let outcome = self.backend().end_scope(&path, &shown, own.as_ref().err().map(String::as_str), encoded(&own));
+        match (outcome, result) {
+            // The job has ended, or nobody can be told: what happened here first says more.
+            (Err(_), Ok(Err(own))) => Err(own),
+            (Err(error), Ok(Ok(_))) => Err(error),
+            (_, Err(panic)) if self.backend().driver_files().is_some() => resume_unwind(panic),
+            (Err(_), Err(panic)) => resume_unwind(panic),
+            // The driver's counts.
+            (Ok(outcome), _) => decode(&shown, &outcome),
+        }
+    }
+
+    /// The scope that this thread is in, or that this context is of.
+    pub(super) fn here(&self) -> Arc<Scope> {
+        let innermost = |entered: &Vec<Self>| {
+            let mine = entered.iter().rev().find(|context| self.is_same_program(context));
+            mine.map(|context| Arc::clone(context.own_scope()))
+        };
+        ENTERED.with_borrow(innermost).unwrap_or_else(|| Arc::clone(self.own_scope()))
+    }
+}
+
+fn encode<T: Serialize>(name: &str, value: &T) -> Outcome {
+    let mut bytes = Vec::new();
+    match records::append(value, &mut bytes) {
+        Ok(()) => Ok(bytes.into()),
+        Err(error) => {
+            Err(format!("what {name} returns, a {}, cannot be serialized: {error}", std::any::type_name::<T>()))
+        }
+    }
+}
+
+/// An outcome as it goes to other processes.
+fn encoded(outcome: &Outcome) -> Bytes {
+    let mut bytes = Vec::new();
+    let encodable = outcome.as_ref().map(Bytes::as_ref);
+    records::append(&encodable, &mut bytes).expect("bytes and a text can be serialized");
+    bytes.into()
+}
+
+fn decode<T: DeserializeOwned>(name: &str, outcome: &Bytes) -> Result<T, ProgramError> {
+    let unreadable = |message: String| ProgramError::Result { action: name.to_owned(), message };
+    let outcome: Outcome = records::take(&mut outcome.as_ref()).map_err(|error| unreadable(error.to_string()))?;
+    match outcome {
+        Ok(value) => records::take(&mut value.as_ref()).map_err(|error| unreadable(error.to_string())),
+        Err(message) => Err(ProgramError::Scope { scope: name.to_owned(), message }),
+    }
+}

@@ -1,0 +1,208 @@
+//! Programs with scopes, in a driver and in workers.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+
+use situ_runtime::disk::memory::MemoryDisk;
+
+use super::Context;
+use crate::program::error::{ProgramError, ProgramResult};
+use crate::program::local::{LocalOptions, StillClock, context};
+use crate::program::rehearsal::Rehearsal;
+
+fn local() -> Context {
+    context(MemoryDisk::default(), StillClock, Path::new("/r"), LocalOptions::default())
+}
+
+fn is_driver(context: &Context) -> bool {
+    context.backend().driver_files().is_some()
+}
+
+#[test]
+fn a_loop_of_scopes_keeps_nothing_but_what_they_return() {
+    const ROUNDS: u64 = 1_000;
+    let job = Rehearsal::new(2, false);
+    let held = Arc::new(Mutex::new(0));
+    let most = Arc::clone(&held);
+    let seen = job
+        .run(|context| {
+            let token = Arc::new(());
+            let base = context.parallelize((0..8_u64).collect(), 2).persist();
+            let mut last = 0;
+            for round in 0..ROUNDS {
+                let token = Arc::clone(&token);
+                last = context.scope("round", |context| {
+                    let step = base.map(move |n| {
+                        let _ = &token;
+                        (n % 2, n + last)
+                    });
+                    let kept = step.persist();
+                    let sums = kept.reduce_by_key(|one, other| one + other, 2);
+                    let values = context.share(round)?;
+                    assert_eq!((sums.count()?, values), (2, round));
+                    Ok(kept.count()? + round)
+                })?;
+            }
+            assert_eq!(last, 8 + ROUNDS - 1);
+            let mut most = most.lock().unwrap();
+            *most = (*most).max(Arc::strong_count(&token));
+            Ok(())
+        })
+        .unwrap();
+    assert!(seen.planned <= 8 && seen.kept <= 8 && seen.shuffles <= 2, "{seen:?}");
+    assert!(seen.datasets_released as u64 >= ROUNDS, "{seen:?}");
+    assert_eq!(*held.lock().unwrap(), 1);
+    assert_eq!(job.results(), 1, "what the driver gave for the whole program");
+}
+
+#[test]
+fn who_comes_late_passes_over_scopes_that_have_ended() {
+    let (runs, late) = (AtomicU64::new(0), AtomicBool::new(false));
+    let program = |context: &Context| -> ProgramResult {
+        let numbers = context.parallelize((0..100_u64).collect(), 4);
+        let mut sum = 0;
+        for round in 0..50 {
+            sum = context.scope("round", |_| {
+                assert!(!late.load(Ordering::Relaxed), "it need not run again");
+                runs.fetch_add(u64::from(is_driver(context)), Ordering::Relaxed);
+                Ok(numbers.map(move |n| n + sum).count()? + round)
+            })?;
+        }
+        // The late one is of use.
+        let total = context.scope("last", |_| numbers.map(move |n| n + sum).reduce(|one, other| one + other))?;
+        assert_eq!(total, Some(4950 + 100 * 149));
+        Ok(())
+    };
+    let stopped = |context: &Context| -> ProgramResult {
+        let numbers = context.parallelize((0..100_u64).collect(), 4);
+        let mut sum = 0;
+        for round in 0..50 {
+            sum = context.scope("round", |_| {
+                runs.fetch_add(u64::from(is_driver(context)), Ordering::Relaxed);
+                Ok(numbers.map(move |n| n + sum).count()? + round)
+            })?;
+        }
+        Err("stopped here".into())
+    };
+    let job = Rehearsal::new(2, false);
+    job.run(stopped).unwrap_err();
+    assert_eq!(runs.load(Ordering::Relaxed), 50);
+    late.store(true, Ordering::Relaxed);
+    job.restarted().run(program).unwrap();
+}
+
+#[test]
+fn scopes_of_different_threads_run_at_once() {
+    // Each action has a task that waits for one of the other.
+    static BOTH: Barrier = Barrier::new(2);
+    let result = Rehearsal::new(2, false).run(|context| {
+        let numbers = context.parallelize((0..10_u64).collect(), 1);
+        let sum = |name: &str| {
+            context.scope(name, |_| {
+                let met = numbers.map_partitions(|records| {
+                    BOTH.wait();
+                    records
+                });
+                met.reduce(|one, other| one + other)
+            })
+        };
+        let sums = std::thread::scope(|threads| {
+            let other = threads.spawn(|| sum("other"));
+            (sum("one"), other.join().unwrap())
+        });
+        assert_eq!((sums.0?, sums.1?), (Some(45), Some(45)));
+        assert_eq!(numbers.count()?, 10);
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn two_scopes_of_one_name_do_not_run_at_once() {
+    let context = local();
+    let error = context.scope("a", |inner| {
+        // Within it the name is free.
+        assert_eq!(inner.scope("a", |_| Ok(1))?, 1);
+        std::thread::scope(|threads| threads.spawn(|| context.scope("a", |_| Ok(2))).join().unwrap())
+    });
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("a scope of its own, with a name of its own"), "{message}");
+    assert_eq!(context.scope("a", |_| Ok(3)), Ok(3));
+}
+
+fn deeper(context: &Context) -> Result<(), ProgramError> {
+    context.scope("deeper", deeper)
+}
+
+#[test]
+fn what_was_made_in_a_scope_is_of_no_use_after_its_end() {
+    let context = local();
+    let (mut dataset, mut inner) = (None, None);
+    let outside = context.parallelize(vec![1, 2, 3], 2);
+    let count = context.scope("part", |scope| {
+        let made = outside.map(|n| n + 1);
+        dataset = Some(made.clone());
+        inner = Some(scope.clone());
+        made.count()
+    });
+    assert_eq!(count, Ok(3));
+    let is_over = |error: ProgramError| {
+        assert!(matches!(&error, ProgramError::ScopeEnded { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("scope \"part\" at scope_tests.rs:"), "{error}");
+    };
+    let (dataset, inner) = (dataset.unwrap(), inner.unwrap());
+    is_over(dataset.map(|n| n + 1).count().unwrap_err());
+    is_over(inner.share(1).unwrap_err());
+    is_over(outside.union(&dataset).count().unwrap_err());
+    assert_eq!(outside.count(), Ok(3));
+    let error = deeper(&context).unwrap_err().to_string();
+    assert!(error.contains("at most 64 deep"), "{error}");
+}
+
+#[test]
+fn an_error_of_a_scope_is_the_same_everywhere_and_the_program_may_go_on() {
+    let runs = AtomicU64::new(0);
+    let seen = Mutex::new(Vec::new());
+    let result = Rehearsal::new(2, false).run(|context| {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        let failed = context.scope("fails", |_| {
+            // Only in the driver, or only in a worker: the driver's counts.
+            let first = numbers.count()?;
+            match (is_driver(context), runs.fetch_add(1, Ordering::Relaxed) % 2) {
+                (true, _) => Err(ProgramError::Argument { operation: "mine".to_owned(), message: "no".to_owned() }),
+                (false, 0) => Ok(first),
+                (false, _) => Err(ProgramError::Argument { operation: "other".to_owned(), message: "no".to_owned() }),
+            }
+        });
+        seen.lock().unwrap().push(failed.unwrap_err().to_string());
+        assert_eq!(numbers.count()?, 10);
+        Ok(())
+    });
+    result.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|error| error.ends_with("failed: mine: no") && *error == seen[0]), "{seen:?}");
+}
+
+#[test]
+fn a_panic_in_a_scope_is_the_programs_in_its_driver() {
+    let context = local();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        context.scope("falls", |_| -> Result<(), ProgramError> { panic!("over") })
+    }));
+    assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"over"));
+    assert_eq!(context.scope("falls", |_| Ok(1)), Ok(1), "its name is free again");
+}
+
+#[test]
+fn a_worker_whose_scope_does_something_else_is_named() {
+    let result = Rehearsal::new(1, false).run(|context| {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        let runs = is_driver(context);
+        context.scope("part", |_| if runs { numbers.count() } else { Ok(0) })?;
+        Ok(())
+    });
+    let error = result.unwrap_err();
+    assert!(error.contains("the program ended in this worker before action-"), "{error}");
+}
