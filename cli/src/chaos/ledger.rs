@@ -10,7 +10,7 @@ use crate::error::CliResult;
 use crate::fs::cat_paths;
 use crate::session::Session;
 
-/// What says that an output is whole.
+/// What says that an output is whole, and whose it is.
 pub(super) const SUCCESS: &str = "_SUCCESS";
 
 /// What was acknowledged.
@@ -88,8 +88,8 @@ impl Expected {
         lines.into_iter().eq(self.lines.iter().map(Vec::as_slice))
     }
 
-    /// How what lies at `path` differs from this; none if it does not.
-    pub(super) async fn differs(&self, session: &Session, path: &DfsPath) -> Option<String> {
+    /// How what lies at `path` differs from this, as the output of `job`; none if it does not.
+    pub(super) async fn differs(&self, session: &Session, job: JobId, path: &DfsPath) -> Option<String> {
         let listed = match session.client.list_all(path).await {
             Ok(listed) => listed,
             Err(error) => return Some(format!("cannot be listed: {error}")),
@@ -99,9 +99,16 @@ impl Expected {
         if others != [SUCCESS] || parts.is_empty() || parts.len() > self.parts {
             return Some(format!("holds {names:?}: expected {} parts and {SUCCESS}", self.parts));
         }
-        let mut bytes = Vec::new();
-        match cat_paths(session, &[format!("{path}/part-*")], &mut bytes).await {
+        let (mut success, mut bytes) = (Vec::new(), Vec::new());
+        let read = match cat_paths(session, &[format!("{path}/{SUCCESS}")], &mut success).await {
+            Ok(()) => cat_paths(session, &[format!("{path}/part-*")], &mut bytes).await,
+            failed => failed,
+        };
+        match read {
             Err(error) => Some(format!("cannot be read: {error}")),
+            Ok(()) if success != format!("{job}\n").as_bytes() => {
+                Some(format!("WRONG JOB: {SUCCESS} holds {:?}", String::from_utf8_lossy(&success)))
+            }
             Ok(()) if !self.is(&bytes) => Some("WRONG RESULT: it holds other lines".to_owned()),
             Ok(()) => None,
         }
@@ -130,7 +137,7 @@ pub(super) async fn losses(session: &Session, ledger: &Ledger, progress: impl Fn
         }
     }
     for JobOutput { job, path, expected } in &entries.outputs {
-        losses.extend(expected.differs(session, path).await.map(|how| format!("{job}, output {path}: {how}")));
+        losses.extend(expected.differs(session, *job, path).await.map(|how| format!("{job}, output {path}: {how}")));
         progress();
     }
     for (job, path) in &entries.moved {

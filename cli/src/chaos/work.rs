@@ -207,7 +207,7 @@ impl Round<'_> {
     /// Enters what a job has published, and says at once what is wrong with it.
     async fn published(&self, job: JobId, path: DfsPath, expected: &Arc<Expected>) {
         // It is looked at again in the end: what cannot be read now may be read then, but wrong lines stay wrong.
-        if let Some(how) = expected.differs(self.session, &path).await {
+        if let Some(how) = expected.differs(self.session, job, &path).await {
             self.ledger.failed("read a result", &format!("{job}, {path}: {how}"));
         }
         self.ledger.entries().outputs.push(JobOutput { job, path, expected: Arc::clone(expected) });

@@ -101,35 +101,20 @@ impl<R: Runtime> Client<R> {
         answer!(asked, "Delete", self.ask(asked, &request).await?, Response::Deleted(deleted) => deleted)
     }
 
-    /// Publishes a job's output in one step: all `moves` happen, the empty file `success` is made and `remove` goes, or
-    /// nothing happens.
+    /// Publishes a job's output in one step: all `moves` happen and `remove` goes, or nothing happens. It is the operation
+    /// that the caller names: whoever goes on with its work later, in another process, asks again under the same name, and
+    /// it is done once.
     ///
     /// # Errors
     /// When the namenode refuses or cannot be reached.
     pub async fn publish(
         &self,
         moves: Vec<(DfsPath, DfsPath)>,
-        success: &DfsPath,
-        remove: &DfsPath,
-    ) -> Result<(), ClientError> {
-        self.publish_as(moves, success, remove, self.operation()).await
-    }
-
-    /// As [`Client::publish`], as the operation that the caller names: whoever goes on with its work later, in another
-    /// process, asks again under the same name, and it is done once.
-    ///
-    /// # Errors
-    /// When the namenode refuses or cannot be reached.
-    pub async fn publish_as(
-        &self,
-        moves: Vec<(DfsPath, DfsPath)>,
-        success: &DfsPath,
         remove: &DfsPath,
         operation: OperationId,
     ) -> Result<(), ClientError> {
-        let asked = asked("publish", success);
-        let (success, remove) = (success.clone(), remove.clone());
-        let request = Request::Publish { moves, success, remove, operation };
+        let asked = asked("publish", remove);
+        let request = Request::Publish { moves, remove: remove.clone(), operation };
         answer!(asked, "Publish", self.ask(asked, &request).await?, Response::Done => ())
     }
 

@@ -3,12 +3,11 @@
 use std::panic::Location;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ordered_float::OrderedFloat;
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
 use situ_wire::error::{ErrorCode, Retry};
-use situ_wire::ids::{ActionId, ClientId, OperationId, PartitionId, TaskAttemptId};
+use situ_wire::ids::{ActionId, ClientId, JobId, OperationId, PartitionId, TaskAttemptId};
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
@@ -24,8 +23,10 @@ use crate::text::Text;
 const WRITE_LEN_BYTES: usize = 1 << 20;
 /// Where attempts write, below the output directory.
 const TEMPORARY: &str = "_temporary";
-/// What says that the output is whole.
+/// What says that the output is whole, and whose it is.
 const SUCCESS: &str = "_SUCCESS";
+/// How much of it is read: more than any job's id is long.
+const SUCCESS_LEN_BYTES: usize = 64;
 
 /// What can be a line of a text file.
 #[diagnostic::on_unimplemented(
@@ -98,7 +99,7 @@ impl<A: TextLine, B: TextLine, C: TextLine> TextLine for (A, B, C) {
 
 impl<T: 'static> Dataset<T> {
     /// Writes each partition as a text file of the directory `path`, a record a line: `part-00000`, `part-00001` and so
-    /// on, and at the end the empty file `_SUCCESS`. A tuple's parts stand with tabs between.
+    /// on, and `_SUCCESS`, whose one line is the id of the job (`job-12`). A tuple's parts stand with tabs between.
     ///
     /// Every attempt at a task writes aside, below `_temporary`; of each partition one attempt counts, and all files are
     /// published in one step, once. Before that step nothing is there, whatever fails. When the job fails or is killed,
@@ -106,8 +107,8 @@ impl<T: 'static> Dataset<T> {
     /// seen: a directory with nothing else in it does not count as existing.
     ///
     /// # Errors
-    /// [`ProgramError::OutputExists`] when there is something at `path`, [`ProgramError::Argument`] when that is `/`; or
-    /// when the job fails.
+    /// [`ProgramError::OutputExists`] when there is something at `path`, also when another job was first;
+    /// [`ProgramError::Argument`] when that is `/`; or when the job fails.
     #[track_caller]
     pub fn save_as_text_file(&self, path: &str) -> Result<(), ProgramError>
     where
@@ -123,7 +124,7 @@ impl<T: 'static> Dataset<T> {
             Target::Free { publication } => publication,
             // As many actions as when it is written, so that what follows has the same numbers.
             Target::Published => return self.context.skip_action(&name),
-            Target::Taken => return Err(ProgramError::OutputExists { path: output.to_string() }),
+            Target::Taken { by } => return Err(ProgramError::OutputExists { path: output.to_string(), job: by }),
         };
         let saved = self.write_and_publish(name, &output, publication);
         let backend = self.context.backend();
@@ -161,13 +162,13 @@ impl<T: 'static> Dataset<T> {
             // A worker only follows; publishing is the driver's, and it may have done so in an earlier attempt.
             Some(_) | None => None,
         };
-        let compute = Arc::clone(&self.compute);
+        let (compute, aside) = (Arc::clone(&self.compute), attempts.clone());
         let written = self.context.run_action(
             name.clone(),
             Parent::whole(&self.node),
             Arc::new(move |task, partition| {
                 let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
-                let path = attempts.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
+                let path = aside.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
                     abort(TaskFailure::Storage { message: format!("the output's path: {error}"), transient: false })
                 });
                 write_lines(task, &path, compute(task, partition));
@@ -176,7 +177,15 @@ impl<T: 'static> Dataset<T> {
             true,
         )?;
         let Some(files) = publishes else { return Ok(false) };
-        publish(files, &name, output, operation(backend, publication, output), &written)?;
+        let mut moves = Vec::with_capacity(written.len() + 1);
+        for (partition, from) in (0..).zip(&written) {
+            let from: DfsPath = codec::decode(from)
+                .map_err(|error| ProgramError::Result { action: name.clone(), message: error.to_string() })?;
+            moves.push((from, output.join(&part_name(partition))?));
+        }
+        // By its attempt at the driver: an earlier one may have left its own, or be writing it still.
+        let success = attempts.join(&format!("success-{}", backend.attempt()))?;
+        publish(files, &backend.job_name(), output, operation(backend, publication, output), (moves, success))?;
         backend.published(publication)?;
         Ok(true)
     }
@@ -189,8 +198,8 @@ enum Target {
     Free { publication: ActionId },
     /// What this very save has published already: the scheduler was started anew before it knew.
     Published,
-    /// Something else.
-    Taken,
+    /// Something else; of which job, if it says so.
+    Taken { by: Option<JobId> },
 }
 
 /// Finds what there is at `output`. What the first attempt at the driver saw counts: a later one finds what the first has
@@ -200,8 +209,10 @@ fn find_target(context: &Context, name: &str, output: &DfsPath) -> Result<Target
         let publication = operation(context.backend(), action, output);
         let target = match exists(files, output) {
             Ok(false) => Ok(Target::Free { publication: action }),
-            Ok(true) => is_published(files, output, publication)
-                .map(|published| if published { Target::Published } else { Target::Taken }),
+            Ok(true) => is_published(files, output, publication).map(|published| match published {
+                true => Target::Published,
+                false => Target::Taken { by: publisher(files, output) },
+            }),
             Err(error) => Err(error),
         };
         codec::encode(&target.map_err(|error| error.message)).expect("a short text can be encoded")
@@ -223,7 +234,7 @@ fn operation(backend: &dyn Backend, action: ActionId, output: &DfsPath) -> Opera
 /// makes no sense whatever there is, and if it was carried out the answer is that of the first time.
 fn is_published(files: &dyn Files, output: &DfsPath, publication: OperationId) -> Result<bool, StorageError> {
     let removed = output.join(TEMPORARY)?;
-    match files.publish(Vec::new(), removed.join(SUCCESS)?, removed, publication) {
+    match files.publish(vec![(removed.clone(), removed.clone())], removed, publication) {
         Ok(()) => Ok(true),
         Err(error) if error.code.retry() == Retry::Never => Ok(false),
         Err(error) => Err(error),
@@ -241,6 +252,14 @@ fn exists(files: &dyn Files, output: &DfsPath) -> Result<bool, StorageError> {
         }
         Some(_) => Ok(true),
     }
+}
+
+/// The job that has published at `output`, if the file there says so that is made with it.
+fn publisher(files: &dyn Files, output: &DfsPath) -> Option<JobId> {
+    let mut input = files.open(&output.join(SUCCESS).ok()?, 0..SUCCESS_LEN_BYTES as u64).ok()?;
+    let line = input.read_at(0, SUCCESS_LEN_BYTES).ok()?;
+    let line = std::str::from_utf8(&line).ok()?.strip_suffix('\n')?;
+    line.parse().ok().filter(|job: &JobId| job.to_string() == line)
 }
 
 fn part_name(partition: u32) -> String {
@@ -269,23 +288,37 @@ fn write_lines<T: TextLine>(task: &TaskContext, path: &DfsPath, records: impl It
     task.measure(|metrics| metrics.records += count);
 }
 
-/// Publishes what the attempts that count have written.
+/// Publishes the parts, and in the same step the file that names the job: it is written before, at `success`.
 fn publish(
     files: &dyn Files,
-    name: &str,
+    job: &str,
     output: &DfsPath,
     publication: OperationId,
-    written: &[Bytes],
+    (mut moves, success): (Vec<(DfsPath, DfsPath)>, DfsPath),
 ) -> Result<(), ProgramError> {
-    let mut moves = Vec::with_capacity(written.len());
-    for (partition, from) in (0..).zip(written) {
-        let from: DfsPath = codec::decode(from)
-            .map_err(|error| ProgramError::Result { action: name.to_owned(), message: error.to_string() })?;
-        moves.push((from, output.join(&part_name(partition))?));
+    let named = write_line(files, &success, job);
+    moves.push((success, output.join(SUCCESS)?));
+    let refused = match named {
+        Err(error) if error.code.retry() != Retry::Never => error,
+        // Where it found no place, an earlier driver may have published just now: asked for once more, that is done.
+        _ => match files.publish(moves, output.join(TEMPORARY)?, publication) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        },
+    };
+    match publisher(files, output) {
+        Some(other) if other.to_string() != job => {
+            Err(ProgramError::OutputExists { path: output.to_string(), job: Some(other) })
+        }
+        _ => Err(ProgramError::Publish { path: output.to_string(), message: refused.message }),
     }
-    files
-        .publish(moves, output.join(SUCCESS)?, output.join(TEMPORARY)?, publication)
-        .map_err(|error| ProgramError::Publish { path: output.to_string(), message: error.message })
+}
+
+/// Writes a file of one line.
+fn write_line(files: &dyn Files, path: &DfsPath, line: &str) -> Result<(), StorageError> {
+    let mut output = files.create(path)?;
+    output.write(format!("{line}\n").into())?;
+    output.close()
 }
 
 /// Takes away what the attempts of a job have written below `output` and not published; all of it, when that is the job's
@@ -323,14 +356,53 @@ mod tests {
     use std::ops::Range;
     use std::sync::Mutex;
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::dataset::Graph;
-    use crate::program::world::{Entry, Input, InputBlock, Output, Released, ScopePath};
+    use crate::program::world::{Entry, Input, InputBlock, InputStatistics, Output, Released, ScopePath};
 
     /// A driver whose actions are done already, and a namenode that notes what it is asked to change.
+    #[derive(Default)]
     struct StartedAnew {
+        /// Whether an earlier driver has told the scheduler that it has published.
         published: bool,
+        /// Why nothing can be written aside any more.
+        unwritable: Option<ErrorCode>,
+        /// What another job has published as `_SUCCESS`: this one is refused.
+        there: Option<&'static str>,
         asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    fn not_found() -> StorageError {
+        StorageError { code: ErrorCode::NotFound, message: "it is not there".to_owned() }
+    }
+
+    /// What is written of a file, and where it is noted.
+    struct Noted(String, Arc<Mutex<Vec<String>>>);
+
+    impl Output for Noted {
+        fn write(&mut self, bytes: Bytes) -> Result<(), StorageError> {
+            self.0 += std::str::from_utf8(&bytes).unwrap();
+            Ok(())
+        }
+
+        fn close(self: Box<Self>) -> Result<(), StorageError> {
+            self.1.lock().unwrap().push(self.0);
+            Ok(())
+        }
+    }
+
+    struct Line(&'static str);
+
+    impl Input for Line {
+        fn read_at(&mut self, _: u64, _: usize) -> Result<Bytes, StorageError> {
+            Ok(Bytes::from_static(self.0.as_bytes()))
+        }
+
+        fn statistics(&self) -> InputStatistics {
+            InputStatistics::default()
+        }
     }
 
     impl StartedAnew {
@@ -391,7 +463,7 @@ mod tests {
         }
 
         fn take_away(&self, _: &DfsPath) -> Result<(), StorageError> {
-            unreachable!("nothing fails")
+            Ok(())
         }
 
         fn publication(&self, action: ActionId) -> OperationId {
@@ -416,8 +488,9 @@ mod tests {
             unreachable!("nothing is read")
         }
 
-        fn open(&self, _: &DfsPath, _: Range<u64>) -> Result<Box<dyn Input>, StorageError> {
-            unreachable!("nothing is read")
+        fn open(&self, path: &DfsPath, _: Range<u64>) -> Result<Box<dyn Input>, StorageError> {
+            assert_eq!(path.as_str(), "/out/_SUCCESS");
+            self.there.map(|line| Box::new(Line(line)) as Box<dyn Input>).ok_or_else(not_found)
         }
 
         fn make_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
@@ -425,18 +498,19 @@ mod tests {
             Ok(())
         }
 
-        fn create(&self, _: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
-            unreachable!("no task runs")
+        fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
+            if let Some(code) = self.unwritable {
+                return Err(StorageError { code, message: "it cannot be written".to_owned() });
+            }
+            Ok(Box::new(Noted(format!("write {path}: "), Arc::clone(&self.asked))))
         }
 
-        fn publish(
-            &self,
-            moves: Vec<(DfsPath, DfsPath)>,
-            _: DfsPath,
-            _: DfsPath,
-            _: OperationId,
-        ) -> Result<(), StorageError> {
-            self.note(format!("publish {}", moves[0].1));
+        fn publish(&self, moves: Vec<(DfsPath, DfsPath)>, _: DfsPath, _: OperationId) -> Result<(), StorageError> {
+            if self.there.is_some() {
+                return Err(StorageError { code: ErrorCode::AlreadyExists, message: "it is there".to_owned() });
+            }
+            let moves: Vec<String> = moves.iter().map(|(from, to)| format!("{} to {to}", from.name())).collect();
+            self.note(format!("publish {}", moves.join(", ")));
             Ok(())
         }
 
@@ -446,25 +520,62 @@ mod tests {
         }
     }
 
-    fn save(published: bool) -> Vec<String> {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let backend = StartedAnew { published, asked: Arc::clone(&asked) };
+    fn save(backend: StartedAnew) -> (Result<(), ProgramError>, Vec<String>) {
+        let asked = Arc::clone(&backend.asked);
         let context = Context::new(Arc::new(backend));
         let records: Dataset<String> =
             context.add("records".to_owned(), Vec::new(), 1, None, |_, _| unreachable!("no task runs"));
-        records.save_as_text_file("/out").unwrap();
-        let asked = asked.lock().unwrap();
-        asked.clone()
+        let saved = records.save_as_text_file("/out");
+        let asked = asked.lock().unwrap().clone();
+        (saved, asked)
     }
 
     #[test]
     fn what_an_earlier_driver_has_published_is_left_alone_wherever_it_is_now() {
-        assert_eq!(save(true), [""; 0]);
-        let all = save(false);
-        assert!(all[0].starts_with("make /out/_temporary/job-1/dataset-"), "{all:?}");
-        let [publish, published, rest @ ..] = &all[1..] else { panic!("{all:?}") };
-        assert_eq!([publish, published], ["publish /out/part-00000", "published action-0"]);
+        assert_eq!(save(StartedAnew { published: true, ..StartedAnew::default() }), (Ok(()), Vec::new()));
+        let (saved, all) = save(StartedAnew::default());
+        saved.unwrap();
+        let aside = all[0].strip_prefix("make ").unwrap();
+        assert!(aside.starts_with("/out/_temporary/job-1/dataset-"), "{all:?}");
+        let [named, publish, published, rest @ ..] = &all[1..] else { panic!("{all:?}") };
+        assert_eq!(*named, format!("write {aside}/success-1: job-1\n"), "beside that of an earlier driver");
+        assert_eq!(
+            [publish, published],
+            ["publish 0-0 to /out/part-00000, success-1 to /out/_SUCCESS", "published action-0"]
+        );
         // Nothing of another job that writes to the same directory by now; and no empty directory stays.
         assert_eq!(rest, ["delete all of /out/_temporary/job-1", "delete /out/_temporary", "delete /out"]);
+    }
+
+    #[test]
+    fn what_an_earlier_driver_publishes_at_this_very_moment_is_published() {
+        let unwritable = |code| save(StartedAnew { unwritable: Some(code), ..StartedAnew::default() });
+        let (saved, all) = unwritable(ErrorCode::NotFound);
+        saved.unwrap();
+        assert!(all.contains(&"published action-0".to_owned()) && !all.iter().any(|asked| asked.contains("write")));
+        // While the file system is away nothing is asked of it.
+        let (saved, all) = unwritable(ErrorCode::Unavailable);
+        let message = "it cannot be written".to_owned();
+        assert_eq!(saved, Err(ProgramError::Publish { path: "/out".to_owned(), message }));
+        assert!(!all.iter().any(|asked| asked.contains("publish")), "{all:?}");
+    }
+
+    #[test]
+    fn who_comes_second_is_told_who_was_first() {
+        let second = |there, unwritable| save(StartedAnew { there: Some(there), unwritable, ..StartedAnew::default() });
+        for unwritable in [None, Some(ErrorCode::NotFound)] {
+            let (saved, all) = second("job-7\n", unwritable);
+            let error = saved.unwrap_err();
+            assert_eq!(error, ProgramError::OutputExists { path: "/out".to_owned(), job: Some(JobId(7)) });
+            let told = "/out: the output directory exists already, as the output of job-7; delete it (`situ fs rm -r /out`) \
+                        or name another";
+            assert_eq!(error.to_string(), told);
+            assert!(!all.contains(&"published action-0".to_owned()));
+        }
+        // It does not say, as of old, or it says nothing that is true.
+        for unknown in ["", "job-1\n", "7\n", "job-7", "job-7\njob-8\n", "\u{7}"] {
+            let expected = ProgramError::Publish { path: "/out".to_owned(), message: "it is there".to_owned() };
+            assert_eq!(second(unknown, None).0, Err(expected), "{unknown:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ordered_float::OrderedFloat;
 use situ_runtime::disk::memory::MemoryDisk;
 use situ_runtime::disk::{Disk, File, OpenMode};
+use situ_wire::ids::JobId;
 
 use super::compression::Codec;
 use super::compression::tests::encode;
@@ -427,8 +428,13 @@ fn a_saved_dataset_is_one_file_a_partition_and_a_mark() {
     assert_eq!(get(&disk, "out/deep/part-00000"), "a\t1\n");
     assert_eq!(get(&disk, "out/deep/part-00001"), "b\t2\nc\t3\n");
     let error = dataset.save_as_text_file("/out/deep").unwrap_err();
-    assert_eq!(error, ProgramError::OutputExists { path: "/out/deep".to_owned() });
+    assert_eq!(error, ProgramError::OutputExists { path: "/out/deep".to_owned(), job: Some(JobId(1)) });
+    assert_eq!(get(&disk, "out/deep/_SUCCESS"), "job-1\n");
     assert_eq!(context.text_file("/out/deep").unwrap().count().unwrap(), 3);
+    // What was made before `_SUCCESS` named a job, or by others.
+    put(&disk, "old/_SUCCESS", b"");
+    let error = dataset.save_as_text_file("/old").unwrap_err();
+    assert_eq!(error, ProgramError::OutputExists { path: "/old".to_owned(), job: None });
 }
 
 #[test]
@@ -443,7 +449,7 @@ fn a_driver_that_is_started_anew_finds_what_the_one_before_has_published() {
     save(&again).unwrap();
     assert_eq!(get(&disk, "out/part-00000"), "the first time\n");
     assert_eq!(names(&disk, "out"), ["_SUCCESS", "part-00000", "part-00001"]);
-    let exists = ProgramError::OutputExists { path: "/out".to_owned() };
+    let exists = ProgramError::OutputExists { path: "/out".to_owned(), job: Some(JobId(1)) };
     assert_eq!(save(&again), Err(exists.clone()), "the second save of a program is another one");
     put(&disk, "other/file", b"somebody's");
     assert!(attempt().parallelize(vec![1_u64], 1).save_as_text_file("/other").is_err());

@@ -242,7 +242,7 @@ impl Files for Watched {
         Ok(Box::new(WatchedOutput { output, written: Arc::clone(&self.written) }))
     }
 
-    fn publish(&self, _: Vec<(DfsPath, DfsPath)>, _: DfsPath, _: DfsPath, _: OperationId) -> Result<(), StorageError> {
+    fn publish(&self, _: Vec<(DfsPath, DfsPath)>, _: DfsPath, _: OperationId) -> Result<(), StorageError> {
         unreachable!("no task publishes")
     }
 

@@ -192,11 +192,10 @@ impl<R: Runtime> Files for ClusterFiles<R> {
     fn publish(
         &self,
         moves: Vec<(DfsPath, DfsPath)>,
-        success: DfsPath,
         remove: DfsPath,
         operation: OperationId,
     ) -> Result<(), StorageError> {
-        Ok(self.0.handle.block_on(self.0.client.publish_as(moves, &success, &remove, operation))?)
+        Ok(self.0.handle.block_on(self.0.client.publish(moves, &remove, operation))?)
     }
 
     fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {

@@ -1,4 +1,5 @@
 use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::ids::JobId;
 use situ_wire::path::PathError;
 
 /// Why a call of a program's [`Context`](crate::Context) or [`Dataset`](crate::Dataset) failed.
@@ -18,10 +19,15 @@ pub enum ProgramError {
         message: String,
     },
     /// The target of a job's output is there already.
-    #[error("{path}: the output directory exists already; delete it (`situ fs rm -r {path}`) or name another")]
+    #[error(
+        "{path}: the output directory exists already{}; delete it (`situ fs rm -r {path}`) or name another",
+        published_by(.job.as_ref())
+    )]
     OutputExists {
         /// Which directory.
         path: String,
+        /// The job that has published it, if it says so.
+        job: Option<JobId>,
     },
     /// The output could not be published.
     #[error("{path}: the output could not be published: {message}")]
@@ -96,6 +102,10 @@ pub enum ProgramError {
         /// Why.
         message: String,
     },
+}
+
+fn published_by(job: Option<&JobId>) -> String {
+    job.map(|job| format!(", as the output of {job}")).unwrap_or_default()
 }
 
 /// What a program returns: nothing, or any error.

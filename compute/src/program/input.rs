@@ -138,13 +138,7 @@ mod tests {
             unreachable!("nothing is written")
         }
 
-        fn publish(
-            &self,
-            _: Vec<(DfsPath, DfsPath)>,
-            _: DfsPath,
-            _: DfsPath,
-            _: OperationId,
-        ) -> Result<(), StorageError> {
+        fn publish(&self, _: Vec<(DfsPath, DfsPath)>, _: DfsPath, _: OperationId) -> Result<(), StorageError> {
             unreachable!("nothing is written")
         }
 

@@ -401,7 +401,6 @@ impl<D: Disk> Files for LocalFiles<D> {
     fn publish(
         &self,
         moves: Vec<(DfsPath, DfsPath)>,
-        success: DfsPath,
         remove: DfsPath,
         operation: OperationId,
     ) -> Result<(), StorageError> {
@@ -409,11 +408,11 @@ impl<D: Disk> Files for LocalFiles<D> {
         if published.contains(&operation) {
             return Ok(());
         }
-        if success.starts_with(&remove) {
-            let message = format!("{success}: it lies within {remove}, which is removed");
-            return Err(StorageError { code: ErrorCode::InvalidArgument, message });
-        }
         for (_, to) in &moves {
+            if to.starts_with(&remove) {
+                let message = format!("{to}: it lies within {remove}, which is removed");
+                return Err(StorageError { code: ErrorCode::InvalidArgument, message });
+            }
             if self.disk.exists(&self.path(to))? {
                 return Err(StorageError {
                     code: ErrorCode::AlreadyExists,
@@ -424,7 +423,6 @@ impl<D: Disk> Files for LocalFiles<D> {
         for (from, to) in &moves {
             self.disk.rename(&self.path(from), &self.path(to))?;
         }
-        self.disk.open(&self.path(&success), OpenMode::CreateNew)?;
         self.disk.remove_directory(&self.path(&remove))?;
         published.insert(operation);
         Ok(())

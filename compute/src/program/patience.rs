@@ -93,11 +93,10 @@ impl<W: Waiting> Files for PatientFiles<W> {
     fn publish(
         &self,
         moves: Vec<(DfsPath, DfsPath)>,
-        success: DfsPath,
         remove: DfsPath,
         operation: OperationId,
     ) -> Result<(), StorageError> {
-        patiently(&*self.0, |files| files.publish(moves.clone(), success.clone(), remove.clone(), operation))
+        patiently(&*self.0, |files| files.publish(moves.clone(), remove.clone(), operation))
     }
 
     fn delete(&self, path: &DfsPath, recursive: bool) -> Result<bool, StorageError> {
@@ -280,13 +279,7 @@ mod tests {
             Ok(Box::new(OneFile(Arc::clone(&self.0), path.clone())))
         }
 
-        fn publish(
-            &self,
-            _: Vec<(DfsPath, DfsPath)>,
-            _: DfsPath,
-            _: DfsPath,
-            _: OperationId,
-        ) -> Result<(), StorageError> {
+        fn publish(&self, _: Vec<(DfsPath, DfsPath)>, _: DfsPath, _: OperationId) -> Result<(), StorageError> {
             unreachable!("nothing is published")
         }
 

@@ -178,11 +178,10 @@ pub(crate) trait Files: Send + Sync {
     /// Makes a file in a directory that is there.
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError>;
 
-    /// Publishes output: all moves happen, `success` is made, `remove` goes; or nothing happens.
+    /// Publishes output: all moves happen and `remove` goes, or nothing happens.
     fn publish(
         &self,
         moves: Vec<(DfsPath, DfsPath)>,
-        success: DfsPath,
         remove: DfsPath,
         operation: OperationId,
     ) -> Result<(), StorageError>;

@@ -78,12 +78,10 @@ impl Namesystem {
                     self.apply_removal(removed, time)?;
                 }
             }
-            Change::Publish { moves, directories, success, removed } => {
-                self.apply_directories(directories, time)?;
+            Change::Publish { moves, removed } => {
                 for moved in moves {
                     self.apply_move(moved, time)?;
                 }
-                self.apply_file(success, time)?;
                 if let Some(removed) = removed {
                     self.apply_removal(removed, time)?;
                 }

@@ -157,10 +157,6 @@ pub enum Change {
     Publish {
         /// What moves, in this order.
         moves: Vec<Move>,
-        /// Missing parents of the success file, topmost first.
-        directories: Vec<NewDirectory>,
-        /// The empty file that says so.
-        success: NewFile,
         /// What goes then.
         removed: Option<Edge>,
     },

@@ -41,13 +41,13 @@ async fn word_counts_equal_a_count_in_one_thread_whatever_the_input() {
         ("long line", long_line),
         ("blank", b" \n\t\r\n  ".to_vec()),
     ];
-    for (name, input) in inputs {
+    for (job, (name, input)) in (1..).zip(inputs) {
         situ.put(&format!("/{name}"), &input).await;
         let output = format!("/out of {name}");
         let _ = situ.situ(&["job", "run", "wordcount", &format!("/{name}"), &output, "--reducers", "3"], b"").ok();
         let expected = WordCount::of(&input[..], |_| ()).unwrap().lines();
         assert!(lines(&situ.read(&format!("{output}/part-*")).await.unwrap()) == expected, "{name}");
-        assert_eq!(situ.read(&format!("{output}/_SUCCESS")).await.unwrap(), b"");
+        assert_eq!(situ.read(&format!("{output}/_SUCCESS")).await.unwrap(), format!("job-{job}\n").as_bytes());
         let listed = situ.situ(&["--json", "fs", "ls", &output], b"").ok().text();
         assert_eq!(listed.lines().count(), 4, "three parts and _SUCCESS, nothing else: {listed}");
     }

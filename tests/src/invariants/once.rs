@@ -40,9 +40,32 @@ async fn an_output_is_published_once_though_the_scheduler_is_killed_and_the_outp
         let numbers: String = (0..100).map(|number| format!("{number}\n")).collect();
         for output in [if moves { "/moved" } else { first }, second] {
             assert_eq!(situ.read(&format!("{output}/part-*")).await.unwrap(), numbers.as_bytes(), "{output}");
+            let success = situ.situ(&["fs", "cat", &format!("{output}/_SUCCESS")], b"").ok().text();
+            assert_eq!(success, format!("{job}\n"), "{output}");
         }
         let there = situ.session.client.exists(&DfsPath::parse(first).unwrap()).await.unwrap();
         assert_eq!(there, !moves, "{first} is published once");
+    }
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_says_whose_it_is() {
+    let situ = TestCluster::start(SITU, 1, 1).await;
+    for (name, text) in [("/text", "a b a\n"), ("/empty", "")] {
+        situ.put(name, text.as_bytes()).await;
+        let output = format!("{name}-out");
+        let _ = situ.situ(&["job", "run", "grep", "a", name, &output], b"").ok();
+        // The newest comes first.
+        let listed = situ.situ(&["--json", "job", "list"], b"").ok().text();
+        let newest: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+        let job = JobId(newest["job"].as_u64().unwrap());
+        let success = situ.situ(&["fs", "cat", &format!("{output}/_SUCCESS")], b"").ok().text();
+        assert_eq!(success, format!("{job}\n"), "{name}");
+        // Another job that would write there is told so.
+        let told = format!("{output}: the output directory exists already, as the output of {job}; delete it");
+        situ.situ(&["job", "run", "grep", "a", name, &output], b"").fails(1, &[&told]);
+        assert_eq!(situ.situ(&["fs", "cat", &format!("{output}/_SUCCESS")], b"").ok().text(), success);
     }
     situ.stop().await;
 }

@@ -181,13 +181,10 @@ impl World {
             58..61 => Request::Rename { from: directory, to: one, overwrite: false, operation },
             61..73 => Request::Delete { path: one, recursive: false, operation },
             73..76 => Request::Delete { path: directory, recursive: self.chance.permille(500), operation },
-            76..80 => Request::Publish {
-                moves: vec![(one, path("/out/part-0"))],
-                success: path("/out/_SUCCESS"),
-                remove: other,
-                operation,
-            },
-            80..82 => Request::Delete { path: path("/out"), recursive: true, operation },
+            76..80 => {
+                Request::Publish { moves: vec![(one, path(&format!("{directory}/part-0")))], remove: other, operation }
+            }
+            80..82 => Request::Delete { path: path(&format!("{directory}/part-0")), recursive: true, operation },
             82..88 => Request::Stat { path: one },
             88..92 => Request::List { path: directory, after: None, limit: 2 },
             _ => Request::Blocks { path: one, offset: 0, len_bytes: 1 << 40, node: None, client },

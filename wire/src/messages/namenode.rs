@@ -141,13 +141,11 @@ pub enum Request {
         /// Names the operation.
         operation: OperationId,
     },
-    /// Publishes a job's output in one step: all moves happen, the file `success` is made, `remove` goes; or nothing
-    /// happens. Answer: [`Response::Done`].
+    /// Publishes a job's output in one step: all moves happen, and `remove` goes; or nothing happens. Answer:
+    /// [`Response::Done`].
     Publish {
         /// From where to where.
         moves: Vec<(DfsPath, DfsPath)>,
-        /// An empty file that is made when all have moved.
-        success: DfsPath,
         /// What goes with all that it still holds.
         remove: DfsPath,
         /// Names the operation.

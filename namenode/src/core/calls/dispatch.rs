@@ -57,8 +57,8 @@ impl Namesystem {
             Request::Delete { path, recursive, operation } => {
                 return self.change(now, &who, operation, |this| this.plan_delete(&who, &path, recursive));
             }
-            Request::Publish { moves, success, remove, operation } => {
-                return self.change(now, &who, operation, |this| this.plan_publish(&who, &moves, &success, &remove));
+            Request::Publish { moves, remove, operation } => {
+                return self.change(now, &who, operation, |this| this.plan_publish(&who, &moves, &remove));
             }
             other => self.answer_unchanging(now, caller, &who, other),
         };

@@ -2,20 +2,16 @@
 
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::INodeId;
-use situ_wire::limits::{BLOCK_LEN_DEFAULT_BYTES, MESSAGE_LEN_BYTES, REPLICATION_DEFAULT};
+use situ_wire::limits::MESSAGE_LEN_BYTES;
 use situ_wire::path::{DfsPath, is_copying};
 
-use super::namespace::{MOVED_NAMES, PARENT_MODE};
+use super::namespace::MOVED_NAMES;
 use crate::core::authorize::{Access, Principal, authorize};
-use crate::core::edit::{Change, Edge, Move, NewFile};
-use crate::core::errors::{
-    COPYING_NAME, already_exists, blocked, invalid, is_a_directory, not_found, parent_not_found,
-};
+use crate::core::edit::{Change, Edge, Move};
+use crate::core::errors::{COPYING_NAME, already_exists, blocked, invalid, not_found, parent_not_found};
 use crate::core::namespace::Walk;
 use crate::core::namesystem::Namesystem;
 
-/// The permission bits of the file that says that a job's output is whole.
-const SUCCESS_MODE: u16 = 0o644;
 /// The most bytes that the moves of a publication take in the log. The rest of the edit has as much again.
 const MOVES_LEN_BYTES: usize = MESSAGE_LEN_BYTES / 2;
 /// The most bytes that a move takes in the log beside its two names.
@@ -28,47 +24,20 @@ impl Namesystem {
         &self,
         who: &Principal<'_>,
         moves: &[(DfsPath, DfsPath)],
-        success: &DfsPath,
         remove: &DfsPath,
     ) -> Result<Change, RemoteError> {
-        check_len(moves, success)?;
-        check_paths(moves, success, remove)?;
+        check_len(moves, remove)?;
+        check_paths(moves, remove)?;
         let mut planned = Vec::with_capacity(moves.len());
         let mut room = MOVED_NAMES;
         for (from, to) in moves {
             planned.push(self.plan_publish_move(who, from, to, &mut room)?);
         }
-        let (place, replaced) = match self.walk_to(who, success)? {
-            Walk::Blocked => return Err(blocked(success)),
-            Walk::Missing { parent, left } => {
-                (self.place(who, success, parent, left, PARENT_MODE, self.meta.next_inode)?, None)
-            }
-            Walk::Found(id) => {
-                let inode = self.namespace.get(id).ok_or_else(|| not_found(success))?;
-                if inode.is_directory() {
-                    return Err(is_a_directory(success));
-                }
-                self.may_remove(who, success, inode)?;
-                (self.place(who, success, inode.parent, 1, PARENT_MODE, self.meta.next_inode)?, Some(id))
-            }
-        };
         let removed = match self.walk(who, remove)? {
             Walk::Found(id) => Some(self.plan_removal(who, remove, id, true)?),
             Walk::Missing { .. } | Walk::Blocked => None,
         };
-        let success = NewFile {
-            inode: place.next_inode,
-            parent: place.parent,
-            name: place.name,
-            owner: who.user.to_owned(),
-            group: place.group,
-            mode: SUCCESS_MODE,
-            replication: REPLICATION_DEFAULT,
-            block_len_bytes: BLOCK_LEN_DEFAULT_BYTES,
-            writer: None,
-            replaced,
-        };
-        Ok(Change::Publish { moves: planned, directories: place.directories, success, removed })
+        Ok(Change::Publish { moves: planned, removed })
     }
 
     fn plan_publish_move(
@@ -100,7 +69,7 @@ impl Namesystem {
 }
 
 /// Checks that the publication fits into one edit: it is one step, and one that is longer could not be logged.
-fn check_len(moves: &[(DfsPath, DfsPath)], success: &DfsPath) -> Result<(), RemoteError> {
+fn check_len(moves: &[(DfsPath, DfsPath)], remove: &DfsPath) -> Result<(), RemoteError> {
     let len_bytes = moves.iter().map(|(from, to)| MOVE_LEN_BYTES + from.name().len() + to.name().len()).sum::<usize>();
     if len_bytes <= MOVES_LEN_BYTES {
         return Ok(());
@@ -110,17 +79,17 @@ fn check_len(moves: &[(DfsPath, DfsPath)], success: &DfsPath) -> Result<(), Remo
          publish fewer, or the directory that holds them",
         moves.len()
     );
-    Err(RemoteError::new(ErrorCode::TooMuch, success, message))
+    Err(RemoteError::new(ErrorCode::TooMuch, remove, message))
 }
 
 /// Checks that no path lies within another one where that would make the outcome depend on the order.
-fn check_paths(moves: &[(DfsPath, DfsPath)], success: &DfsPath, remove: &DfsPath) -> Result<(), RemoteError> {
-    for path in moves.iter().flat_map(|(from, to)| [from, to]).chain([success, remove]) {
+fn check_paths(moves: &[(DfsPath, DfsPath)], remove: &DfsPath) -> Result<(), RemoteError> {
+    for path in moves.iter().flat_map(|(from, to)| [from, to]).chain([remove]) {
         if path.is_root() {
             return Err(invalid(path, "the root directory cannot be moved, replaced or removed"));
         }
     }
-    for target in moves.iter().map(|(_, to)| to).chain([success]) {
+    for (_, target) in moves {
         if is_copying(target.name()) {
             return Err(invalid(target, COPYING_NAME));
         }
@@ -129,11 +98,11 @@ fn check_paths(moves: &[(DfsPath, DfsPath)], success: &DfsPath, remove: &DfsPath
         }
     }
     // Compared by their names, so that what lies within a path directly follows it.
-    let mut paths: Vec<&DfsPath> = moves.iter().flat_map(|(from, to)| [from, to]).chain([success]).collect();
+    let mut paths: Vec<&DfsPath> = moves.iter().flat_map(|(from, to)| [from, to]).collect();
     paths.sort_unstable_by(|one, two| one.components().cmp(two.components()));
     for pair in paths.windows(2) {
         if pair[1].starts_with(pair[0]) {
-            return Err(invalid(pair[1], format!("it lies within {}, which moves or comes as well", pair[0])));
+            return Err(invalid(pair[1], format!("it lies within {}, which moves as well", pair[0])));
         }
     }
     if let Some((from, _)) = moves.iter().find(|(from, _)| remove.starts_with(from)) {
@@ -162,9 +131,9 @@ mod tests {
         let long = |at| DfsPath::parse(&format!("/{at:0>len$}", len = NAME_LEN_BYTES)).unwrap();
         let fit = MOVES_LEN_BYTES / (MOVE_LEN_BYTES + 2 * NAME_LEN_BYTES);
         let mut moves: Vec<_> = (0..fit).map(|at| (long(at), long(at))).collect();
-        let success = DfsPath::parse("/_SUCCESS").unwrap();
-        assert_eq!(check_len(&moves, &success), Ok(()));
+        let remove = DfsPath::parse("/_temporary").unwrap();
+        assert_eq!(check_len(&moves, &remove), Ok(()));
         moves.push((long(fit), long(fit)));
-        assert_eq!(check_len(&moves, &success).unwrap_err().code, ErrorCode::TooMuch);
+        assert_eq!(check_len(&moves, &remove).unwrap_err().code, ErrorCode::TooMuch);
     }
 }

@@ -90,8 +90,8 @@ fn edits_are_written_as_they_always_were() {
         (Change::Rename { moved: moved() }, "0601016504 02016d00".replace(' ', "")),
         (Change::Delete { removed: Some(edge(4)) }, "070101016504".to_owned()),
         (
-            Change::Publish { moves: vec![moved()], directories: Vec::new(), success: file(None), removed: None },
-            format!("0801010165 0402016d00 00{}00", file_hex("00")).replace(' ', ""),
+            Change::Publish { moves: vec![moved()], removed: Some(edge(4)) },
+            "0801010165 0402016d00 0101016504".replace(' ', ""),
         ),
         (Change::RecoverFile { inode, dropped: vec![BlockId(5)] }, "09030105".to_owned()),
         (Change::ForgetClients { clients: vec![ClientId(10)] }, "0a010a".to_owned()),

@@ -2,7 +2,7 @@
 
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ClientId, INodeId, OperationId, TxId};
-use situ_wire::messages::namenode::{FileKind, Request, Response};
+use situ_wire::messages::namenode::{Request, Response};
 
 use super::world::{BLOCK, ROOT, World, caller, code, path};
 use crate::core::{CallId, Change, Edit, EditV1, Effect, NewDirectory};
@@ -143,8 +143,8 @@ fn what_moves_keeps_valid_paths_below_it() {
     let (deeper, longer) = (format!("{deep}/x"), format!("{long}/x"));
     assert_eq!(rename(&mut world, "/c", &deeper, false), Err(ErrorCode::InvalidArgument), "601 levels");
     assert_eq!(rename(&mut world, "/d", &longer, false), Err(ErrorCode::InvalidArgument), "more than 4096 bytes");
-    let (moves, success) = (vec![(path("/c"), path(&deeper))], path("/_SUCCESS"));
-    let publish = Request::Publish { moves, success, remove: path("/nothing"), operation: world.operation() };
+    let moves = vec![(path("/c"), path(&deeper))];
+    let publish = Request::Publish { moves, remove: path("/nothing"), operation: world.operation() };
     assert_eq!(code(world.call(publish)), ErrorCode::InvalidArgument);
     assert_eq!(rename(&mut world, "/b", &deeper, false), Ok(Response::Done));
     assert_eq!(rename(&mut world, &"/c".repeat(100), &format!("{deep}/c"), false), Ok(Response::Done), "501 levels");
@@ -306,39 +306,39 @@ fn what_all_users_share_is_made_for_whoever_needs_it_and_is_nobody_s_own() {
 fn a_publication_happens_whole_or_not_at_all() {
     let mut world = World::new();
     world.mkdir("/out/_tmp/1").unwrap();
-    for name in ["/out/_tmp/1/part-0", "/out/_tmp/1/part-1", "/out/_tmp/zombie"] {
+    for name in ["/out/_tmp/1/part-0", "/out/_tmp/1/part-1", "/out/_tmp/1/success", "/out/_tmp/zombie"] {
         let inode = world.create(name, 1);
         world.complete(inode, Vec::new()).unwrap();
     }
-    let publish = |world: &mut World, moves: &[(&str, &str)], success: &str, remove: &str| {
+    let publish = |world: &mut World, moves: &[(&str, &str)], remove: &str| {
         let moves = moves.iter().map(|(from, to)| (path(from), path(to))).collect();
-        let (success, remove, operation) = (path(success), path(remove), world.operation());
-        world.call(Request::Publish { moves, success, remove, operation }).map_err(|error| error.code)
+        let (remove, operation) = (path(remove), world.operation());
+        world.call(Request::Publish { moves, remove, operation }).map_err(|error| error.code)
     };
+    let _ = world.create("/out/_tmp/open", 1);
     let before = (world.ns.digest(), world.journal.len());
     let one = ("/out/_tmp/1/part-0", "/out/part-0");
     let two = ("/out/_tmp/1/part-1", "/out/part-1");
-    for (moves, success, remove, expected) in [
-        (vec![one, ("/out/_tmp/1/lost", "/out/part-1")], "/out/_SUCCESS", "/out/_tmp", ErrorCode::NotFound),
-        (vec![one, (two.0, one.1)], "/out/_SUCCESS", "/out/_tmp", ErrorCode::InvalidArgument),
-        (vec![one, (one.0, two.1)], "/out/_SUCCESS", "/out/_tmp", ErrorCode::InvalidArgument),
-        (vec![one], "/out/_tmp/_SUCCESS", "/out/_tmp", ErrorCode::InvalidArgument),
-        (vec![(one.0, "/out/_tmp/x")], "/out/_SUCCESS", "/out/_tmp", ErrorCode::InvalidArgument),
-        (vec![one, ("/out", "/o")], "/out/_SUCCESS", "/out/_tmp", ErrorCode::InvalidArgument),
-        (vec![(one.0, "/nowhere/part-0")], "/out/_SUCCESS", "/out/_tmp", ErrorCode::NotFound),
-        (vec![(one.0, "/out/_tmp/zombie")], "/s", "/out/x", ErrorCode::AlreadyExists),
+    let success = ("/out/_tmp/1/success", "/out/_SUCCESS");
+    for (moves, remove, expected) in [
+        (vec![one, ("/out/_tmp/1/lost", "/out/part-1")], "/out/_tmp", ErrorCode::NotFound),
+        (vec![one, (two.0, one.1)], "/out/_tmp", ErrorCode::InvalidArgument),
+        (vec![one, (one.0, two.1)], "/out/_tmp", ErrorCode::InvalidArgument),
+        (vec![one, (success.0, "/out/_tmp/_SUCCESS")], "/out/_tmp", ErrorCode::InvalidArgument),
+        (vec![one, ("/out/_tmp/open", "/out/_SUCCESS")], "/out/_tmp", ErrorCode::BeingWritten),
+        (vec![(one.0, "/out/_tmp/x")], "/out/_tmp", ErrorCode::InvalidArgument),
+        (vec![one, ("/out", "/o")], "/out/_tmp", ErrorCode::InvalidArgument),
+        (vec![(one.0, "/nowhere/part-0")], "/out/_tmp", ErrorCode::NotFound),
+        (vec![one, (success.0, "/out/_tmp/zombie")], "/out/x", ErrorCode::AlreadyExists),
     ] {
-        assert_eq!(publish(&mut world, &moves, success, remove), Err(expected), "{moves:?}");
+        assert_eq!(publish(&mut world, &moves, remove), Err(expected), "{moves:?}");
         assert_eq!((world.ns.digest(), world.journal.len()), before, "nothing happened");
     }
-    assert_eq!(publish(&mut world, &[one, two], "/out/_SUCCESS", "/out/_tmp"), Ok(Response::Done));
+    assert_eq!(publish(&mut world, &[one, two, success], "/out/_tmp"), Ok(Response::Done));
     assert_eq!(names(&mut world, "/out"), ["_SUCCESS", "part-0", "part-1"]);
     assert_eq!(world.journal.len(), before.1 + 1, "in one edit");
-    let status = world.call(Request::Stat { path: path("/out/_SUCCESS") }).unwrap();
-    let Response::Status(Some(status)) = status else { panic!("{status:?}") };
-    assert!(matches!(status.kind, FileKind::File { len_bytes: 0, open: false, .. }));
     // A zombie's second publication finds nothing.
-    assert_eq!(publish(&mut world, &[one], "/out/_SUCCESS", "/out/_tmp"), Err(ErrorCode::NotFound));
+    assert_eq!(publish(&mut world, &[one], "/out/_tmp"), Err(ErrorCode::NotFound));
     world.ns.check();
 }
 

@@ -169,14 +169,7 @@ impl Model {
                 }
                 _ => None,
             },
-            Request::Publish { moves, success, .. } => moves
-                .iter()
-                .find_map(|(from, to)| self.refusal_of_publishing(from, to))
-                .or_else(|| match self.find(success) {
-                    Found::Entry(Entry::Directory { .. }) => Some(ErrorCode::IsADirectory),
-                    Found::Blocked => Some(ErrorCode::NotADirectory),
-                    Found::Entry(Entry::File(_)) | Found::Missing(_) => None,
-                }),
+            Request::Publish { moves, .. } => moves.iter().find_map(|(from, to)| self.refusal_of_publishing(from, to)),
             _ => None,
         }
     }
@@ -299,22 +292,10 @@ impl Model {
                 Ok(Expected::Done)
             }
             (Request::Delete { path, .. }, Change::Delete { .. }) => Ok(Expected::Deleted(self.remove(path))),
-            (Request::Publish { moves, success, remove, .. }, Change::Publish { directories, success: file, .. }) => {
-                let inodes: Vec<INodeId> = directories.iter().map(|new| new.inode).collect();
-                if let Some(parent) = success.parent() {
-                    self.make_directories(&parent, &inodes)?;
-                }
+            (Request::Publish { moves, remove, .. }, Change::Publish { .. }) => {
                 for (from, to) in moves {
                     self.rename(from, to);
                 }
-                let entry = FileEntry {
-                    inode: file.inode,
-                    replication: file.replication,
-                    block_len_bytes: file.block_len_bytes,
-                    writer: None,
-                    blocks: Vec::new(),
-                };
-                self.put_file(success, entry)?;
                 self.remove(remove);
                 Ok(Expected::Done)
             }

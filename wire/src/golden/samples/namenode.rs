@@ -62,7 +62,6 @@ fn clients(book: &mut Book) {
         Delete => Request::Delete { path: path("/a"), recursive: true, operation: OPERATION },
         Publish => Request::Publish {
             moves: vec![(path("/out/_temp/0"), path("/out/part-0"))],
-            success: path("/out/_SUCCESS"),
             remove: path("/out/_temp"),
             operation: OPERATION,
         },
