@@ -462,6 +462,9 @@ pub struct RoundsArgs {
     /// How many rounds of k-means, an action each
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub rounds: u32,
+    /// Each round is a scope of the program
+    #[arg(long)]
+    pub scopes: bool,
 }
 
 /// `situ chaos kills`.

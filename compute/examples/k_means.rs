@@ -32,10 +32,13 @@ fn k_means(context: &Context, arguments: &[String]) -> ProgramResult {
     let mut centers = points.take(clusters.parse()?)?;
     for round in 1..=ROUNDS {
         let known = centers.clone();
-        let sums = points
-            .map(move |point| (nearest(&known, point), (point, 1_u64)))
-            .reduce_by_key(|(one, many), (other, more)| ((one.0 + other.0, one.1 + other.1), many + more), 2)
-            .collect()?;
+        // Of a round nothing stays but what it returns, and a worker that comes late need not go through it.
+        let sums = context.scope("round", |_| {
+            points
+                .map(move |point| (nearest(&known, point), (point, 1_u64)))
+                .reduce_by_key(|(one, many), (other, more)| ((one.0 + other.0, one.1 + other.1), many + more), 2)
+                .collect()
+        })?;
         let mut moved = 0.0_f64;
         for (center, ((x, y), count)) in sums {
             let mean = (x / count as f64, y / count as f64);

@@ -56,7 +56,7 @@ pub async fn rounds(args: &RoundsArgs, json: bool) -> CliResult {
     };
     let interrupt = Interrupt::listen();
     let result = tokio::select! {
-        result = run(options, args.rounds, json) => result,
+        result = run(options, args, json) => result,
         () = interrupt.wait() => Err(CliError::failed("interrupted")),
     };
     if result.is_err() {
@@ -66,12 +66,15 @@ pub async fn rounds(args: &RoundsArgs, json: bool) -> CliResult {
     std::fs::remove_dir_all(&directory).local("cannot remove", &directory)
 }
 
-async fn run(options: ClusterOptions, rounds: u32, json: bool) -> CliResult {
+async fn run(options: ClusterOptions, args: &RoundsArgs, json: bool) -> CliResult {
+    let rounds = args.rounds;
     let cluster = Cluster::start(options).await?;
     let session = Session::from_config(&cluster.layout().client_config()).await?;
     let scheduler = session.client.scheduler();
     let program = Program::BuiltIn { name: programs::ROUNDS.to_owned() };
-    let job = scheduler.submit(program, vec![POINTS.to_owned(), rounds.to_string()]).await?;
+    let mut arguments = vec![POINTS.to_owned(), rounds.to_string()];
+    arguments.extend(args.scopes.then(|| programs::SCOPES.to_owned()));
+    let job = scheduler.submit(program, arguments).await?;
     let mut samples = vec![sample(&cluster, job, 0, None)];
     if !json {
         show::line(format!(

@@ -93,7 +93,7 @@ pub(super) async fn jobs(session: Arc<Session>, ledger: Arc<Ledger>, input: Inpu
         let output = DfsPath::parse(&format!("{OUTPUT}/{number}")).map_err(CliError::failed)?;
         match number % 3 {
             0 => round.word_count(&input, output).await,
-            moves => round.detours(&input, &output, moves == 1).await?,
+            moves => round.detours(&input, &output, (moves == 1, number % 2 == 1)).await?,
         }
     }
     Ok(())
@@ -124,9 +124,12 @@ impl Round<'_> {
         }
     }
 
-    /// A job with two outputs; with `moves`, the first one is moved away as soon as it is published.
-    async fn detours(&self, input: &Input, output: &DfsPath, moves: bool) -> CliResult {
-        let Some(job) = self.submit(programs::DETOURS, &[INPUT, output.as_str()]).await else { return Ok(()) };
+    /// A job with two outputs; with `moves`, the first one is moved away as soon as it is published. Perhaps it saves both at
+    /// once.
+    async fn detours(&self, input: &Input, output: &DfsPath, (moves, at_once): (bool, bool)) -> CliResult {
+        let mut arguments = vec![INPUT, output.as_str()];
+        arguments.extend(at_once.then_some(programs::AT_ONCE));
+        let Some(job) = self.submit(programs::DETOURS, &arguments).await else { return Ok(()) };
         let (counted, joined) = (join(output, "counted")?, join(output, "joined")?);
         let to = DfsPath::parse(&format!("{MOVED}/{job}")).map_err(CliError::failed)?;
         let success = join(&counted, SUCCESS)?;
