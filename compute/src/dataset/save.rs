@@ -498,6 +498,10 @@ mod tests {
             Ok(())
         }
 
+        fn make_own_directory(&self, _: &DfsPath) -> Result<(), StorageError> {
+            unreachable!("nothing is kept for the job")
+        }
+
         fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
             if let Some(code) = self.unwritable {
                 return Err(StorageError { code, message: "it cannot be written".to_owned() });

@@ -237,6 +237,10 @@ impl Files for Watched {
         self.world.files().make_directory(path)
     }
 
+    fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+        self.world.files().make_own_directory(path)
+    }
+
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
         let output = if self.passes_on { Some(self.world.files().create(path)?) } else { None };
         Ok(Box::new(WatchedOutput { output, written: Arc::clone(&self.written) }))

@@ -134,6 +134,10 @@ mod tests {
             unreachable!("nothing is written")
         }
 
+        fn make_own_directory(&self, _: &DfsPath) -> Result<(), StorageError> {
+            unreachable!("nothing is written")
+        }
+
         fn create(&self, _: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
             unreachable!("nothing is written")
         }

@@ -394,6 +394,11 @@ impl<D: Disk> Files for LocalFiles<D> {
         Ok(self.disk.create_directory(&self.path(path))?)
     }
 
+    fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+        // The files of a test have no owners.
+        self.make_directory(path)
+    }
+
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
         Ok(Box::new(LocalOutput { file: self.disk.open(&self.path(path), OpenMode::CreateNew)?, len_bytes: 0 }))
     }

@@ -83,6 +83,10 @@ impl<W: Waiting> Files for PatientFiles<W> {
         patiently(&*self.0, |files| files.make_directory(path))
     }
 
+    fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+        patiently(&*self.0, |files| files.make_own_directory(path))
+    }
+
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
         let (waiting, path) = (Arc::clone(&self.0), path.clone());
         let mut output = PatientOutput { waiting, path, written: Vec::new(), taken: 0, output: None, is_first: true };
@@ -263,6 +267,10 @@ mod tests {
         }
 
         fn make_directory(&self, _: &DfsPath) -> Result<(), StorageError> {
+            self.0.call().map(drop)
+        }
+
+        fn make_own_directory(&self, _: &DfsPath) -> Result<(), StorageError> {
             self.0.call().map(drop)
         }
 

@@ -171,9 +171,7 @@ pub(crate) trait Files: Send + Sync {
 
     /// Makes a directory that nobody else may look into, in one in which everybody may make things, and that one and its
     /// missing parents if they are missing; fine if it is there.
-    fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
-        self.make_directory(path)
-    }
+    fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError>;
 
     /// Makes a file in a directory that is there.
     fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError>;
