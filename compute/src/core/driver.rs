@@ -3,16 +3,16 @@ use std::time::Duration;
 
 use situ_wire::ids::{ClientId, ExecutorId, JobId, NodeName};
 use situ_wire::messages::executor::{JobSecret, LogName};
-use situ_wire::messages::scheduler::{ExecutorCommand, JobOptions, JobState, Response};
+use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::JobRecord;
 use super::calls::{Asked, Outcome, now};
 use super::job::{Driver, Job};
 use super::jobs::cut;
 use super::policy::ms;
 use super::scheduler::Scheduler;
+use super::{JobRecord, Submission};
 
 /// How many attempts at the driver of a job each later life of the scheduler numbers. The job's secret stays: a driver of an
 /// earlier life, of which the journal does not know, must not be taken for one of this.
@@ -217,20 +217,16 @@ impl Job {
     /// The records that bring it back.
     pub(super) fn records(&self) -> Vec<JobRecord> {
         let launch = &self.launch;
-        let mut records = vec![JobRecord::Submitted {
+        let mut records = vec![JobRecord::Submitted(Submission {
             job: launch.job,
             operation: self.operation,
             user: launch.user.clone(),
             program: launch.program.clone(),
             arguments: launch.arguments.clone(),
             submitted: self.submitted,
-        }];
-        if launch.options != JobOptions::default() {
-            records.push(JobRecord::Options { job: launch.job, options: launch.options });
-        }
-        if self.driver.session.is_some() {
-            records.push(JobRecord::Attached { job: launch.job });
-        }
+            options: launch.options,
+            driver: self.driver.kind(),
+        })];
         for (log, node) in &self.logs {
             if let LogName::DriverOut(attempt) = log {
                 records.push(JobRecord::Driver { job: launch.job, attempt: *attempt, node: node.clone() });

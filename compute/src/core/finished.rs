@@ -6,7 +6,7 @@ use situ_wire::messages::executor::LogName;
 use situ_wire::messages::scheduler::JobStatus;
 
 use super::policy::SchedulingPolicy;
-use super::{JobRecord, RecordId};
+use super::{JobRecord, RecordId, Submission};
 
 /// A job that has ended.
 #[derive(Debug)]
@@ -75,14 +75,16 @@ impl Finished {
         self.in_order().flat_map(|ended| {
             let summary = ended.status.summary.clone();
             [
-                JobRecord::Submitted {
+                JobRecord::Submitted(Submission {
                     job: summary.job,
                     operation: ended.operation,
                     user: summary.user,
                     program: summary.program,
                     arguments: summary.arguments,
                     submitted: summary.submitted,
-                },
+                    options: ended.status.options,
+                    driver: ended.status.driver,
+                }),
                 JobRecord::Ended { status: ended.status.clone(), logs: ended.logs.clone() },
             ]
         })

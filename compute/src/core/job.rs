@@ -9,13 +9,12 @@ use situ_wire::ids::{
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    ActionResult, DriverPlace, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput,
-    Plan, Program, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
+    ActionResult, DriverPlace, JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan,
+    StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
-use super::RecordId;
 use super::places::Places;
 use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
@@ -23,6 +22,7 @@ use super::reports::Reports;
 use super::resuming::Former;
 use super::scopes::Scopes;
 use super::stage::{Stage, StageKey};
+use super::{RecordId, Submission};
 
 /// How many stages a status lists.
 const STAGES_LISTED: usize = 256;
@@ -361,21 +361,20 @@ impl Cached {
 
 impl Job {
     pub(super) fn new(
-        (id, operation, submitted): (JobId, OperationId, TimeMs),
-        user: String,
-        program: Program,
-        arguments: Vec<String>,
+        Submission { job, operation, user, program, arguments, submitted, options, driver }: Submission,
         secret: JobSecret,
         record: Option<RecordId>,
     ) -> Self {
+        // Whoever opens a session says until when it lasts.
+        let session = (driver == DriverPlace::Attached).then(Session::default);
         Self {
-            launch: JobLaunch { job: id, secret, user, program, arguments, options: JobOptions::default() },
+            launch: JobLaunch { job, secret, user, program, arguments, options },
             operation,
             state: JobState::Waiting,
             submitted,
             revision: 1,
             record,
-            driver: Driver::default(),
+            driver: Driver { session, ..Driver::default() },
             served: 0,
             actions: BTreeMap::new(),
             under_way: BTreeSet::new(),

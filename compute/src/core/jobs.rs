@@ -14,11 +14,11 @@ use situ_wire::time::TimeMs;
 
 use super::calls::{Asked, Outcome, ended_error, now};
 use super::cleaning::is_job_directory;
-use super::job::{Action, DoneAction, Job, Session};
+use super::job::{Action, DoneAction, Job};
 use super::resuming::Former;
 use super::scheduler::Scheduler;
 use super::waits::Topic;
-use super::{JobRecord, RecordId};
+use super::{JobRecord, RecordId, Submission};
 
 /// The longest reason for an end that is kept, in characters.
 const REASON_CHARS: usize = 8_000;
@@ -44,25 +44,10 @@ impl Scheduler {
         self.check_submission(&asked.caller.name, &program, &arguments, options)?;
         let job = self.next_job;
         self.next_job = JobId(job.0 + 1);
-        let user = asked.caller.name.clone();
-        let mut record = self.append(JobRecord::Submitted {
-            job,
-            operation,
-            user: user.clone(),
-            program: program.clone(),
-            arguments: arguments.clone(),
-            submitted: asked.now,
-        });
-        if options != JobOptions::default() {
-            record = self.append(JobRecord::Options { job, options });
-        }
-        if driver == DriverPlace::Attached {
-            record = self.append(JobRecord::Attached { job });
-        }
-        let made = (job, operation, asked.now);
-        let mut new = Job::new(made, user, program, arguments, self.secret(job), Some(record));
-        new.launch.options = options;
-        self.jobs.insert(job, new);
+        let (user, submitted) = (asked.caller.name.clone(), asked.now);
+        let submission = Submission { job, operation, user, program, arguments, submitted, options, driver };
+        let record = self.append(JobRecord::Submitted(submission.clone()));
+        self.jobs.insert(job, Job::new(submission, self.secret(job), Some(record)));
         self.operations.insert(operation, job);
         if driver == DriverPlace::Attached {
             self.open_session(asked.now, job);
@@ -160,11 +145,12 @@ impl Scheduler {
                 self.next_job = self.next_job.max(next);
             }
             // A snapshot repeats what stands before it.
-            JobRecord::Submitted { job, .. } if self.jobs.contains_key(&job) || self.finished.get(job).is_some() => {}
-            JobRecord::Submitted { job, operation, user, program, arguments, submitted } => {
-                let made = (job, operation, submitted);
-                self.jobs.insert(job, Job::new(made, user, program, arguments, self.secret(job), None));
-                self.operations.insert(operation, job);
+            JobRecord::Submitted(Submission { job, .. })
+                if self.jobs.contains_key(&job) || self.finished.get(job).is_some() => {}
+            JobRecord::Submitted(submission) => {
+                let job = submission.job;
+                self.operations.insert(submission.operation, job);
+                self.jobs.insert(job, Job::new(submission, self.secret(job), None));
             }
             JobRecord::Driver { job, attempt, node } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
@@ -196,16 +182,6 @@ impl Scheduler {
             },
             JobRecord::Cleaned { job } => drop(self.cleaning.remove(&job)),
             JobRecord::Key(key) => self.key = Some(key),
-            JobRecord::Options { job, options } => {
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.launch.options = options;
-                }
-            }
-            JobRecord::Attached { job } => {
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.driver.session = Some(Session::default());
-                }
-            }
             JobRecord::ActionDone { job, .. }
             | JobRecord::Recorded { job, .. }
             | JobRecord::Publishing { job, .. }

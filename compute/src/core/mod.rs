@@ -71,7 +71,7 @@ pub use cleaning::CLEAN_UP;
 pub(crate) use cleaning::{is_job_directory, job_directory};
 pub use event::{CallId, Caller, Effect, Event, RecordId};
 pub use policy::SchedulingPolicy;
-pub use record::{JobRecord, SecretKey};
+pub use record::{JobRecord, SecretKey, Submission};
 pub use scheduler::Scheduler;
 
 #[cfg(test)]

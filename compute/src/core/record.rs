@@ -2,7 +2,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use situ_wire::ids::{ActionId, JobId, NodeName, OperationId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::LogName;
-use situ_wire::messages::scheduler::{JobOptions, JobStatus, Program};
+use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobStatus, Program};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -17,20 +17,7 @@ pub enum JobRecord {
         next: JobId,
     },
     /// It was submitted.
-    Submitted {
-        /// Its id.
-        job: JobId,
-        /// The operation that made it.
-        operation: OperationId,
-        /// Who submitted it.
-        user: String,
-        /// What it runs.
-        program: Program,
-        /// With which arguments.
-        arguments: Vec<String>,
-        /// When.
-        submitted: TimeMs,
-    },
+    Submitted(Submission),
     /// An attempt at its driver was placed.
     Driver {
         /// Of which job.
@@ -104,13 +91,6 @@ pub enum JobRecord {
     },
     /// What the secrets of all jobs are made from, drawn once.
     Key(SecretKey),
-    /// It was submitted with options other than those that nobody has to give; comes behind the submission.
-    Options {
-        /// Which job.
-        job: JobId,
-        /// Which options.
-        options: JobOptions,
-    },
     /// All outputs of a shuffle were there, for the first time or after some were lost.
     Shuffled {
         /// Of which job.
@@ -122,11 +102,6 @@ pub enum JobRecord {
     },
     /// Its outputs are not the same when they are computed again: what executors have of it does not count in later lives.
     Varies {
-        /// Which job.
-        job: JobId,
-    },
-    /// Its driver is the client that submitted it; comes behind the submission.
-    Attached {
         /// Which job.
         job: JobId,
     },
@@ -150,6 +125,27 @@ pub enum JobRecord {
     },
 }
 
+/// All that a submission says. One record holds it: a job is remembered as it was meant, or not at all.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Submission {
+    /// The id of the job that it made.
+    pub job: JobId,
+    /// The operation that made it.
+    pub operation: OperationId,
+    /// Who submitted it.
+    pub user: String,
+    /// What it runs.
+    pub program: Program,
+    /// With which arguments.
+    pub arguments: Vec<String>,
+    /// When.
+    pub submitted: TimeMs,
+    /// How it shall run.
+    pub options: JobOptions,
+    /// Where its driver runs.
+    pub driver: DriverPlace,
+}
+
 /// A key that nobody but the scheduler knows. It is not shown.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretKey(pub [u8; 32]);
@@ -166,18 +162,16 @@ impl JobRecord {
     pub fn job(&self) -> Option<JobId> {
         match self {
             Self::Began { .. } | Self::Key(_) => None,
-            Self::Submitted { job, .. }
-            | Self::Driver { job, .. }
+            Self::Submitted(submission) => Some(submission.job),
+            Self::Driver { job, .. }
             | Self::WritesAside { job, .. }
             | Self::Cleaned { job }
             | Self::ActionDone { job, .. }
             | Self::Recorded { job, .. }
             | Self::Publishing { job, .. }
             | Self::Published { job, .. }
-            | Self::Options { job, .. }
             | Self::Shuffled { job, .. }
             | Self::Varies { job }
-            | Self::Attached { job }
             | Self::ScopeEnded { job, .. }
             | Self::Given { job, .. } => Some(*job),
             Self::Ended { status, .. } => Some(status.summary.job),

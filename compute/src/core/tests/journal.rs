@@ -1,8 +1,8 @@
 //! What was decided outlives the scheduler: results, recorded values, publications, secrets.
 
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, JobId, ScopeId};
-use situ_wire::messages::scheduler::{JobState, Request, TaskFailure, TaskOutcome};
+use situ_wire::ids::{ActionId, ClientId, JobId, OperationId, ScopeId};
+use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, Program, Request, TaskFailure, TaskOutcome};
 use situ_wire::path::DfsPath;
 
 use super::world::{JOB, World, flat, mapped, place, result, word_count};
@@ -235,4 +235,28 @@ fn a_job_that_ended_has_no_records_left() {
     };
     let shown = world.call("worker", Role::User, "n2", stranger);
     assert!(shown[0].starts_with("worker <- JobFailed"), "{shown:?}");
+}
+
+#[test]
+fn a_job_is_remembered_with_all_that_its_submission_says_or_not_at_all() {
+    let mut world = World::new();
+    let options = JobOptions { task_limit_ms: Some(5), check_replay: true };
+    world.user(Request::Submit {
+        program: Program::BuiltIn { name: "wordcount".to_owned() },
+        arguments: Vec::new(),
+        operation: OperationId { client: ClientId(1), sequence: 1 },
+        options,
+        driver: DriverPlace::Attached,
+    });
+    let all = world.records.clone();
+    let known = |kept: usize| {
+        world.records = all[..kept].to_vec();
+        world.restart();
+        let job = world.scheduler.jobs.get(&JOB)?;
+        let said = (job.launch.options, job.driver.kind());
+        assert_eq!(said, (options, DriverPlace::Attached), "from {kept} of {} records", all.len());
+        Some(JOB)
+    };
+    let known: Vec<Option<JobId>> = (0..=all.len()).map(known).collect();
+    assert_eq!((known[0], known[all.len()]), (None, Some(JOB)));
 }

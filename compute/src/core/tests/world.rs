@@ -16,7 +16,9 @@ use situ_wire::messages::scheduler::{
 };
 use situ_wire::time::TimeMs;
 
-use crate::core::{CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy, SecretKey};
+use crate::core::{
+    CLEAN_UP, CallId, Caller, Effect, Event, JobRecord, Scheduler, SchedulingPolicy, SecretKey, Submission,
+};
 
 /// How long a call waits in these tests; the core answers after 7 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -395,11 +397,13 @@ pub(super) fn fetch_failed(map: &str) -> TaskOutcome {
 fn show_record(record: &JobRecord) -> String {
     match record {
         JobRecord::Began { life, next } => format!("life {life}, next {next}"),
-        JobRecord::Submitted { job, user, .. } => format!("{job} of {user}"),
+        JobRecord::Submitted(Submission { job, user, options, driver, .. }) => {
+            let attached = if *driver == DriverPlace::Attached { ", attached" } else { "" };
+            let options = if *options == JobOptions::default() { "" } else { " with options" };
+            format!("{job} of {user}{options}{attached}")
+        }
         JobRecord::Driver { job, attempt, node } => format!("{job} driver {attempt} on {node}"),
         JobRecord::WritesAside { job, output, .. } => format!("{job} writes to {output}"),
-        JobRecord::Options { job, .. } => format!("{job} has options"),
-        JobRecord::Attached { job } => format!("{job} is attached"),
         JobRecord::Given { job, given } => format!("{job} was given {} shuffles", given.len()),
         JobRecord::Cleaned { job } => format!("{job} is cleaned up"),
         JobRecord::ActionDone { job, action, .. } => format!("{job} has done {action}"),
