@@ -13,7 +13,7 @@ use crate::show::{Progress, note};
 
 /// How long one question waits for news.
 const POLL: Duration = Duration::from_secs(20);
-/// After how long without news it is asked what the job waits for.
+/// After how long without news it is said what the job waits for.
 const SILENCE: Duration = Duration::from_secs(3);
 /// After how long the next line is due that says how far the job is.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -40,8 +40,8 @@ pub async fn follow(
         if status.revision != revision || revision == 0 {
             seen(&status);
             told = false;
-        } else if !told && let Some(lacks) = waiting::why(session, &status).await? {
-            note(format!("{job} waits for {lacks}"));
+        } else if !told && let Some(lacks) = &status.waiting {
+            note(format!("{job} waits for {}", waiting::text(lacks, waiting::now())));
             told = true;
         }
         revision = status.revision;

@@ -48,17 +48,14 @@ fn command_line(job: &JobSummary) -> String {
 /// `situ job status`.
 pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliResult {
     let status = session.client.scheduler().status(job).await?;
-    let waits = waiting::why(session, &status).await?;
     if as_json {
-        let mut value = status_json(&status);
-        value["waits_for"] = waits.into();
-        return show::json(&value);
+        return show::json(&status_json(&status));
     }
     let summary = &status.summary;
     show::line(format!("{}  {}", summary.job, command_line(summary)))?;
     show::line(format!("  state      {}", state_text(&summary.state)))?;
-    if let Some(waits) = waits {
-        show::line(format!("  waits for  {waits}"))?;
+    if let Some(waits) = &status.waiting {
+        show::line(format!("  waits for  {}", waiting::text(waits, waiting::now())))?;
     }
     show::line(format!("  user       {}", escaped(&summary.user)))?;
     show::line(format!("  submitted  {}", local_time(summary.submitted)))?;
@@ -79,7 +76,7 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
     show::line(format!("  shuffled   {}", human_size(status.metrics.shuffle_read_bytes)))?;
     for stage in &status.stages {
         show::line(format!("  {}", stage_text(stage)))?;
-        if let Some(quiet) = quiet_text(stage, now()).filter(|_| !summary.state.is_final()) {
+        if let Some(quiet) = quiet_text(stage, waiting::now()).filter(|_| !summary.state.is_final()) {
             show::line(format!("    {quiet}"))?;
         }
     }
@@ -141,10 +138,6 @@ fn quiet_text(stage: &StageStatus, now: TimeMs) -> Option<String> {
     let said =
         || format!("{} on {} has made no progress for {} s", quiet.attempt.partition, quiet.node, rest.as_secs());
     (rest >= QUIET).then(said)
-}
-
-fn now() -> TimeMs {
-    TimeMs(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default())
 }
 
 /// One loss and what became of it, in a line; `input_lost` if a replica of the task's input is known to be lost with it.
@@ -214,6 +207,7 @@ pub fn status_json(status: &JobStatus) -> Value {
     };
     value["task_limit_ms"] = status.options.task_limit_ms.into();
     value["check_replay"] = status.options.check_replay.into();
+    value["waits_for"] = status.waiting.as_ref().map(waiting::json).into();
     value["stages"] = status
         .stages
         .iter()

@@ -55,6 +55,7 @@ impl Scheduler {
     pub(super) fn take_turn(&mut self, now: TimeMs, job: JobId) {
         let at = self.turns.clock.read(now);
         let Some(found) = self.jobs.get_mut(&job) else { return self.turns.set(job, None) };
+        found.note_idle(now);
         let mut turn = Turn::default();
         let sooner = |one: Option<TimeMs>, other| [one, other].into_iter().flatten().min();
         for key in &found.needed {

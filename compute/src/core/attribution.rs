@@ -42,6 +42,11 @@ impl Task {
         self.trouble.as_ref().is_some_and(|trouble| trouble.alone)
     }
 
+    /// Since when it does not reach its file system, if it does not.
+    pub(super) fn away_since(&self) -> Option<TimeMs> {
+        self.trouble.as_ref()?.outage.map(|outage| outage.since)
+    }
+
     fn trouble(&mut self) -> &mut Trouble {
         self.trouble.get_or_insert_default()
     }

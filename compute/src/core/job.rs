@@ -50,6 +50,8 @@ pub(super) struct Job {
     pub(super) scopes: Scopes,
     /// Those of actions under way, and shuffles until they are released. The policy bounds their tasks and pieces.
     pub(super) stages: BTreeMap<StageKey, Stage>,
+    /// Since when nothing of it runs; none while something does, and as long as this life of the scheduler does not know.
+    pub(super) idle_since: Option<TimeMs>,
     /// Its stages in the order in which they were planned, the newest [`STAGES_LISTED`] of them.
     pub(super) planned: VecDeque<Planned>,
     /// How many of them are not listed any more.
@@ -375,6 +377,7 @@ impl Job {
             revision: 1,
             record,
             driver: Driver { session, ..Driver::default() },
+            idle_since: None,
             served: 0,
             actions: BTreeMap::new(),
             under_way: BTreeSet::new(),
@@ -506,6 +509,7 @@ impl Job {
             metrics: self.metrics,
             driver: self.driver.kind(),
             options: self.launch.options,
+            waiting: None,
         }
     }
 

@@ -47,7 +47,9 @@ impl Scheduler {
         let (user, submitted) = (asked.caller.name.clone(), asked.now);
         let submission = Submission { job, operation, user, program, arguments, submitted, options, driver };
         let record = self.append(JobRecord::Submitted(submission.clone()));
-        self.jobs.insert(job, Job::new(submission, self.secret(job), Some(record)));
+        let mut new = Job::new(submission, self.secret(job), Some(record));
+        new.note_idle(asked.now);
+        self.jobs.insert(job, new);
         self.operations.insert(operation, job);
         if driver == DriverPlace::Attached {
             self.open_session(asked.now, job);

@@ -26,6 +26,7 @@
 //! | `publications` | which outputs a job publishes, each once |
 //! | `cleaning` | what a job that did not succeed wrote aside, until it is gone |
 //! | `waits` | calls whose answers are not there yet |
+//! | `idle` | what a job waits for of which nothing goes on |
 //! | `record`, `finished` | what of a job outlives the scheduler |
 //! | `check` | the invariants |
 
@@ -41,6 +42,7 @@ mod executor;
 mod executors;
 mod finished;
 mod homes;
+mod idle;
 mod job;
 mod jobs;
 mod loss;

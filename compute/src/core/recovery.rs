@@ -57,6 +57,16 @@ impl Recoveries {
         }
     }
 
+    /// Whether something of that kind is lost that `by` brings back.
+    pub(super) fn lacks(&self, lost: Lost, by: RecoveredBy) -> bool {
+        let listed = |position: &u64| {
+            let index = position.checked_sub(self.dropped).and_then(|index| usize::try_from(index).ok())?;
+            self.listed.get(index)
+        };
+        let positions = self.open.get(&by).into_iter().flatten();
+        positions.filter_map(listed).any(|(recovery, _)| recovery.lost == lost)
+    }
+
     /// Notes that nobody needs a stage any more, and so nothing of it that is not back. A later action may.
     pub(super) fn give_up_stage(&mut self, key: StageKey, at: TimeMs) {
         let all = RecoveredBy::Task(key, PartitionId(0))..=RecoveredBy::Task(key, PartitionId(u32::MAX));

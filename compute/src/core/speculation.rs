@@ -78,9 +78,9 @@ impl Scheduler {
         free.find(|executor| *executor != first_on)
     }
 
-    /// Where a job stands, with the attempt of each stage that has made no progress for longest.
+    /// Where a job stands, with what it waits for and the attempt of each stage that has made no progress for longest.
     pub(super) fn job_status(&self, job: &Job) -> JobStatus {
-        let mut status = job.status();
+        let mut status = JobStatus { waiting: self.waiting(job), ..job.status() };
         for (planned, status) in job.planned.iter().zip(&mut status.stages) {
             let Planned::Kept(key) = planned else { continue };
             let Some(stage) = job.stages.get(key) else { continue };

@@ -228,6 +228,7 @@ mod tests {
             metrics: TaskMetrics::default(),
             driver: DriverPlace::Attached,
             options: JobOptions { task_limit_ms: Some(300), check_replay: false },
+            waiting: None,
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let golden: [(JobRecord, &[u8]); 15] = [
@@ -239,7 +240,7 @@ mod tests {
             ),
             (
                 JobRecord::Ended { status: Box::new(status), logs },
-                b"\x03\x02\x00\x04grep\x00\x03ada\x03\x02no\x01\x01\x02\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\xac\x02\x00\x01\x00\x01\x02n1",
+                b"\x03\x02\x00\x04grep\x00\x03ada\x03\x02no\x01\x01\x02\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\xac\x02\x00\x00\x01\x00\x01\x02n1",
             ),
             (
                 JobRecord::WritesAside {

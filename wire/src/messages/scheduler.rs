@@ -21,7 +21,9 @@ use crate::time::TimeMs;
 
 mod status;
 
-pub use status::{ExecutorStatus, LogLocation, Lost, QuietAttempt, Recovery, RecoveryOutcome, StageStatus};
+pub use status::{
+    ExecutorStatus, LogLocation, Lost, QuietAttempt, Recovery, RecoveryOutcome, StageStatus, WaitReason, Waiting,
+};
 
 /// A call to the scheduler.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -957,6 +959,8 @@ pub struct JobStatus {
     pub driver: DriverPlace,
     /// How it runs, as who submitted it said.
     pub options: JobOptions,
+    /// What it waits for; none if something of it goes on or is about to, or if it has ended.
+    pub waiting: Option<Waiting>,
 }
 
 #[cfg(test)]

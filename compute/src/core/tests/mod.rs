@@ -3,6 +3,7 @@
 mod attribution;
 mod bounds;
 mod failures;
+mod idle;
 mod jobs;
 mod journal;
 mod placement;

@@ -10,7 +10,7 @@ use crate::messages::scheduler::{
     Holding, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput,
     PartitionRange, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome, Request,
     Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
-    TaskProgress, TaskSpec,
+    TaskProgress, TaskSpec, WaitReason, Waiting,
 };
 
 const JOB: JobId = JobId(9);
@@ -335,7 +335,12 @@ fn status() -> JobStatus {
         metrics: METRICS,
         driver: DriverPlace::Attached,
         options: options(),
+        waiting: Some(waiting()),
     }
+}
+
+fn waiting() -> Waiting {
+    Waiting { reason: WaitReason::Slots { slots: 4, jobs: 2 }, since: Some(NOW) }
 }
 
 fn output() -> MapOutput {
@@ -376,10 +381,23 @@ pub(super) fn add_answers(book: &mut Book) {
         Recovered => RecoveryOutcome::Recovered { by: ATTEMPT, node: node(), at: NOW },
         NotNeeded => RecoveryOutcome::NotNeeded { at: NOW },
     });
+    variants!(book, "scheduler", WaitReason {
+        Executors => WaitReason::Executors { known: 3 },
+        Reports => WaitReason::Reports { until: NOW },
+        DriverPlace => WaitReason::DriverPlace { drivers: 16 },
+        DriverBegins => WaitReason::DriverBegins { node: Some(node()), until: Some(NOW) },
+        Driver => WaitReason::Driver,
+        Slots => WaitReason::Slots { slots: 4, jobs: 2 },
+        OtherSlot => WaitReason::OtherSlot,
+        Excluded => WaitReason::Excluded { executors: 2, until: NOW },
+        FileSystem => WaitReason::FileSystem { since: NOW, until: NOW },
+        LostOutputs => WaitReason::LostOutputs { outputs: 5, until: Some(NOW) },
+    });
     sample!(book, "scheduler", Attachment, attachment());
     sample!(book, "scheduler", MapOutput, output());
     sample!(book, "scheduler", JobSummary, summary());
     sample!(book, "scheduler", JobStatus, status());
+    sample!(book, "scheduler", Waiting, waiting());
     sample!(book, "scheduler", StageStatus, stage_status());
     sample!(book, "scheduler", QuietAttempt, quiet());
     sample!(book, "scheduler", Recovery, recovery());

@@ -44,6 +44,74 @@ pub struct QuietAttempt {
     pub since: TimeMs,
 }
 
+/// What an unfinished job waits for of which nothing goes on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// For what.
+    pub reason: WaitReason,
+    /// Since when nothing of it runs, by the scheduler's clock; none if that is not known, or what runs brings it no further.
+    pub since: Option<TimeMs>,
+}
+
+/// Why nothing of an unfinished job goes on. Times are of the scheduler's clock.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WaitReason {
+    /// No executor is there that takes work.
+    Executors {
+        /// How many are known all the same.
+        known: u32,
+    },
+    /// The scheduler, or an executor, has just begun, and hears or tells first what there is from before.
+    Reports {
+        /// Until when that may take.
+        until: TimeMs,
+    },
+    /// Each executor has as many drivers as it takes.
+    DriverPlace {
+        /// How many drivers there are.
+        drivers: u32,
+    },
+    /// Its driver is being started.
+    DriverBegins {
+        /// Where; none if its client is its driver.
+        node: Option<NodeName>,
+        /// By when it must have begun, or it is given up.
+        until: Option<TimeMs>,
+    },
+    /// Its driver computes between two actions: it has asked for nothing.
+    Driver,
+    /// All slots are taken.
+    Slots {
+        /// How many there are.
+        slots: u32,
+        /// Of how many jobs the tasks are that have them.
+        jobs: u32,
+    },
+    /// Slots are free, but others are waited for: nearer to its input, or where its tasks have not failed.
+    OtherSlot,
+    /// Slots are free only on executors that are left out, because its tasks failed there.
+    Excluded {
+        /// How many these are.
+        executors: u32,
+        /// Until when the first of them is.
+        until: TimeMs,
+    },
+    /// The file system is away.
+    FileSystem {
+        /// Since when.
+        since: TimeMs,
+        /// When it is tried again.
+        until: TimeMs,
+    },
+    /// Outputs of its tasks are lost, and have to be there again before it goes on.
+    LostOutputs {
+        /// How many.
+        outputs: u32,
+        /// Until when their executor may come back with them; none while they are computed again.
+        until: Option<TimeMs>,
+    },
+}
+
 /// Something that was lost and what became of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Recovery {
