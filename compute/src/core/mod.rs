@@ -10,6 +10,7 @@
 //! | `session` | drivers that are attached: whether they are heard |
 //! | `actions`, `plan` | what a driver asks for; whether a plan can be believed |
 //! | `stage`, `pieces` | one stage: its tasks, their attempts and their outputs |
+//! | `spares` | outputs that there are twice |
 //! | `pending`, `homes`, `waiting` | which of a stage's tasks wait and where their input lies |
 //! | `assign`, `turns`, `search` | which task goes to which executor: fair sharing, delay scheduling |
 //! | `speculation` | tasks that are slow, have come to a standstill or take too long |
@@ -62,6 +63,7 @@ mod scheduler;
 mod scopes;
 mod search;
 mod session;
+mod spares;
 mod speculation;
 mod stage;
 mod tasks;

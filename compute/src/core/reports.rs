@@ -274,9 +274,10 @@ impl Scheduler {
         let node = self.executors.node(executor);
         let Some(found) = self.jobs.get_mut(&id.job) else { return };
         let Some(stage) = found.stages.get_mut(&key) else { return };
-        let fits = stage.is_waited_for(id)
-            && check_done(&left, Some(&stage.plan)).is_ok()
-            && stage.is_as_it_was(id.partition, &left.pieces);
+        if !stage.is_waited_for(id) {
+            return found.keep_spare(key, id, executor, left);
+        }
+        let fits = check_done(&left, Some(&stage.plan)).is_ok() && stage.is_as_it_was(id.partition, &left.pieces);
         if !fits {
             return;
         }

@@ -15,6 +15,7 @@ use super::pieces::Pieces;
 use super::places::{Home, Places};
 use super::policy::{SchedulingPolicy, ms};
 use super::rollback::Fingerprint;
+use super::spares::Spares;
 
 /// How many of the last durations of a stage's tasks are kept for the median.
 const DURATIONS: usize = 512;
@@ -112,6 +113,8 @@ pub(super) struct Stage {
     pub(super) holding_back: Option<TimeMs>,
     /// Lost outputs that nobody has missed yet.
     pub(super) lost: BTreeMap<u32, LostOutput>,
+    /// Outputs beside those that count.
+    pub(super) spares: Spares,
     /// Whether anybody has heard where its outputs are, and may have read them.
     pub(super) told: bool,
     /// What lost outputs were that somebody may have read, until they are there again.
@@ -142,6 +145,7 @@ impl Stage {
             ready: false,
             holding_back: None,
             lost: BTreeMap::new(),
+            spares: Spares::default(),
             told: false,
             fingerprints: BTreeMap::new(),
             results_len_bytes: 0,
@@ -341,10 +345,11 @@ impl Stage {
         self.sorted_ms.insert(self.sorted_ms.partition_point(|other| *other < duration_ms), duration_ms);
     }
 
-    /// The output of a done task is gone.
+    /// The output of a done task is gone, and so is what was the same.
     pub(super) fn lose(&mut self, partition: PartitionId, node: NodeName, at: TimeMs, cached: &Cached) {
         let Some(done) = self.task_mut(partition).done.take() else { return };
         self.done -= 1;
+        self.spares.forget(partition);
         self.keep_fingerprint(partition, &done.pieces);
         self.lost.insert(partition.0, LostOutput { at, executor: done.executor, attempt: done.attempt, node });
         self.wait(partition.0, cached);
@@ -424,6 +429,7 @@ impl Stage {
     pub(super) fn check(&self, executors: &Executors) {
         assert_eq!(self.needed_by.is_some(), self.pending.near().is_some(), "what somebody needs is sorted by place");
         self.pending.check(executors);
+        self.check_spares(executors);
         let (mut done, mut tasks_running) = (0, 0);
         for (partition, task) in (0..).zip(&self.tasks) {
             let attempts = self.attempts(partition).count();

@@ -43,6 +43,9 @@ impl Scheduler {
         }
         self.changed.insert(id.job);
         if attempt.cancelled {
+            if let TaskOutcome::Done(done) = outcome {
+                job.keep_spare(attempt.stage, id, executor, *done);
+            }
             return;
         }
         let outcome = match outcome {
@@ -140,7 +143,7 @@ impl Scheduler {
             let node = self.executors.node(executor);
             let Some(found) = self.jobs.get_mut(&job) else { return };
             if let Some(stage) = found.stages.get_mut(&key) {
-                stage.lose(map.partition, node, now, &found.cached);
+                stage.lose_or_fall_back(map.partition, node, now, &found.cached);
             }
         }
         if self.executors.get(executor).is_some_and(|there| there.liveness == Liveness::Suspect) {
@@ -160,11 +163,12 @@ impl Scheduler {
             if matches!(key, StageKey::Result(_)) {
                 continue;
             }
+            stage.spares.drop_executor(executor);
             let there = |task: &super::stage::Task| task.done.as_ref().is_some_and(|done| done.executor == executor);
             let lost: Vec<u32> =
                 (0..).zip(&stage.tasks).filter(|(_, task)| there(task)).map(|(partition, _)| partition).collect();
             for partition in lost {
-                stage.lose(PartitionId(partition), node.clone(), now, cached);
+                stage.lose_or_fall_back(PartitionId(partition), node.clone(), now, cached);
             }
         }
     }

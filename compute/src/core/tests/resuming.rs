@@ -3,14 +3,14 @@
 
 use bytes::Bytes;
 use situ_wire::hello::Role;
-use situ_wire::ids::{ActionId, DatasetId, JobId, PartitionId, ScopeId, ShuffleId};
+use situ_wire::ids::{ActionId, DatasetId, ExecutorId, JobId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
     ExecutorEvent, Holding, JobState, Locality, Plan, Request, StageOutput, TaskDone, TaskOutcome, TaskSpec,
 };
 
 use super::world::{JOB, World, attempt, mapped, place, result, word_count};
-use crate::core::{JobRecord, SchedulingPolicy};
+use crate::core::{Event, JobRecord, SchedulingPolicy};
 
 const SHUFFLE: StageOutput = StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, 2), reducers: 2 };
 const RESULT: StageOutput = StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) };
@@ -290,4 +290,20 @@ fn what_was_adopted_runs_again_when_what_it_was_made_from_differs_later() {
         done.pieces[0].crc32c = 2;
     }
     assert_eq!(ended("1/1/65537", &outcome), ["2/0/65536", "2/1/65537"]);
+}
+
+#[test]
+fn an_output_that_comes_back_after_it_was_computed_again_takes_the_others_place_when_that_is_lost() {
+    let mut world = in_the_middle();
+    world.event(Event::Disconnected { executor: ExecutorId(2) });
+    let shown = world.live(&[1, 3, 4], 3_100);
+    assert_eq!(started(&shown), ["1/0/1"]);
+    let on = shown.iter().find(|line| line.contains("run 1/0/1")).unwrap()[1..2].parse().unwrap();
+    world.ended(on, &["1/0/1"], &mapped(2));
+    comes_back(&mut world, 2, vec![left("1/0/0", SHUFFLE, 1)]);
+    assert_eq!(figures(&mut world), [(1, 1), (0, 0)]);
+    world.event(Event::Disconnected { executor: ExecutorId(on.into()) });
+    let rest: Vec<u32> = (1..=4).filter(|number| *number != on).collect();
+    assert_eq!(started(&world.live(&rest, 4_000)), Vec::<String>::new());
+    assert_eq!(figures(&mut world), [(1, 1), (0, 0)]);
 }

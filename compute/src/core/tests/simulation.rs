@@ -11,7 +11,7 @@ use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
 use situ_wire::ids::{
-    ActionId, ClientId, DatasetId, ExecutorId, JobId, OperationId, PartitionId, ScopeId, StageId, TaskAttemptId,
+    ActionId, ClientId, DatasetId, ExecutorId, JobId, OperationId, PartitionId, ScopeId, TaskAttemptId,
 };
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
@@ -214,8 +214,6 @@ struct Simulation {
     /// Who died, hung or lost something in this life of the scheduler; and of which jobs a piece could not be fetched.
     troubled: BTreeSet<u32>,
     starved: BTreeSet<JobId>,
-    /// How many attempts at a task have ended well.
-    made: BTreeMap<(JobId, StageId, PartitionId), u32>,
     trace: blake3::Hasher,
     lost: usize,
     superseded: usize,
@@ -272,7 +270,6 @@ impl Simulation {
             contents: BTreeMap::new(),
             troubled: BTreeSet::new(),
             starved: BTreeSet::new(),
-            made: BTreeMap::new(),
             trace: blake3::Hasher::new(),
             lost: 0,
             superseded: 0,
@@ -721,8 +718,6 @@ impl Simulation {
         if attempt != u32::from(self.scheduler_life) * ATTEMPTS_PER_LIFE
             || job == VARYING
             || self.starved.contains(&job)
-            // One counts, the others are forgotten: should the one be lost, it runs again.
-            || self.made.get(&(job, task.attempt.stage, partition)).is_some_and(|times| *times > 1)
         {
             return;
         }
@@ -809,7 +804,6 @@ impl Simulation {
         let Some(task) = executor.running.remove(&attempt) else { return };
         if let TaskOutcome::Done(done) = &outcome {
             executor.outputs.insert(attempt, (task.output, TaskDone::clone(done)));
-            *self.made.entry((attempt.job, attempt.stage, attempt.partition)).or_default() += 1;
         }
         executor.tell(ExecutorEvent::TaskEnded { attempt, outcome });
         // It does not wait for the answer to the poll that is under way.

@@ -1,8 +1,12 @@
-use situ_wire::ids::{ClientId, OperationId};
-use situ_wire::messages::scheduler::{DriverPlace, JobOptions, JobState, Program, Request, TaskFailure, TaskOutcome};
+use situ_wire::hello::Role;
+use situ_wire::ids::{ClientId, ExecutorId, OperationId, PartitionId, ShuffleId};
+use situ_wire::messages::executor::ShufflePiece;
+use situ_wire::messages::scheduler::{
+    DriverPlace, JobOptions, JobState, Program, Request, TaskDone, TaskFailure, TaskOutcome,
+};
 
-use super::world::{World, flat, result};
-use crate::core::SchedulingPolicy;
+use super::world::{World, fetch_failed, flat, mapped, place, result, word_count};
+use crate::core::{Event, SchedulingPolicy};
 
 /// Executors with so many slots each, and a job of so many tasks, which run where the lines say.
 fn world(policy: SchedulingPolicy, slots: &[u32], tasks: usize) -> (World, Vec<String>) {
@@ -77,6 +81,63 @@ fn a_task_that_makes_no_progress_runs_beside_itself_where_there_is_no_other_plac
     assert_eq!(shown, ["n1 <- run 0/0/0 NoPreference"]);
     assert_eq!(world.live(&[1], 1_900), [""; 0]);
     assert_eq!(world.live(&[1], 150), ["n1 <- run 0/0/1 NoPreference"]);
+}
+
+/// Of word count's map task two attempts are done: that on n1 counts, that on n2 was too late.
+fn done_twice(late: &TaskOutcome) -> World {
+    let mut world = World::with(impatient());
+    for number in 1..=3 {
+        world.join(number, 1);
+        world.poll(number, Vec::new());
+    }
+    let job = world.start(1);
+    world.poll(1, Vec::new());
+    assert_eq!(world.run(job, 0, word_count(vec![vec![place(1)]], 1)), ["n1 <- run 1/0/0 Node"]);
+    assert_eq!(world.live(&[1, 2, 3], 2_100), ["n2 <- run 1/0/1 Rack"]);
+    let shown = world.ended(1, &["1/0/0"], &mapped(1));
+    assert_eq!(shown, ["n1 <- run 2/0/0 NoPreference", "n2 <- cancel 1/0/1"]);
+    world.ended(2, &["1/0/1"], late);
+    world
+}
+
+fn outputs(world: &mut World) -> Vec<String> {
+    let (job, secret, shuffle) = (super::world::JOB, world.secret(super::world::JOB), ShuffleId(2));
+    let (reduce, by) = ((PartitionId(0), PartitionId(1)), super::world::attempt("2/0/0"));
+    world.call("reducer", Role::Executor, "n1", Request::MapOutputs { job, secret, shuffle, reduce, by })
+}
+
+#[test]
+fn an_output_that_is_there_twice_is_not_computed_again_when_one_is_lost() {
+    let mut world = done_twice(&mapped(1));
+    assert_eq!(outputs(&mut world), ["reducer <- outputs 1/0/0 at 127.0.0.1:1 in 1"]);
+    // Nobody can fetch the one that counts.
+    let shown = world.ended(1, &["2/0/0"], &fetch_failed("1/0/0"));
+    assert_eq!(shown, ["n1 <- run 2/0/1 NoPreference"]);
+    assert_eq!(outputs(&mut world), ["reducer <- outputs 1/0/1 at 127.0.0.1:2 in 1"]);
+    // Nor the other one, now that it counts.
+    let shown = world.ended(1, &["2/0/1"], &fetch_failed("1/0/1"));
+    assert_eq!(shown, ["n1 <- run 1/0/2 Node"]);
+}
+
+#[test]
+fn an_output_that_is_there_twice_outlives_one_of_its_executors() {
+    let mut world = done_twice(&mapped(1));
+    world.event(Event::Disconnected { executor: ExecutorId(1) });
+    let shown = world.live(&[2, 3], 1_100);
+    assert_eq!(shown, ["append 4: job-1 driver 1 on n2", "n2 <- drive job-1 1, run 2/0/1 NoPreference"]);
+    assert_eq!(outputs(&mut world), ["reducer <- outputs 1/0/1 at 127.0.0.1:2 in 1"]);
+}
+
+#[test]
+fn an_output_that_is_not_the_same_takes_no_others_place() {
+    let mut world = done_twice(&mapped_other(1));
+    let shown = world.ended(1, &["2/0/0"], &fetch_failed("1/0/0"));
+    assert_eq!(shown, ["n1 <- run 1/0/2 Node"]);
+}
+
+fn mapped_other(reducers: usize) -> TaskOutcome {
+    let piece = ShufflePiece { len_bytes: 10, crc32c: 2, records: 2 };
+    TaskOutcome::Done(Box::new(TaskDone { pieces: vec![piece; reducers], ..TaskDone::default() }))
 }
 
 #[test]
