@@ -29,11 +29,26 @@ pub(super) struct Trouble {
     outage: Option<Outage>,
 }
 
-/// A file system that a task does not reach.
+/// A file system that a task, or an attempt to start a driver, does not reach.
 #[derive(Clone, Copy, Debug)]
-struct Outage {
-    since: TimeMs,
+pub(super) struct Outage {
+    pub(super) since: TimeMs,
     tries: u32,
+}
+
+impl Outage {
+    /// It is away once more. When to try again; or for how long it has been away, if that is `limit` or longer.
+    pub(super) fn note(outage: &mut Option<Self>, now: TimeMs, limit: Duration) -> Result<TimeMs, Duration> {
+        let outage = outage.get_or_insert(Self { since: now, tries: 0 });
+        let Self { since, tries } = *outage;
+        outage.tries += 1;
+        if now.since(since) >= limit {
+            return Err(now.since(since));
+        }
+        let rest = BACKOFF.0.saturating_mul(1 << tries.min(16)).min(BACKOFF.1);
+        // Not past the time at which the job gives up: then it is tried once more.
+        Ok((now + rest).min((since + limit).max(now + BACKOFF.0)))
+    }
 }
 
 impl Task {
@@ -75,6 +90,8 @@ impl Scheduler {
     /// | its worker was silent | if it was alone there; it runs elsewhere | once for each such worker |
     /// | the file system was away | no, for a time | no |
     /// | a piece could not be fetched | no, for many times | that which served it |
+    ///
+    /// Of drivers the same is true: one that could not be started because the file system was away is not lost.
     pub(super) fn task_failed(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, failure: TaskFailure) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let node = self.executors.node(attempt.executor);
@@ -219,11 +236,9 @@ impl Scheduler {
         if now.since(attempt.started) > WITHOUT_FILE_SYSTEM {
             trouble.outage = None;
         }
-        let outage = trouble.outage.get_or_insert(Outage { since: now, tries: 0 });
-        let Outage { since, tries } = *outage;
-        outage.tries += 1;
-        let away = now.since(since);
-        if away >= limit {
+        let is_first = trouble.outage.is_none();
+        let tried = Outage::note(&mut trouble.outage, now, limit);
+        if let Err(away) = tried {
             let reason = format!(
                 "{id} ({}): the file system was away for {} s, and no task waits for it longer than {} s; last, on {node}: \
                  {message}",
@@ -233,13 +248,12 @@ impl Scheduler {
             );
             return self.fail_job(now, id.job, &reason);
         }
-        if stage.let_rest(id.partition) {
-            let rest = BACKOFF.0.saturating_mul(1 << tries.min(16)).min(BACKOFF.1);
-            // Not past the time at which the job gives up: then it is tried once more.
-            let until = (now + rest).min((since + limit).max(now + BACKOFF.0));
+        if let Ok(until) = tried
+            && stage.let_rest(id.partition)
+        {
             self.resting.insert((until, id.job, attempt.stage, id.partition));
         }
-        if tries == 0 {
+        if is_first {
             let by = RecoveredBy::Task(attempt.stage, id.partition);
             job.recoveries.lose(Lost::Storage, id, node, now, by);
         }

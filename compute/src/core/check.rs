@@ -55,9 +55,11 @@ impl Scheduler {
         let waits = self.driverless.contains(&job.id());
         let durable = job.record.is_none_or(|record| record <= self.synced);
         let placed = job.driver.session.is_none();
+        let rests = job.driver.rests_until.is_some_and(|until| self.resting_drivers.contains(&(until, job.id())));
+        assert_eq!(rests, job.driver.rests_until.is_some(), "a driver that rests is watched");
         assert_eq!(
             waits,
-            placed && durable && job.driver.place.is_none(),
+            placed && durable && !rests && job.driver.place.is_none(),
             "a durable job has a driver or waits for one"
         );
         assert!(placed || job.driver.place.is_none(), "a driver that is attached has no place");

@@ -7,6 +7,7 @@ use situ_wire::messages::scheduler::{ExecutorCommand, JobState, Response};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
+use super::attribution::Outage;
 use super::calls::{Asked, Outcome, now};
 use super::job::{Driver, Job};
 use super::jobs::cut;
@@ -90,6 +91,8 @@ impl Scheduler {
         if let Some(by) = found.driver.begins_by.take() {
             self.beginning.remove(&(by, job));
         }
+        // Its executable is there.
+        found.driver.outage = None;
         if found.state == JobState::Waiting {
             found.state = JobState::Running;
             self.changed.insert(job);
@@ -110,6 +113,9 @@ impl Scheduler {
                 job.0
             );
             self.executors.command(executor, ExecutorCommand::EndDriver { job, attempt });
+            if let Some(found) = self.jobs.get_mut(&job) {
+                found.driver.given_up = Some((executor, attempt));
+            }
             self.lose_driver(now, job, &why);
         }
     }
@@ -170,21 +176,11 @@ impl Scheduler {
 
     /// An attempt at a driver is lost: another one is made, elsewhere if that is possible.
     pub(super) fn lose_driver(&mut self, at: TimeMs, job: JobId, why: &str) {
-        let first = self.first_driver_attempt();
+        let Some((executor, attempt)) = self.displace_driver(job) else { return };
         let Some(found) = self.jobs.get_mut(&job) else { return };
-        let Some(executor) = found.driver.place.take() else { return };
-        if let Some(by) = found.driver.begins_by.take() {
-            self.beginning.remove(&(by, job));
-        }
-        let attempt = found.driver.attempt;
-        // One that has lived on has a number of an earlier life.
-        found.driver.attempt = (attempt + 1).max(first);
         found.driver.lost += 1;
         found.driver.lost_on.insert(executor);
         let lost = found.driver.lost;
-        if let Some(executor) = self.executors.get_mut(executor) {
-            executor.drivers.remove(&job);
-        }
         if lost >= self.policy.driver_attempts {
             let node = self.executors.node(executor);
             let reason =
@@ -192,7 +188,75 @@ impl Scheduler {
             return self.fail_job(at, job, &reason);
         }
         self.driverless.insert(job);
+    }
+
+    /// The attempt at a driver that has a place has it no more: where that was, and which attempt.
+    fn displace_driver(&mut self, job: JobId) -> Option<(ExecutorId, u32)> {
+        let first = self.first_driver_attempt();
+        let found = self.jobs.get_mut(&job)?;
+        let executor = found.driver.place.take()?;
+        if let Some(by) = found.driver.begins_by.take() {
+            self.beginning.remove(&(by, job));
+        }
+        let attempt = found.driver.attempt;
+        // One that has lived on has a number of an earlier life.
+        found.driver.attempt = (attempt + 1).max(first);
+        if let Some(executor) = self.executors.get_mut(executor) {
+            executor.drivers.remove(&job);
+        }
         self.changed.insert(job);
+        Some((executor, attempt))
+    }
+
+    /// An attempt at a driver never ran: the file system is away, which holds its executable. Nobody is to blame: it is made
+    /// again now and then, for so long. What was given up for the same reason, before that was known, was not lost either.
+    pub(super) fn driver_away(
+        &mut self,
+        now: TimeMs,
+        executor: ExecutorId,
+        (job, attempt): (JobId, u32),
+        message: &str,
+    ) {
+        let limit = ms(self.policy.storage_away_ms);
+        let last = self.first_driver_attempt().saturating_add(DRIVER_ATTEMPTS_PER_LIFE - 1);
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let driver = &mut found.driver;
+        if driver.given_up.take_if(|it| *it == (executor, attempt)).is_some() {
+            driver.lost = driver.lost.saturating_sub(1);
+        } else if (driver.place, driver.attempt) != (Some(executor), attempt) {
+            return;
+        }
+        let tried = Outage::note(&mut driver.outage, now, limit);
+        let Some(until) = tried.ok().filter(|_| attempt < last) else {
+            let away = driver.outage.map(|outage| now.since(outage.since)).unwrap_or_default();
+            let reason = format!(
+                "attempt {attempt} at the driver, on {}: the file system, which holds the program, was away for {} s, and no \
+                 driver waits for it longer than {} s: {message}",
+                self.executors.node(executor),
+                away.as_secs(),
+                limit.as_secs()
+            );
+            return self.fail_job(now, job, &reason);
+        };
+        // One that was given up has been followed by another already.
+        if driver.attempt == attempt
+            && self.displace_driver(job).is_some()
+            && let Some(found) = self.jobs.get_mut(&job)
+        {
+            found.driver.rests_until = Some(until);
+            self.resting_drivers.insert((until, job));
+        }
+    }
+
+    /// Drivers that have rested long enough wait for a place again.
+    pub(super) fn wake_drivers(&mut self, now: TimeMs) {
+        while let Some((until, job)) = self.resting_drivers.first().copied().filter(|(until, _)| *until <= now) {
+            self.resting_drivers.remove(&(until, job));
+            if let Some(found) = self.jobs.get_mut(&job) {
+                found.driver.rests_until = None;
+                self.driverless.insert(job);
+            }
+        }
     }
 }
 

@@ -35,6 +35,10 @@ impl Scheduler {
             Some(executor) => driver
                 .begins_by
                 .map(|by| WaitReason::DriverBegins { node: Some(self.executors.node(executor)), until: Some(by) }),
+            None if driver.rests_until.is_some() => {
+                let (since, until) = (driver.outage?.since, driver.rests_until?);
+                Some(WaitReason::FileSystem { since, until })
+            }
             None if !self.driverless.contains(&job.id()) => None,
             None => self.no_executors().or_else(|| {
                 let drivers = self.executors.live().map(|(_, executor)| executor.drivers.len()).sum();

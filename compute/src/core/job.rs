@@ -15,6 +15,7 @@ use situ_wire::messages::scheduler::{
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
+use super::attribution::Outage;
 use super::places::Places;
 use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
@@ -124,6 +125,12 @@ pub(super) struct Driver {
     pub(super) lost_on: BTreeSet<ExecutorId>,
     /// How many attempts were lost in this life of the scheduler.
     pub(super) lost: u32,
+    /// The attempt that was given up last because it had not begun in time, and where: perhaps it could not.
+    pub(super) given_up: Option<(ExecutorId, u32)>,
+    /// The file system is away, which holds its executable.
+    pub(super) outage: Option<Outage>,
+    /// Until when it is not placed again for that.
+    pub(super) rests_until: Option<TimeMs>,
 }
 
 /// How the client lives that is a job's driver.

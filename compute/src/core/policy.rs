@@ -47,7 +47,7 @@ pub struct SchedulingPolicy {
     pub exclude_fetch_failures: u32,
     /// How long after the last failure an executor is avoided; then its failures are forgotten, in ms.
     pub exclude_ms: u32,
-    /// How long a task waits for a file system that is away; then the job fails, in ms.
+    /// How long a task, or the start of a driver, waits for a file system that is away; then the job fails, in ms.
     pub storage_away_ms: u32,
     /// Whether a task that runs much longer than its peers gets a second attempt.
     pub speculation: bool,

@@ -51,6 +51,8 @@ pub struct Scheduler {
     pub(super) life: u32,
     /// Jobs whose submission is on the disk and whose driver waits for an executor.
     pub(super) driverless: BTreeSet<JobId>,
+    /// Drivers that are placed again later: their file system is away.
+    pub(super) resting_drivers: BTreeSet<(TimeMs, JobId)>,
     /// Drivers that have a place and have not begun, by when they must have.
     pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
     /// Jobs whose drivers are attached, by when these must be heard again.
@@ -100,6 +102,7 @@ impl Scheduler {
             next_job: JobId(1),
             life: 0,
             driverless: BTreeSet::new(),
+            resting_drivers: BTreeSet::new(),
             beginning: BTreeSet::new(),
             sessions: BTreeSet::new(),
             cleaning: BTreeMap::new(),
@@ -171,9 +174,18 @@ impl Scheduler {
         let beginning = self.beginning.first().map(|(by, _)| *by);
         let pardon = self.pardons.first().map(|(until, ..)| *until);
         let rested = self.resting.first().map(|(until, ..)| *until);
+        let driver = self.resting_drivers.first().map(|(until, _)| *until);
         let resume = self.resume_by.filter(|by| *by < TimeMs::NEVER);
-        let tasks =
-            [self.assign_at, self.turns.next_late(), beginning, self.next_session_end(), pardon, rested, resume];
+        let tasks = [
+            self.assign_at,
+            self.turns.next_late(),
+            beginning,
+            self.next_session_end(),
+            pardon,
+            rested,
+            driver,
+            resume,
+        ];
         let others = [self.executors.next_due(), self.waits.next_due(), self.next_clean_up()];
         tasks.into_iter().chain(others).flatten().min()
     }
@@ -193,6 +205,7 @@ impl Scheduler {
         self.end_resuming(now);
         self.pardon(now);
         self.wake(now);
+        self.wake_drivers(now);
         self.assign(now);
         self.place_clean_ups(now);
         self.answer_polls(now);

@@ -19,7 +19,10 @@ impl Scheduler {
     pub(super) fn executor_event(&mut self, now: TimeMs, executor: ExecutorId, event: ExecutorEvent) {
         match event {
             ExecutorEvent::TaskEnded { attempt, outcome } => self.task_ended(now, executor, attempt, outcome),
-            ExecutorEvent::DriverEnded { job, attempt, error, retry } => {
+            ExecutorEvent::DriverEnded { job, attempt, error, away: true, .. } if self.jobs.contains_key(&job) => {
+                self.driver_away(now, executor, (job, attempt), &error.unwrap_or_default());
+            }
+            ExecutorEvent::DriverEnded { job, attempt, error, retry, .. } => {
                 self.driver_process_ended(now, executor, (job, attempt), error, retry);
             }
             ExecutorEvent::WorkerLost { job, reason: _ } => {

@@ -95,7 +95,7 @@ pub(super) enum ToOwner {
     /// Does this job belong here?
     Check { job: JobId, secret: JobSecret, answer: oneshot::Sender<Result<(), RemoteError>> },
     /// A driver process has ended.
-    DriverEnded { job: JobId, attempt: u32, life: ProcessLife, ending: Ending },
+    DriverEnded { job: JobId, attempt: u32, life: ProcessLife, ending: Ending, away: bool },
     /// A worker process has ended.
     WorkerEnded { job: JobId, life: ProcessLife, ending: Ending, away: bool },
     /// What a survey has found.
@@ -326,9 +326,9 @@ impl<R: Runtime> Owner<R> {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.table.check(job, secret).map(|_| ()));
             }
-            ToOwner::DriverEnded { job, attempt, life, ending: Ending { error, retry } } => {
+            ToOwner::DriverEnded { job, attempt, life, ending: Ending { error, retry }, away } => {
                 let now = self.runtime.clock().now();
-                self.table.handle(now, Event::DriverEnded { job, attempt, life, error, retry });
+                self.table.handle(now, Event::DriverEnded { job, attempt, life, error, retry, away });
             }
             ToOwner::WorkerEnded { job, life, ending, away } => {
                 let reason = ending.error.unwrap_or_else(|| "it ended by itself before its job did".to_owned());
@@ -415,12 +415,12 @@ impl<R: Runtime> Owner<R> {
             self.directories.log(job, LogName::DriverErr(attempt)),
         ];
         let clean_up = matches!(&launch.program, Program::BuiltIn { name } if name == CLEAN_UP);
-        self.start(launch, life, role, logs, move |ending, _| {
+        self.start(launch, life, role, logs, move |ending, away| {
             // Nobody waits for it who would hear of it.
             if let Some(error) = ending.error.as_ref().filter(|_| clean_up) {
                 tracing::warn!(%job, error, "what the job wrote aside is not taken away; it is tried again");
             }
-            ToOwner::DriverEnded { job, attempt, life, ending }
+            ToOwner::DriverEnded { job, attempt, life, ending, away }
         });
     }
 
@@ -612,6 +612,21 @@ mod tests {
         command(&mut owner, ExecutorCommand::EndJob { job: JobId(1) });
         owner.removals.ended().await;
         assert!(!at("jobs/job-1").exists());
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_is_given_up_while_its_executable_is_fetched_never_ran() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut owner, mut inbox) = owner(directory.path(), "cat > /dev/null");
+        let program = Program::Stored { name: "a".to_owned(), path: "/a".parse().unwrap(), hash: [1; 32] };
+        // There is no namenode at all.
+        command(&mut owner, start(1, program, 0));
+        command(&mut owner, ExecutorCommand::EndDriver { job: JobId(1), attempt: 0 });
+        let Some(ToOwner::DriverEnded { attempt: 0, ending, away: true, .. }) = inbox.recv().await else {
+            panic!("it could not be started")
+        };
+        let reason = ending.error.unwrap();
+        assert!(reason.contains("the program a could not be fetched"), "{reason}");
     }
 
     #[tokio::test]

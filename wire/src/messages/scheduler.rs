@@ -363,6 +363,9 @@ pub enum ExecutorEvent {
         /// Whether another attempt may end otherwise: something outside the program ended it (SIGKILL, SIGTERM) or kept
         /// it from starting (no memory, no way to fetch the executable).
         retry: bool,
+        /// Whether it never ran because the file system is away, which holds its executable. That is told also of an
+        /// attempt that was given up before it had begun.
+        away: bool,
     },
     /// A worker process ended before its time; the tasks it had are reported one by one, its cached partitions are gone.
     WorkerLost {

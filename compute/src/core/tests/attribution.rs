@@ -1,7 +1,8 @@
 //! Who is to blame for a failure.
 
 use situ_wire::ids::{ExecutorId, JobId};
-use situ_wire::messages::scheduler::{ExecutorEvent, JobState, TaskFailure, TaskOutcome};
+use situ_wire::messages::scheduler::{ExecutorEvent, JobState, Request, TaskFailure, TaskOutcome, WaitReason};
+use situ_wire::time::TimeMs;
 
 use super::world::{JOB, World, failed, flat, place, result};
 
@@ -196,4 +197,78 @@ fn input_that_is_damaged_counts_against_the_task() {
     world.ended(2, &["0/0/0"], &TaskOutcome::Failed(storage));
     assert_eq!((failures(&world), blamed(&world, 2)), (vec![1, 0, 0], 1));
     let _ = JobId(1);
+}
+
+/// What executors say of an attempt at the driver that never ran.
+fn never_ran(attempt: u32) -> ExecutorEvent {
+    let error = Some("the program a cannot be fetched: the namenode is away".to_owned());
+    ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: true, away: true }
+}
+
+/// Where an attempt at the driver is started, if one is.
+fn driven(shown: &[String], attempt: u32) -> Option<u32> {
+    let line = shown.iter().find(|line| line.contains(&format!("drive job-1 {attempt}")))?;
+    Some(line[1..2].parse().unwrap())
+}
+
+#[test]
+fn a_driver_that_cannot_be_started_while_the_file_system_is_away_is_not_lost() {
+    let mut world = World::with_executors(1);
+    let mut on = driven(&world.submit(1), 0).unwrap();
+    for attempt in 0..8 {
+        let mut shown = world.poll(on, vec![never_ran(attempt)]);
+        assert_eq!(driven(&shown, attempt + 1), None, "not at once");
+        let Some(WaitReason::FileSystem { since, until }) = world.status(JOB).waiting.map(|it| it.reason) else {
+            panic!("{:?}", world.status(JOB))
+        };
+        assert!(since == TimeMs(1_000) && until > world.now, "{since:?} {until:?}");
+        shown = world.live(&[1, 2, 3, 4], 30_100);
+        on = driven(&shown, attempt + 1).expect("it is tried again");
+    }
+    assert_eq!(world.scheduler.jobs[&JOB].driver.lost, 0);
+    let begin = Request::DriverBegin { job: JOB, secret: world.secret(JOB), attempt: 8 };
+    assert_eq!(world.driver(begin), ["driver <- begun"]);
+    assert_eq!(world.status(JOB).summary.state, JobState::Running);
+}
+
+#[test]
+fn a_driver_whose_executable_was_still_being_fetched_when_it_was_given_up_is_not_lost() {
+    let mut world = World::with_executors(1);
+    let mut on = driven(&world.submit(1), 0).unwrap();
+    for attempt in 0..8 {
+        let shown = world.live(&[1, 2, 3, 4], 60_100);
+        let next = driven(&shown, attempt + 1).expect("another one is made");
+        assert_eq!(world.scheduler.jobs[&JOB].driver.lost, 1, "as far as is known");
+        for _ in 0..2 {
+            world.poll(on, vec![never_ran(attempt)]);
+            assert_eq!(world.scheduler.jobs[&JOB].driver.lost, 0);
+        }
+        on = next;
+    }
+    // This one hangs.
+    world.live(&[1, 2, 3, 4], 60_100);
+    world.poll(on, vec![never_ran(7)]);
+    assert_eq!(world.scheduler.jobs[&JOB].driver.lost, 1);
+}
+
+#[test]
+fn no_driver_waits_for_its_file_system_for_ever() {
+    let mut world = World::with_executors(1);
+    let mut on = driven(&world.submit(1), 0).unwrap();
+    for attempt in 0..100 {
+        world.poll(on, vec![never_ran(attempt)]);
+        if let JobState::Failed { reason } = world.status(JOB).summary.state {
+            assert!(reason.contains("was away for 600 s, and no driver waits for it longer than 600 s"), "{reason}");
+            assert_eq!(world.now, TimeMs(601_000));
+            return;
+        }
+        let Some(WaitReason::FileSystem { until, .. }) = world.status(JOB).waiting.map(|it| it.reason) else {
+            panic!("{:?}", world.status(JOB))
+        };
+        while world.now < until {
+            let shown = world.live(&[1, 2, 3, 4], 50);
+            on = driven(&shown, attempt + 1).unwrap_or(on);
+        }
+    }
+    panic!("it is given up");
 }

@@ -87,7 +87,8 @@ fn a_driver_that_starts_again_finds_its_results() {
     let job = world.start(1);
     let plan = || flat(0, vec![vec![place(2)]]);
     assert_eq!(world.run(job, 0, plan()), ["n2 <- run 0/0/0 Node"]);
-    let lost = |retry| ExecutorEvent::DriverEnded { job, attempt: 0, error: Some("SIGKILL".to_owned()), retry };
+    let lost =
+        |retry| ExecutorEvent::DriverEnded { job, attempt: 0, error: Some("SIGKILL".to_owned()), retry, away: false };
     // It is started elsewhere.
     assert_eq!(
         world.poll(1, vec![lost(true)]),
@@ -122,7 +123,8 @@ fn a_driver_that_is_lost_again_and_again_fails_the_job() {
     let mut world = World::with_executors(1);
     let job = world.start(1);
     for attempt in 0..4 {
-        let event = ExecutorEvent::DriverEnded { job, attempt, error: Some("SIGKILL".to_owned()), retry: true };
+        let event =
+            ExecutorEvent::DriverEnded { job, attempt, error: Some("SIGKILL".to_owned()), retry: true, away: false };
         world.poll(attempt + 1, vec![event]);
     }
     let reason = "4 attempts at the driver were lost; the last, attempt 3 on n4: SIGKILL".to_owned();
@@ -133,7 +135,13 @@ fn a_driver_that_is_lost_again_and_again_fails_the_job() {
 fn a_driver_that_ends_with_an_error_fails_the_job() {
     let mut world = World::with_executors(1);
     let job = world.start(1);
-    let event = ExecutorEvent::DriverEnded { job, attempt: 0, error: Some("exit code 101".to_owned()), retry: false };
+    let event = ExecutorEvent::DriverEnded {
+        job,
+        attempt: 0,
+        error: Some("exit code 101".to_owned()),
+        retry: false,
+        away: false,
+    };
     let shown = world.poll(1, vec![event]);
     let end = r#"append 4: job-1 Failed { reason: "the driver ended with an error: exit code 101" }"#;
     assert_eq!(shown, [end, "n1 <- end job-1"]);
@@ -274,7 +282,13 @@ fn a_driver_that_does_not_begin_is_started_elsewhere_and_at_last_fails_the_job()
     // The second begins, and may then take as long as it likes.
     assert_eq!(world.driver(begin(1)), ["driver <- begun"]);
     assert_eq!(world.live(&[1, 2, 3, 4], 120_000), [""; 0]);
-    let lost = ExecutorEvent::DriverEnded { job: JOB, attempt: 1, error: Some("SIGKILL".to_owned()), retry: true };
+    let lost = ExecutorEvent::DriverEnded {
+        job: JOB,
+        attempt: 1,
+        error: Some("SIGKILL".to_owned()),
+        retry: true,
+        away: false,
+    };
     world.poll(2, vec![lost]);
     // Those that follow do not begin.
     world.live(&[1, 2, 3, 4], 120_100);
@@ -336,7 +350,8 @@ fn kill(job: JobId) -> Request {
 fn cleaned(world: &mut World, number: u32, run: u32, error: Option<&str>) -> Vec<String> {
     let attempt = (1 << 31) + run;
     let error = error.map(str::to_owned);
-    let mut shown = world.poll(number, vec![ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: false }]);
+    let mut shown =
+        world.poll(number, vec![ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: false, away: false }]);
     shown.retain(|line| !line.ends_with("<- nothing to do"));
     shown
 }
@@ -554,7 +569,7 @@ fn the_clean_ups_of_many_jobs_are_spread_over_the_executors_a_few_at_a_time() {
         most = most.max(open.len());
         if let Some((job, executor)) = open.pop_first() {
             let attempt = (1 << 31) + begun[&job] - 1;
-            let ended = ExecutorEvent::DriverEnded { job: JobId(job), attempt, error: None, retry: false };
+            let ended = ExecutorEvent::DriverEnded { job: JobId(job), attempt, error: None, retry: false, away: false };
             shown.extend(world.poll(executor, vec![ended]));
         }
     }

@@ -168,7 +168,13 @@ fn drivers_of_too_many_jobs_wait() {
         world.submit(sequence);
     }
     assert_eq!(world.poll(1, Vec::new()), ["n1 <- drive job-1 0, drive job-2 0"]);
-    let ended = ExecutorEvent::DriverEnded { job: JobId(1), attempt: 0, error: Some("no".to_owned()), retry: false };
+    let ended = ExecutorEvent::DriverEnded {
+        job: JobId(1),
+        attempt: 0,
+        error: Some("no".to_owned()),
+        retry: false,
+        away: false,
+    };
     let shown = world.poll(1, vec![ended]);
     assert!(shown.iter().any(|line| line.ends_with("drive job-3 0")), "{shown:?}");
 }

@@ -202,7 +202,8 @@ fn a_driver_that_has_lived_on_and_is_lost_is_followed_by_one_of_this_life() {
     world.restart();
     comes_back(&mut world, 1, vec![driver(0)]);
     let error = Some("signal 9".to_owned());
-    let shown = world.poll(1, vec![ExecutorEvent::DriverEnded { job: JOB, attempt: 0, error, retry: true }]);
+    let shown =
+        world.poll(1, vec![ExecutorEvent::DriverEnded { job: JOB, attempt: 0, error, retry: true, away: false }]);
     assert!(shown.iter().any(|line| line.contains("driver 100 on n1")), "{shown:?}");
 }
 

@@ -352,7 +352,7 @@ impl Simulation {
                     }
                     let executor = self.executors.get_mut(&executor).unwrap();
                     executor.drivers.remove(&(job, attempt));
-                    executor.tell(ExecutorEvent::DriverEnded { job, attempt, error, retry: false });
+                    executor.tell(ExecutorEvent::DriverEnded { job, attempt, error, retry: false, away: false });
                     self.poll(process.executor, process.life);
                 }
             }
@@ -849,7 +849,7 @@ impl Simulation {
         let executor = self.executors.get_mut(&number).unwrap();
         if let Some((job, attempt)) = executor.drivers.pop_first() {
             let error = Some("SIGKILL".to_owned());
-            executor.tell(ExecutorEvent::DriverEnded { job, attempt, error, retry: true });
+            executor.tell(ExecutorEvent::DriverEnded { job, attempt, error, retry: true, away: false });
         }
     }
 

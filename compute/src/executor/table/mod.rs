@@ -46,8 +46,9 @@ pub(super) enum Event {
     Command(ExecutorCommand),
     /// A worker polls.
     Poll { waiter: WaiterId, poll: WorkerPoll },
-    /// A driver process has ended, or could not be started.
-    DriverEnded { job: JobId, attempt: u32, life: ProcessLife, error: Option<String>, retry: bool },
+    /// A driver process has ended, or could not be started; perhaps because the file system is away, which holds its
+    /// executable.
+    DriverEnded { job: JobId, attempt: u32, life: ProcessLife, error: Option<String>, retry: bool, away: bool },
     /// A worker process has ended, or could not be started; perhaps because the file system is away, which holds its
     /// executable.
     WorkerEnded { job: JobId, life: ProcessLife, reason: String, away: bool },
@@ -133,8 +134,9 @@ impl JobTable {
             Event::Registered { jobs } => self.registered(jobs),
             Event::Command(command) => self.command(now, command),
             Event::Poll { waiter, poll } => self.poll(now, waiter, poll),
-            Event::DriverEnded { job, attempt, life, error, retry } => {
-                self.driver_ended((job, attempt), life, error, retry);
+            Event::DriverEnded { job, attempt, life, error, retry, away } => {
+                let ended = ExecutorEvent::DriverEnded { job, attempt, error, retry, away };
+                self.driver_ended((job, attempt), life, away, ended);
             }
             Event::WorkerEnded { job, life, reason, away } => self.worker_ended(now, job, life, &reason, away),
         }
@@ -326,12 +328,14 @@ impl JobTable {
         }
     }
 
-    fn driver_ended(&mut self, (job, attempt): (JobId, u32), life: ProcessLife, error: Option<String>, retry: bool) {
-        if let Some(known) = self.jobs.get_mut(&job)
-            && known.drivers.get(&attempt) == Some(&life)
-        {
+    /// The end of a driver that was given up is of no interest, unless it never ran: then it was given up for nothing that
+    /// it did.
+    fn driver_ended(&mut self, (job, attempt): (JobId, u32), life: ProcessLife, away: bool, ended: ExecutorEvent) {
+        let Some(known) = self.jobs.get_mut(&job) else { return };
+        let told = known.drivers.get(&attempt).map_or(away, |runs| *runs == life);
+        if told {
             known.drivers.remove(&attempt);
-            self.actions.push_back(Action::Report(ExecutorEvent::DriverEnded { job, attempt, error, retry }));
+            self.actions.push_back(Action::Report(ended));
         }
     }
 

@@ -317,7 +317,7 @@ fn one_standstill_is_excused_once_however_many_events_waited_for_its_end() {
     table.now = TimeMs(45_000);
     for attempt in 0..3 {
         let (life, error) = (ProcessLife(9), None);
-        assert_eq!(table.handle(Event::DriverEnded { job: JOB, attempt, life, error, retry: false }), []);
+        assert_eq!(table.handle(Event::DriverEnded { job: JOB, attempt, life, error, retry: false, away: false }), []);
     }
     table.table.handle_timeout(table.now);
     assert_eq!(table.actions(), [nothing(2)]);
@@ -428,7 +428,7 @@ fn a_driver_that_was_given_up_is_ended_and_its_end_is_not_told() {
     let start = |life| Action::StartDriver { launch: launch(), attempt: 3, life: ProcessLife(life) };
     let ended = |life| {
         let error = Some("it was ended".to_owned());
-        Event::DriverEnded { job: JOB, attempt: 3, life: ProcessLife(life), error, retry: false }
+        Event::DriverEnded { job: JOB, attempt: 3, life: ProcessLife(life), error, retry: false, away: false }
     };
     let begin = ExecutorCommand::StartDriver { job: launch(), attempt: 3 };
     assert_eq!(table.command(begin.clone()), [start(1)]);
@@ -437,10 +437,30 @@ fn a_driver_that_was_given_up_is_ended_and_its_end_is_not_told() {
     // The same attempt once more: the end of the earlier process is not its end.
     assert_eq!(table.command(begin), [start(2)]);
     assert_eq!(table.handle(ended(1)), []);
-    let told =
-        ExecutorEvent::DriverEnded { job: JOB, attempt: 3, error: Some("it was ended".to_owned()), retry: false };
+    let told = ExecutorEvent::DriverEnded {
+        job: JOB,
+        attempt: 3,
+        error: Some("it was ended".to_owned()),
+        retry: false,
+        away: false,
+    };
     assert_eq!(table.handle(ended(2)), [Action::Report(told)]);
     assert_eq!(table.handle(ended(2)), []);
+}
+
+#[test]
+fn a_driver_that_never_ran_because_the_file_system_is_away_is_told_of_also_when_it_was_given_up() {
+    let mut table = Table::starting(0);
+    table.command(ExecutorCommand::StartDriver { job: launch(), attempt: 3 });
+    table.command(ExecutorCommand::EndDriver { job: JOB, attempt: 3 });
+    let error = || Some("the namenode is away".to_owned());
+    let ended =
+        Event::DriverEnded { job: JOB, attempt: 3, life: ProcessLife(1), error: error(), retry: true, away: true };
+    let told = ExecutorEvent::DriverEnded { job: JOB, attempt: 3, error: error(), retry: true, away: true };
+    assert_eq!(table.handle(ended.clone()), [Action::Report(told)]);
+    // The same attempt once more: it may run.
+    table.command(ExecutorCommand::StartDriver { job: launch(), attempt: 3 });
+    assert_eq!(table.handle(ended), []);
 }
 
 #[test]

@@ -214,6 +214,7 @@ fn executors(book: &mut Book) {
             attempt: 1,
             error: Some(text("exit code 2")),
             retry: true,
+            away: true,
         },
         WorkerLost => ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") },
         Holds => ExecutorEvent::Holds(Holding::Whole),
