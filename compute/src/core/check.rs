@@ -31,6 +31,7 @@ impl Scheduler {
             self.check_attempts(job);
             self.check_stages(job);
             self.check_turn(job);
+            self.check_waiting(job);
         }
         for (id, executor) in self.executors.iter() {
             for attempt in &executor.running {
@@ -74,6 +75,13 @@ impl Scheduler {
         if let Some(place) = job.driver.place {
             assert!(self.executors.is_there(place), "a driver is not on a dead executor");
         }
+    }
+
+    fn check_waiting(&self, job: &Job) {
+        let durable = job.record.is_none_or(|record| record <= self.synced);
+        let explained = job.runs() || self.waiting(job).is_some();
+        assert!(!durable || explained, "a job of which nothing goes on waits for something: {}", job.id());
+        assert!(!job.runs() || job.idle_since.is_none(), "a job of which something runs is not idle: {}", job.id());
     }
 
     fn check_attempts(&self, job: &Job) {
