@@ -1,5 +1,5 @@
 use situ_wire::hello::Role;
-use situ_wire::ids::{ClientId, ExecutorId, OperationId, PartitionId, ShuffleId};
+use situ_wire::ids::{ClientId, ExecutorId, OperationId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
     DriverPlace, JobOptions, JobState, Program, Request, TaskDone, TaskFailure, TaskOutcome,
@@ -101,7 +101,7 @@ fn done_twice(late: &TaskOutcome) -> World {
 }
 
 fn outputs(world: &mut World) -> Vec<String> {
-    let (job, secret, shuffle) = (super::world::JOB, world.secret(super::world::JOB), ShuffleId(2));
+    let (job, secret, shuffle) = (super::world::JOB, world.secret(super::world::JOB), ShuffleId(ScopeId::ROOT, 2));
     let (reduce, by) = ((PartitionId(0), PartitionId(1)), super::world::attempt("2/0/0"));
     world.call("reducer", Role::Executor, "n1", Request::MapOutputs { job, secret, shuffle, reduce, by })
 }
