@@ -61,7 +61,7 @@ impl Scheduler {
     fn dispatch(&mut self, asked: Asked<'_>, request: Request) -> Outcome {
         if let Some((job, secret, attempt)) = driver_of(&request) {
             self.check_driver_of(job, secret, attempt)?;
-            self.driver_calls(job);
+            self.driver_calls(asked.now, job);
             self.hear_session(asked.now, job);
         }
         match request {

@@ -66,12 +66,12 @@ impl Scheduler {
         assert!(placed || job.driver.place.is_none(), "a driver that is attached has no place");
         let watched = |session: Session| self.sessions.contains(&(session.until, job.id()));
         assert!(job.driver.session.is_none_or(watched), "whoever is attached is watched");
-        let begins_by = job.driver.begins_by;
+        let heard_by = job.driver.heard_by;
         assert!(
-            begins_by.is_none_or(|by| self.beginning.contains(&(by, job.id()))),
-            "a driver that must begin is watched"
+            heard_by.is_none_or(|by| self.driver_deadlines.contains(&(by, job.id()))),
+            "a driver that must be heard is watched"
         );
-        assert!(begins_by.is_none() || job.driver.place.is_some(), "what must begin has a place");
+        assert_eq!(heard_by.is_some(), job.driver.place.is_some(), "who has a place must be heard");
         if let Some(place) = job.driver.place {
             assert!(self.executors.is_there(place), "a driver is not on a dead executor");
         }

@@ -13,6 +13,7 @@ use super::job::{Driver, Job};
 use super::jobs::cut;
 use super::policy::ms;
 use super::scheduler::Scheduler;
+use super::session::GRACE;
 use super::{JobRecord, Submission};
 
 /// How many attempts at the driver of a job each later life of the scheduler numbers. The job's secret stays: a driver of an
@@ -41,9 +42,7 @@ impl Scheduler {
             self.driverless.remove(&id);
             let node = self.executors.node(executor);
             let attempt = job.driver.attempt;
-            let begins_by = now + ms(self.policy.driver_begin_ms);
-            (job.driver.place, job.driver.begins_by) = (Some(executor), Some(begins_by));
-            self.beginning.insert((begins_by, id));
+            job.driver.place = Some(executor);
             job.touched.insert(executor);
             job.add_driver_logs(attempt, node.clone());
             let launch = job.launch.clone();
@@ -52,6 +51,7 @@ impl Scheduler {
                 executor.push(ExecutorCommand::StartDriver { job: launch, attempt });
             }
             self.executors.note(&self.policy);
+            self.await_driver(now, id, false);
             self.append(JobRecord::Driver { job: id, attempt, node });
             self.changed.insert(id);
             self.next_turn(&mut turns, count, id);
@@ -81,16 +81,28 @@ impl Scheduler {
 
     pub(super) fn driver_begin(&mut self, job: JobId) -> Outcome {
         let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
-        let session_ms = found.driver.session.map(|_| self.policy.session_ms);
-        now(Response::Begun { publisher: found.publisher(), session_ms })
+        let (session_ms, attached) = (self.policy.session_ms, found.driver.session.is_some());
+        now(Response::Begun { publisher: found.publisher(), session_ms, attached })
     }
 
-    /// A driver calls: it has begun.
-    pub(super) fn driver_calls(&mut self, job: JobId) {
+    /// A driver has a place: it must begin, or be heard again if it has begun.
+    pub(super) fn await_driver(&mut self, now: TimeMs, job: JobId, has_begun: bool) {
+        let limit = if has_begun { self.policy.session_ms } else { self.policy.driver_begin_ms };
         let Some(found) = self.jobs.get_mut(&job) else { return };
-        if let Some(by) = found.driver.begins_by.take() {
-            self.beginning.remove(&(by, job));
+        let by = now + ms(limit);
+        found.driver.has_begun = has_begun;
+        if let Some(before) = found.driver.heard_by.replace(by) {
+            self.driver_deadlines.remove(&(before, job));
         }
+        self.driver_deadlines.insert((by, job));
+    }
+
+    /// A driver calls: it has begun, and lives.
+    pub(super) fn driver_calls(&mut self, now: TimeMs, job: JobId) {
+        if self.jobs.get(&job).is_some_and(|found| found.driver.place.is_some()) {
+            self.await_driver(now, job, true);
+        }
+        let Some(found) = self.jobs.get_mut(&job) else { return };
         // Its executable is there.
         found.driver.outage = None;
         if found.state == JobState::Waiting {
@@ -99,34 +111,45 @@ impl Scheduler {
         }
     }
 
-    /// Gives up attempts at drivers that should have begun by now: their programs hang, or are none of a job.
+    /// Gives up attempts at drivers that should have begun by now (their programs hang, or are none of a job), and those
+    /// that are silent: they stand still.
     pub(super) fn judge_drivers(&mut self, now: TimeMs) {
-        while let Some((_, job)) = self.beginning.first().copied().filter(|(by, _)| *by <= now) {
-            let Some(Driver { attempt, place: Some(executor), .. }) = self.jobs.get(&job).map(|job| &job.driver) else {
-                unreachable!("a driver that must begin has a place");
+        while let Some((_, job)) = self.driver_deadlines.first().copied().filter(|(by, _)| *by <= now) {
+            let driver = self.jobs.get(&job).map(|job| &job.driver);
+            let Some(Driver { attempt, place: Some(executor), has_begun, .. }) = driver else {
+                unreachable!("a driver that must be heard has a place");
             };
-            let (attempt, executor) = (*attempt, *executor);
-            let why = format!(
-                "it did not begin within {} s: its main must call situ_compute::run soon after its start; `situ job logs {}` \
-                 may say what it did instead",
-                f64::from(self.policy.driver_begin_ms) / 1e3,
-                job.0
-            );
+            let (attempt, executor, has_begun) = (*attempt, *executor, *has_begun);
+            let why = if has_begun {
+                let silent = f64::from(self.policy.session_ms) / 1e3;
+                format!(
+                    "it was silent for {silent} s (session_ms): its process stood still, or lost its way to the scheduler"
+                )
+            } else {
+                format!(
+                    "it did not begin within {} s: its main must call situ_compute::run soon after its start; `situ job \
+                     logs {}` may say what it did instead",
+                    f64::from(self.policy.driver_begin_ms) / 1e3,
+                    job.0
+                )
+            };
             self.executors.command(executor, ExecutorCommand::EndDriver { job, attempt });
-            if let Some(found) = self.jobs.get_mut(&job) {
+            if let Some(found) = self.jobs.get_mut(&job).filter(|_| !has_begun) {
                 found.driver.given_up = Some((executor, attempt));
             }
             self.lose_driver(now, job, &why);
         }
     }
 
-    /// The scheduler stood still for `rest`: drivers could not begin meanwhile.
-    pub(super) fn excuse_drivers(&mut self, rest: Duration) {
-        for (by, job) in std::mem::take(&mut self.beginning) {
-            let by = by + rest;
-            self.beginning.insert((by, job));
+    /// The scheduler stood still for `rest`: it has heard no driver meanwhile, and those whose time would be up now may be
+    /// about to be heard.
+    pub(super) fn excuse_drivers(&mut self, now: TimeMs, rest: Duration) {
+        let soonest = now + ms(self.policy.session_ms) / GRACE;
+        for (by, job) in std::mem::take(&mut self.driver_deadlines) {
+            let by = (by + rest).max(soonest);
+            self.driver_deadlines.insert((by, job));
             if let Some(found) = self.jobs.get_mut(&job) {
-                found.driver.begins_by = Some(by);
+                found.driver.heard_by = Some(by);
             }
         }
     }
@@ -195,8 +218,8 @@ impl Scheduler {
         let first = self.first_driver_attempt();
         let found = self.jobs.get_mut(&job)?;
         let executor = found.driver.place.take()?;
-        if let Some(by) = found.driver.begins_by.take() {
-            self.beginning.remove(&(by, job));
+        if let Some(by) = found.driver.heard_by.take() {
+            self.driver_deadlines.remove(&(by, job));
         }
         let attempt = found.driver.attempt;
         // One that has lived on has a number of an earlier life.

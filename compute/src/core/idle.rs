@@ -33,7 +33,8 @@ impl Scheduler {
         }
         match driver.place {
             Some(executor) => driver
-                .begins_by
+                .heard_by
+                .filter(|_| !driver.has_begun)
                 .map(|by| WaitReason::DriverBegins { node: Some(self.executors.node(executor)), until: Some(by) }),
             None if driver.rests_until.is_some() => {
                 let (since, until) = (driver.outage?.since, driver.rests_until?);

@@ -119,8 +119,10 @@ pub(super) struct Driver {
     pub(super) place: Option<ExecutorId>,
     /// The attempt that may live on from an earlier life of the scheduler: no other is placed while that is open.
     pub(super) former: Option<Former>,
-    /// Until when that attempt must have begun; none when it has, or has no place.
-    pub(super) begins_by: Option<TimeMs>,
+    /// Whether that attempt has begun.
+    pub(super) has_begun: bool,
+    /// Until when that attempt must have begun, or be heard again; none when it has no place.
+    pub(super) heard_by: Option<TimeMs>,
     /// Where attempts were lost.
     pub(super) lost_on: BTreeSet<ExecutorId>,
     /// How many attempts were lost in this life of the scheduler.

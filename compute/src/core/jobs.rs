@@ -294,8 +294,8 @@ impl Scheduler {
         }
         self.changed.remove(&job);
         self.turns.set(job, None);
-        if let Some(by) = found.driver.begins_by {
-            self.beginning.remove(&(by, job));
+        if let Some(by) = found.driver.heard_by {
+            self.driver_deadlines.remove(&(by, job));
         }
         if let Some(until) = found.driver.rests_until {
             self.resting_drivers.remove(&(until, job));

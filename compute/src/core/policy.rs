@@ -39,7 +39,8 @@ pub struct SchedulingPolicy {
     /// An attempt at a driver that has not begun so long after it was placed is lost, in ms. Fetching its executable is
     /// part of that.
     pub driver_begin_ms: u32,
-    /// A job whose driver is attached ends when that is not heard for so long, in ms.
+    /// A driver that is not heard for so long, in ms, is given up: another attempt is placed, and a job whose driver is
+    /// attached ends.
     pub session_ms: u32,
     /// An executor on which so many of a job's tasks failed is avoided for that job.
     pub exclude_failures: u32,

@@ -81,13 +81,11 @@ impl Scheduler {
         }
         (driver.attempt, driver.place) = (attempt, Some(executor));
         // What a driver alone does is known of it; otherwise it must still show that it has begun.
-        if found.actions.is_empty() && found.outputs.is_empty() {
-            let by = now + ms(self.policy.driver_begin_ms);
-            found.driver.begins_by = Some(by);
-            self.beginning.insert((by, job));
-        } else {
+        let has_begun = !found.actions.is_empty() || !found.outputs.is_empty();
+        if has_begun {
             found.state = JobState::Running;
         }
+        self.await_driver(now, job, has_begun);
         self.driverless.remove(&job);
         if let Some(there) = self.executors.get_mut(executor) {
             there.drivers.insert(job, attempt);

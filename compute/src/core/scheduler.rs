@@ -53,8 +53,8 @@ pub struct Scheduler {
     pub(super) driverless: BTreeSet<JobId>,
     /// Drivers that are placed again later: their file system is away.
     pub(super) resting_drivers: BTreeSet<(TimeMs, JobId)>,
-    /// Drivers that have a place and have not begun, by when they must have.
-    pub(super) beginning: BTreeSet<(TimeMs, JobId)>,
+    /// Drivers that have a place, by when they must have begun or be heard again.
+    pub(super) driver_deadlines: BTreeSet<(TimeMs, JobId)>,
     /// Jobs whose drivers are attached, by when these must be heard again.
     pub(super) sessions: BTreeSet<(Option<TimeMs>, JobId)>,
     /// Jobs that have ended and may have left something aside. Each stands in the journal too; what cannot be taken away
@@ -103,7 +103,7 @@ impl Scheduler {
             life: 0,
             driverless: BTreeSet::new(),
             resting_drivers: BTreeSet::new(),
-            beginning: BTreeSet::new(),
+            driver_deadlines: BTreeSet::new(),
             sessions: BTreeSet::new(),
             cleaning: BTreeMap::new(),
             executors: Executors::default(),
@@ -171,21 +171,13 @@ impl Scheduler {
     /// When to call [`Scheduler::handle_timeout`], if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<TimeMs> {
-        let beginning = self.beginning.first().map(|(by, _)| *by);
+        let silent = self.driver_deadlines.first().map(|(by, _)| *by);
         let pardon = self.pardons.first().map(|(until, ..)| *until);
         let rested = self.resting.first().map(|(until, ..)| *until);
         let driver = self.resting_drivers.first().map(|(until, _)| *until);
         let resume = self.resume_by.filter(|by| *by < TimeMs::NEVER);
-        let tasks = [
-            self.assign_at,
-            self.turns.next_late(),
-            beginning,
-            self.next_session_end(),
-            pardon,
-            rested,
-            driver,
-            resume,
-        ];
+        let tasks =
+            [self.assign_at, self.turns.next_late(), silent, self.next_session_end(), pardon, rested, driver, resume];
         let others = [self.executors.next_due(), self.waits.next_due(), self.next_clean_up()];
         tasks.into_iter().chain(others).flatten().min()
     }
@@ -238,7 +230,7 @@ impl Scheduler {
         let late = self.expected.map(|expected| now.since(expected)).unwrap_or_default();
         if late > STALL {
             self.executors.excuse(late, now, &self.policy);
-            self.excuse_drivers(late);
+            self.excuse_drivers(now, late);
             self.excuse_sessions(now, late);
         }
     }

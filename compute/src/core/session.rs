@@ -7,9 +7,9 @@ use situ_wire::time::TimeMs;
 use super::policy::ms;
 use super::scheduler::Scheduler;
 
-/// Of the time for which a driver that is attached may be silent, it is given at least one part in so many after the
-/// scheduler itself stood still: it is heard more often than that.
-const GRACE: u32 = 3;
+/// Of the time for which a driver may be silent, it is given at least one part in so many after the scheduler itself stood
+/// still: it is heard more often than that.
+pub(super) const GRACE: u32 = 3;
 
 impl Scheduler {
     /// A job was submitted whose driver is attached.

@@ -21,9 +21,8 @@ const INTERRUPTED: i32 = 130;
 /// How long the scheduler may take to hear that it is over. Who does not want to wait so long asks again.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Ends the process when its job is `lost`, and the job when the process is asked to end. Whoever sets `ends` first says
-/// how it ends.
-pub(super) fn watch(
+/// Ends the process when its job is `lost`. Whoever sets `ends` first says how it ends.
+pub(super) fn watch_loss(
     cluster: &Arc<Cluster<RealRuntime>>,
     mut lost: watch::Receiver<Option<String>>,
     ends: &Arc<AtomicBool>,
@@ -37,6 +36,10 @@ pub(super) fn watch(
             std::process::exit(LOST);
         }
     });
+}
+
+/// Ends the job when the process is asked to end.
+pub(super) fn watch_signals(cluster: &Arc<Cluster<RealRuntime>>, ends: &Arc<AtomicBool>) {
     let mut asked = match asked_to_end(&cluster.runtime) {
         Ok(asked) => asked,
         Err(error) => return tracing::warn!(%error, "without a handler a signal ends the process, and the job later"),

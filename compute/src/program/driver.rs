@@ -35,16 +35,25 @@ pub(super) struct DriverBackend<R: Runtime> {
     released: Mutex<(Vec<ShuffleId>, Vec<DatasetId>)>,
 }
 
+/// What a driver hears when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    /// Within which time it must always be heard again.
+    pub(super) silence: Duration,
+    /// Whether it is its client that drives the job.
+    pub(super) attached: bool,
+}
+
 impl<R: Runtime> DriverBackend<R> {
-    /// Tells the scheduler that the driver begins. If it is attached, it must be heard within the time that is given too.
-    pub(super) fn begin(cluster: Arc<Cluster<R>>, attempt: u32) -> Result<(Self, Option<Duration>), RpcError> {
+    /// Tells the scheduler that the driver begins.
+    pub(super) fn begin(cluster: Arc<Cluster<R>>, attempt: u32) -> Result<(Self, Begun), RpcError> {
         let (job, secret) = (cluster.environment.job, cluster.environment.secret);
         match cluster.ask(&Request::DriverBegin { job, secret, attempt })? {
-            Response::Begun { publisher, session_ms } => {
+            Response::Begun { publisher, session_ms, attached } => {
                 let files = DriverFiles { files: ClusterFiles(Arc::clone(&cluster)), gave_up: Mutex::default() };
                 let files = PatientFiles(Arc::new(files));
                 let backend = Self { files, cluster, attempt, publisher, released: Mutex::default() };
-                Ok((backend, session_ms.map(|ms| Duration::from_millis(ms.into()))))
+                Ok((backend, Begun { silence: Duration::from_millis(session_ms.into()), attached }))
             }
             other => Err(wrong_answer("DriverBegin", &other)),
         }

@@ -204,8 +204,9 @@ fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Program<'_>
         Err(error) => return fail(&format!("the driver cannot begin: {error}")),
     };
     let ends = Arc::new(AtomicBool::new(false));
-    if let Some(lost) = session.lost() {
-        at_client::watch(cluster, lost, &ends);
+    at_client::watch_loss(cluster, session.lost(), &ends);
+    if session.is_attached() {
+        at_client::watch_signals(cluster, &ends);
     }
     let context = session.context();
     let error = std::thread::scope(|scope| match on_thread(scope, cluster, || run_program(context, program)) {

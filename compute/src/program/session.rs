@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use super::calls::wrong_answer;
 use super::cluster::Cluster;
-use super::driver::{self, DriverBackend};
+use super::driver::{self, Begun, DriverBackend};
 use super::entry::connect;
 use super::environment::{Environment, ProcessRole};
 use crate::dataset::Context;
 
-/// A driver that is attached says so many times that it lives in the time for which it may be silent.
+/// A driver says so many times that it lives in the time for which it may be silent.
 const HEARTBEATS: u32 = 6;
 
 /// A job that this process drives.
@@ -32,9 +32,10 @@ pub struct Session {
     cluster: Arc<Cluster<RealRuntime>>,
     context: Context,
     attempt: u32,
-    /// Why it is lost, once it is; none if it is not attached.
-    lost: Option<watch::Receiver<Option<String>>>,
-    _heartbeat: Option<AbortOnDrop<()>>,
+    attached: bool,
+    /// Why it is lost, once it is.
+    lost: watch::Receiver<Option<String>>,
+    _heartbeat: AbortOnDrop<()>,
 }
 
 /// Why a session does not begin or end.
@@ -69,18 +70,15 @@ impl Session {
 
     /// Begins as the driver of the job.
     pub(super) fn begin(cluster: Arc<Cluster<RealRuntime>>, attempt: u32) -> Result<Self, RpcError> {
-        let (backend, silence) = DriverBackend::begin(Arc::clone(&cluster), attempt)?;
+        let (backend, Begun { silence, attached }) = DriverBackend::begin(Arc::clone(&cluster), attempt)?;
         let context = Context::new(Arc::new(backend));
         let (tell, lost) = watch::channel(None);
-        let heartbeat = silence.map(|silence| {
-            let held = hold(Arc::clone(&cluster), attempt, silence / HEARTBEATS);
-            let task = cluster.runtime.spawn("session", async move {
-                tell.send_replace(Some(held.await.to_string()));
-            });
-            task.abort_on_drop()
+        let held = hold(Arc::clone(&cluster), attempt, silence / HEARTBEATS);
+        let task = cluster.runtime.spawn("session", async move {
+            tell.send_replace(Some(held.await.to_string()));
         });
-        let lost = heartbeat.is_some().then_some(lost);
-        Ok(Self { cluster, context, attempt, lost, _heartbeat: heartbeat })
+        let heartbeat = task.abort_on_drop();
+        Ok(Self { cluster, context, attempt, attached, lost, _heartbeat: heartbeat })
     }
 
     /// Through which the job is given work.
@@ -89,9 +87,14 @@ impl Session {
         &self.context
     }
 
-    /// Whether the driver is attached, and why the job has ended, once it is lost.
-    pub(super) fn lost(&self) -> Option<watch::Receiver<Option<String>>> {
+    /// Why it is the job's driver no more, once that is so.
+    pub(super) fn lost(&self) -> watch::Receiver<Option<String>> {
         self.lost.clone()
+    }
+
+    /// Whether it is the client that drives the job.
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached
     }
 
     /// Ends the job: it has succeeded, or failed with this error. A session that is dropped instead is not heard any more,

@@ -14,11 +14,10 @@ use crate::following::{LIMIT, follow, stored, until};
 const SHORT: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(46);
 
-/// The only worker of a job, and with it, stopped.
-async fn stop_worker(situ: &TestCluster, job: JobId) -> Paused {
-    let worker =
-        until("a worker runs", async || of_jobs(situ.cluster.scheduler.address(), Part::Worker, Some(job)).pop()).await;
-    Held::pause(worker).unwrap().expect("a worker that has not ended")
+/// The only process of a job of this kind, stopped.
+async fn stop(situ: &TestCluster, part: Part, job: JobId) -> Paused {
+    let process = until("it runs", async || of_jobs(situ.cluster.scheduler.address(), part, Some(job)).pop()).await;
+    Held::pause(process).unwrap().expect("a process that has not ended")
 }
 
 /// Waits for a job's end, which must be its success.
@@ -35,7 +34,19 @@ async fn the_only_task_of_a_stage_runs_elsewhere_when_its_worker_stands_still() 
     let arguments = ["1", "20000000"].map(str::to_owned).to_vec();
     let job = situ.session.client.scheduler().submit(program, arguments).await.unwrap();
     follow(&situ, job, |status| status.stages.iter().any(|stage| stage.running == 1)).await;
-    let _paused = stop_worker(&situ, job).await;
+    let _paused = stop(&situ, Part::Worker, job).await;
+    succeeds(&situ, job).await;
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_when_its_driver_stands_still() {
+    let situ = TestCluster::start(SITU, 2, 1).await;
+    let program = Program::BuiltIn { name: "pi".to_owned() };
+    let arguments = ["4", "20000000"].map(str::to_owned).to_vec();
+    let job = situ.session.client.scheduler().submit(program, arguments).await.unwrap();
+    follow(&situ, job, |status| status.stages.iter().any(|stage| stage.running > 0)).await;
+    let _paused = stop(&situ, Part::Driver, job).await;
     succeeds(&situ, job).await;
     situ.stop().await;
 }
@@ -48,7 +59,7 @@ async fn idle_worker_stands_still(lasts: Duration) {
     let arguments = ["idle-worker", idle.to_str().unwrap(), go.to_str().unwrap()].map(str::to_owned).to_vec();
     let job = situ.session.client.scheduler().submit(program, arguments).await.unwrap();
     until("the first action is done", async || idle.exists().then_some(())).await;
-    let paused = stop_worker(&situ, job).await;
+    let paused = stop(&situ, Part::Worker, job).await;
     std::fs::write(&go, "").unwrap();
     follow(&situ, job, |status| status.stages.len() == 2 && status.stages[1].running == 1).await;
     // Nothing tells that its call has expired: it is the one who would notice.

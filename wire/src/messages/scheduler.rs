@@ -95,8 +95,8 @@ pub enum Request {
         /// Which attempt at the driver; an older one is refused.
         attempt: u32,
     },
-    /// A driver that is attached lives. It says so every now and then, whatever else it does; the answer comes at once. Any
-    /// call of a driver says the same. Answer: [`Response::Done`].
+    /// A driver lives. It says so every now and then, whatever else it does; the answer comes at once. Any call of a driver
+    /// says the same. Answer: [`Response::Done`].
     DriverLives {
         /// Its job.
         job: JobId,
@@ -881,8 +881,10 @@ pub enum Response {
     Begun {
         /// Under which name the job publishes: the same for every attempt at its driver, in every life of the scheduler.
         publisher: ClientId,
-        /// How long the job lives without hearing its driver, in ms, if that is attached.
-        session_ms: Option<u32>,
+        /// How long the driver may be silent, in ms, before it is given up.
+        session_ms: u32,
+        /// Whether it is attached: its job ends with it.
+        attached: bool,
     },
     /// A driver may publish.
     Publication {

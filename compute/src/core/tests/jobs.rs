@@ -246,6 +246,28 @@ fn a_plan_that_makes_no_sense_fails_the_job() {
 }
 
 #[test]
+fn a_driver_that_stands_still_is_given_up_and_another_goes_on() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    world.run(job, 0, flat(0, vec![Vec::new()]));
+    // It waits for its action, and says that it lives.
+    assert!(
+        world.live(&[1, 2, 3, 4], 60_000).iter().all(|line| line.contains("not there yet") || line.contains("run "))
+    );
+    world.drivers_stand_still = true;
+    assert_eq!(world.live(&[1, 2, 3, 4], 29_900), [""; 0]);
+    let shown = world.live(&[1, 2, 3, 4], 200);
+    assert_eq!(shown, ["append 4: job-1 driver 1 on n2", "n1 <- end driver job-1 0", "n2 <- drive job-1 1"]);
+    let secret = world.secret(job);
+    assert!(world.driver(Request::DriverLives { job, secret, attempt: 0 })[0].starts_with("driver <- LeaseLost"));
+    assert_eq!(world.driver(Request::DriverBegin { job, secret, attempt: 1 }), ["driver <- begun"]);
+    // A scheduler that stood still itself has heard nobody.
+    world.now = world.now + std::time::Duration::from_secs(40);
+    assert!(!world.pass(1).iter().any(|line| line.contains("driver 2")));
+    assert!(world.live(&[1, 2, 3, 4], 31_000).iter().any(|line| line.contains("driver 2")));
+}
+
+#[test]
 fn recorded_values_are_kept_and_the_first_counts() {
     let mut world = World::new();
     world.join(1, 1);

@@ -43,6 +43,8 @@ pub(super) struct World {
     /// Which executors were told how to start processes of which jobs.
     begun: BTreeSet<(u32, JobId)>,
     operations: u64,
+    /// Whether no driver says that it lives.
+    pub(super) drivers_stand_still: bool,
     key: u8,
 }
 
@@ -68,6 +70,7 @@ impl World {
             begun: BTreeSet::new(),
             operations: 0,
             key: 0,
+            drivers_stand_still: false,
         };
         assert_eq!(world.effects(), ["append 1: life 0, next job-1"]);
         world
@@ -101,14 +104,25 @@ impl World {
     /// Lets time pass, doing what is due on the way; what comes of it.
     pub(super) fn pass(&mut self, ms: u64) -> Vec<String> {
         let end = self.now + Duration::from_millis(ms);
-        let mut shown = Vec::new();
+        let mut shown = self.drivers_live();
         while let Some(due) = self.scheduler.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
+            shown.extend(self.drivers_live());
             self.scheduler.handle_timeout(self.now);
             shown.extend(self.effects());
             assert!(self.scheduler.poll_timeout().is_none_or(|next| next > self.now), "time passes");
         }
         self.now = end;
+        shown
+    }
+
+    /// Drivers that have begun say so, unless they stand still.
+    fn drivers_live(&mut self) -> Vec<String> {
+        let begun = self.scheduler.jobs.values().filter(|job| job.driver.has_begun && !self.drivers_stand_still);
+        let begun: Vec<_> = begun.map(|job| (job.id(), job.launch.secret, job.driver.attempt)).collect();
+        let lives = |(job, secret, attempt)| self.driver(Request::DriverLives { job, secret, attempt });
+        let mut shown: Vec<String> = begun.into_iter().flat_map(lives).collect();
+        shown.retain(|line| line != "driver <- done");
         shown
     }
 

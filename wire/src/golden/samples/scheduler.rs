@@ -419,7 +419,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
         MapOutputs => Response::MapOutputs(vec![output()]),
-        Begun => Response::Begun { publisher: ClientId(7), session_ms: Some(30_000) },
+        Begun => Response::Begun { publisher: ClientId(7), session_ms: 30_000, attached: true },
         Publication => Response::Publication { published: true },
     });
 }
