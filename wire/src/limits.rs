@@ -34,8 +34,8 @@ pub const BATCH_NAMES: usize = 1000;
 pub const REPORT_SLICE_BLOCKS: usize = 50_000;
 /// The most calls of one client that a server keeps under way at once.
 pub const CALLS_IN_FLIGHT: usize = 4096;
-/// The largest result that one task may send to its driver.
-pub const TASK_RESULT_LEN_BYTES: usize = 8 << 20;
+/// The largest result of one task that goes by way of the scheduler; a larger one is a file.
+pub const TASK_RESULT_LEN_BYTES: usize = 256 << 10;
 /// The most partitions of one dataset.
 pub const PARTITIONS: u32 = 1_000_000;
 /// How deep the scopes of a program may stand within each other.

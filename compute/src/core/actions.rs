@@ -16,7 +16,8 @@ use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
 use super::waits::Topic;
 
-/// The most that the results of one action may take: they travel in one message.
+/// The most that the results of one action may take, where each is short or says which file it is in: they travel in one
+/// message.
 pub(super) const RESULT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (64 << 10);
 /// What a message needs around the result of one partition, at most.
 const RESULT_AROUND_LEN_BYTES: usize = 5;
@@ -185,6 +186,9 @@ impl Scheduler {
         for wait in self.waits.take(Topic::Action(job, action)) {
             self.answer_when(wait.call, Ok(Response::Action(answer.clone())), Some(record));
         }
+        for wait in self.waits.take(Topic::ActionEnd(job, action)) {
+            self.answer_when(wait.call, Ok(Response::Action(ActionResult::Done(Vec::new()))), Some(record));
+        }
     }
 
     /// Checks that the results of a stage still fit into a message.
@@ -196,7 +200,8 @@ impl Scheduler {
         let Some(stage) = found.stages.get(&key) else { return Ok(()) };
         let len = stage.results_len_bytes + stage.tasks.len() * RESULT_AROUND_LEN_BYTES;
         ensure(len as u64, RESULT_LEN_BYTES as u64, "bytes of results for the driver").map_err(|reason| {
-            format!("{}: {reason}; save large results to files instead of collecting them", stage.plan.name)
+            let (name, partitions) = (&stage.plan.name, stage.tasks.len());
+            format!("{name}: {reason}, even where large ones are files; use fewer than its {partitions} partitions")
         })
     }
 
@@ -227,8 +232,10 @@ impl Scheduler {
             found.actions.insert(action, Action::Recorded { value: value.clone(), record: Some(record) });
         }
         let answer = ActionResult::Done(vec![value]);
-        for wait in self.waits.take(Topic::Action(job, action)) {
-            self.answer_when(wait.call, Ok(Response::Action(answer.clone())), Some(record));
+        for topic in [Topic::Action(job, action), Topic::ActionEnd(job, action)] {
+            for wait in self.waits.take(topic) {
+                self.answer_when(wait.call, Ok(Response::Action(answer.clone())), Some(record));
+            }
         }
         Ok(Some((Response::Action(answer), Some(record))))
     }
@@ -291,9 +298,8 @@ pub(super) fn plan_len_bytes(plan: &Plan) -> usize {
 pub(super) fn ensure_kept(found: usize, most: usize) -> Result<(), String> {
     ensure(found as u64, most as u64, "bytes of plans, results of actions and recorded values").map_err(|reason| {
         format!(
-            "{reason}, because they stay with the scheduler until the job ends; save large results to files instead of \
-             collecting them, give large values to tasks with `broadcast` (it goes by way of a file), or raise \
-             results_len_bytes in the scheduler's configuration"
+            "{reason}, because they stay with the scheduler until the job ends; run parts of the program in scopes \
+             (`Context::scope`), at whose end they go, or raise results_len_bytes in the scheduler's configuration"
         )
     })
 }

@@ -83,9 +83,9 @@ impl Scheduler {
             Request::DriverLives { .. } => now(Response::Done),
             Request::RunAction { job, action, plan, .. } => self.run_action(asked, job, action, plan),
             Request::Record { job, action, value, .. } => self.record_value(asked, job, action, value),
-            Request::ActionResult { job, secret, action, within, wait } => {
+            Request::ActionResult { job, secret, action, within, wait, results } => {
                 self.job_of(job, secret)?;
-                self.action_result(asked, job, action, &within, wait)
+                self.action_result(asked, (job, action), &within, wait, results)
             }
             Request::ScopeOutcome { job, secret, within, wait } => {
                 self.job_of(job, secret)?;
@@ -104,7 +104,10 @@ impl Scheduler {
             Request::Publishing { job, action, output, .. } => self.publishing(job, action, output),
             Request::Published { job, action, .. } => self.published(job, action),
             Request::Release { job, shuffles, datasets, .. } => self.release(job, shuffles, datasets),
-            Request::WritesAside { job, output, .. } => self.writes_aside(job, output),
+            Request::OwnDirectory { job, secret } => {
+                self.job_of(job, secret)?;
+                self.own_directory(job)
+            }
         }
     }
 
@@ -173,7 +176,7 @@ impl Scheduler {
     pub(super) fn answer_late(&mut self, wait: Wait) {
         let outcome = match wait.topic {
             Topic::Status(job) => self.status_now(job),
-            Topic::Action(job, action) => {
+            Topic::Action(job, action) | Topic::ActionEnd(job, action) => {
                 Err(RemoteError::new(ErrorCode::Unavailable, format!("{action} of {job}"), "not there yet; ask again"))
             }
             Topic::Scope(job, scope) => {
@@ -190,10 +193,10 @@ impl Scheduler {
     fn action_result(
         &mut self,
         asked: Asked<'_>,
-        job: JobId,
-        action: ActionId,
+        (job, action): (JobId, ActionId),
         within: &[ScopeId],
         wait: bool,
+        results: bool,
     ) -> Outcome {
         let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
         if found.scopes.has_ended(within) {
@@ -201,9 +204,13 @@ impl Scheduler {
         }
         match found.actions.get(&action) {
             None if !wait => now(Response::Action(ActionResult::Unknown)),
+            Some(Action::Done(done)) if !results => {
+                Ok(Some((Response::Action(ActionResult::Done(Vec::new())), done.record)))
+            }
             known => match known.and_then(Action::result) {
                 Some((result, record)) => Ok(Some((Response::Action(result), record))),
-                None => self.park(asked, Topic::Action(job, action)),
+                None if results => self.park(asked, Topic::Action(job, action)),
+                None => self.park(asked, Topic::ActionEnd(job, action)),
             },
         }
     }
@@ -260,8 +267,7 @@ fn driver_of(request: &Request) -> Option<(JobId, JobSecret, u32)> {
         | Request::EndScope { job, secret, attempt, .. }
         | Request::Publishing { job, secret, attempt, .. }
         | Request::Published { job, secret, attempt, .. }
-        | Request::Release { job, secret, attempt, .. }
-        | Request::WritesAside { job, secret, attempt, .. } => Some((job, secret, attempt)),
+        | Request::Release { job, secret, attempt, .. } => Some((job, secret, attempt)),
         _ => None,
     }
 }
@@ -285,7 +291,7 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::Plan { .. }
         | Request::MapOutputs { .. }
         | Request::DriverEnd { .. }
-        | Request::WritesAside { .. }
+        | Request::OwnDirectory { .. }
         | Request::Publishing { .. }
         | Request::Published { .. }
         | Request::Release { .. } => None,

@@ -330,7 +330,7 @@ impl Scheduler {
         for wait in self.waits.take_job(job) {
             let result = match wait.topic {
                 // Who hears it takes away what it wrote: not before the end is certain.
-                Topic::Action(..) | Topic::Scope(..) => {
+                Topic::Action(..) | Topic::ActionEnd(..) | Topic::Scope(..) => {
                     Ok(Some((Response::Action(ActionResult::Failed(error.clone())), Some(record))))
                 }
                 Topic::Status(_) => self.status_now(job),

@@ -6,6 +6,7 @@ use situ_wire::messages::scheduler::{JobState, Response};
 use situ_wire::path::DfsPath;
 
 use super::calls::Outcome;
+use super::cleaning::job_directory;
 use super::job::Job;
 use super::scheduler::Scheduler;
 use super::{JobRecord, RecordId};
@@ -30,8 +31,18 @@ pub(super) struct Publication {
 }
 
 impl Scheduler {
+    /// A process of a job asks for the job's own directory: it may be about to write to it.
+    pub(super) fn own_directory(&mut self, job: JobId) -> Outcome {
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
+        let Some(directory) = job_directory(&job.to_string(), found.publisher()) else {
+            return Err(RemoteError::new(ErrorCode::InvalidArgument, job, "it has no directory of its own"));
+        };
+        let noted = self.writes_aside(job, directory.clone())?;
+        Ok(noted.map(|(_, when)| (Response::OwnDirectory(directory), when)))
+    }
+
     /// A driver is about to write, or to let its tasks write, what must be taken away should nobody publish it.
-    pub(super) fn writes_aside(&mut self, job: JobId, output: DfsPath) -> Outcome {
+    fn writes_aside(&mut self, job: JobId, output: DfsPath) -> Outcome {
         let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
         if let Some(record) = found.outputs.get(&output) {
             return Ok(Some((Response::Done, *record)));

@@ -225,7 +225,7 @@ pub(super) fn check_done(done: &TaskDone, plan: Option<&StagePlan>) -> Result<()
     }
     if done.result.len() > TASK_RESULT_LEN_BYTES {
         return Err(format!(
-            "its result takes {} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed: save large results to files",
+            "its result takes {} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed, a larger one must be a file",
             done.result.len()
         ));
     }

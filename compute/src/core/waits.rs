@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use situ_wire::ids::{ActionId, JobId, ScopeId};
 use situ_wire::time::TimeMs;
@@ -10,6 +11,8 @@ use super::CallId;
 pub(super) enum Topic {
     /// The result of an action.
     Action(JobId, ActionId),
+    /// That an action is done.
+    ActionEnd(JobId, ActionId),
     /// The end of a scope.
     Scope(JobId, ScopeId),
     /// A change of a job.
@@ -58,8 +61,7 @@ impl Waits {
     /// Takes out all that wait for anything of a job.
     pub(super) fn take_job(&mut self, job: JobId) -> Vec<Wait> {
         let (first, last) = (ScopeId(0), ScopeId(u64::MAX));
-        let mut calls =
-            self.between(Topic::Action(job, ActionId(first, 0)), Topic::Action(job, ActionId(last, u32::MAX)));
+        let mut calls = self.on_actions(job, ActionId(first, 0)..=ActionId(last, u32::MAX));
         calls.extend(self.between(Topic::Scope(job, first), Topic::Scope(job, last)));
         calls.extend(self.on(Topic::Status(job)));
         calls.sort_unstable();
@@ -68,8 +70,7 @@ impl Waits {
 
     /// Takes out all that wait for an action of a scope.
     pub(super) fn take_actions(&mut self, job: JobId, scope: ScopeId) -> Vec<Wait> {
-        let actions = ActionId::all_of(scope);
-        let calls = self.between(Topic::Action(job, *actions.start()), Topic::Action(job, *actions.end()));
+        let calls = self.on_actions(job, ActionId::all_of(scope));
         calls.into_iter().filter_map(|call| self.remove(call)).collect()
     }
 
@@ -99,6 +100,13 @@ impl Waits {
     pub(super) fn check(&self) {
         assert_eq!(self.calls.len(), self.topics.len(), "every waiting call has one topic");
         assert_eq!(self.calls.len(), self.times.len(), "every waiting call has one time");
+    }
+
+    fn on_actions(&self, job: JobId, actions: RangeInclusive<ActionId>) -> Vec<CallId> {
+        let (first, last) = actions.into_inner();
+        let mut calls = self.between(Topic::Action(job, first), Topic::Action(job, last));
+        calls.extend(self.between(Topic::ActionEnd(job, first), Topic::ActionEnd(job, last)));
+        calls
     }
 
     fn on(&self, topic: Topic) -> Vec<CallId> {

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use situ_wire::limits::TASK_RESULT_LEN_BYTES;
-use situ_wire::messages::scheduler::TaskFailure;
 
-use super::graph::{Parent, ResultTask};
+use super::graph::{ActionTask, Parent, ResultTask};
+use super::local_iterator::LocalIterator;
 use super::record::{FirstRecord, Record};
+use super::results::{ActionParts, ResultWriter, inline_len_bytes};
 use super::{Context, Dataset, Records};
 use crate::program::error::ProgramError;
-use crate::program::task::{TaskContext, abort};
-use crate::shuffle::records;
+use crate::program::task::TaskContext;
 
 impl<T: 'static> Dataset<T> {
     /// All records, in the order of the partitions.
@@ -30,12 +29,51 @@ impl<T: 'static> Dataset<T> {
     {
         let name = Context::name("collect", Location::caller());
         let written = name.clone();
-        let parts =
-            self.compute_each(&name, 0..self.partitions, move |task, records| encode_all(task, &written, records))?;
+        let parts = self.compute_each(&name, 0..self.partitions, move |task, records, limit| {
+            encode_all(task, &written, limit, records)
+        })?;
         let mut all = Vec::new();
-        for part in parts {
-            decode_all(&name, &part, &mut all)?;
-        }
+        self.context.decode_all(&name, &parts, &mut all)?;
+        Ok(all)
+    }
+
+    /// All records, in the order of the partitions, of which each is an action of its own that runs when the iterator comes
+    /// to it: the driver needs memory for one. In every process of the job it gives the same records.
+    ///
+    /// ```
+    /// # let directory = std::env::temp_dir().join(format!("situ-doc-local-iterator-{}", std::process::id()));
+    /// # let context = situ_compute::testing::context(&directory);
+    /// let squares = context.parallelize((0..10_u64).collect(), 5).map(|number| number * number);
+    /// let mut sum = 0;
+    /// for square in squares.to_local_iterator() {
+    ///     sum += square?;
+    /// }
+    /// assert_eq!(sum, 285);
+    /// # std::fs::remove_dir_all(&directory).ok();
+    /// # Ok::<(), situ_compute::ProgramError>(())
+    /// ```
+    ///
+    /// What stands before in the lineage is computed again for each partition that needs it, but for shuffles: `persist` it
+    /// where that costs. An error is the last item.
+    #[track_caller]
+    pub fn to_local_iterator(&self) -> LocalIterator<T>
+    where
+        T: Record,
+    {
+        LocalIterator::new(self.clone(), Context::name("to_local_iterator", Location::caller()))
+    }
+
+    /// The records of one partition.
+    pub(super) fn collect_partition(&self, name: &str, partition: u32) -> Result<Vec<T>, ProgramError>
+    where
+        T: Record,
+    {
+        let written = name.to_owned();
+        let parts = self.compute_each(name, partition..partition + 1, move |task, records, limit| {
+            encode_all(task, &written, limit, records)
+        })?;
+        let mut all = Vec::new();
+        self.context.decode_all(name, &parts, &mut all)?;
         Ok(all)
     }
 
@@ -65,12 +103,10 @@ impl<T: 'static> Dataset<T> {
         while found.len() < limit && next < self.partitions {
             let end = next.saturating_add(width).min(self.partitions);
             let (missing, written) = (limit - found.len(), name.clone());
-            let parts = self.compute_each(&name, next..end, move |task, records| {
-                encode_all(task, &written, records.take(missing))
+            let parts = self.compute_each(&name, next..end, move |task, records, limit| {
+                encode_all(task, &written, limit, records.take(missing))
             })?;
-            for part in parts {
-                decode_all(&name, &part, &mut found)?;
-            }
+            self.context.decode_all(&name, &parts, &mut found)?;
             (next, width) = (end, width.saturating_mul(4));
         }
         found.truncate(limit);
@@ -113,11 +149,13 @@ impl<T: 'static> Dataset<T> {
     #[track_caller]
     pub fn for_each(&self, function: impl Fn(T) + Send + Sync + 'static) -> Result<(), ProgramError> {
         let name = Context::name("for_each", Location::caller());
-        let task = move |_: &TaskContext, records: Records<T>| {
-            records.for_each(&function);
+        let compute = Arc::clone(&self.compute);
+        let task: ResultTask = Arc::new(move |task, partition| {
+            compute(task, partition).for_each(&function);
             Bytes::new()
-        };
-        self.compute_part(&name, 0..self.partitions, task, false).map(drop)
+        });
+        let task = ActionTask { task, checked: false, for_driver: true };
+        self.context.run_action(name, Parent::whole(&self.node), task).map(drop)
     }
 
     /// One value a partition, where there is any.
@@ -127,78 +165,42 @@ impl<T: 'static> Dataset<T> {
         function: impl Fn(u32, Records<T>) -> Option<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>, ProgramError> {
         let written = name.to_owned();
-        let parts = self.compute_each(name, 0..self.partitions, move |task, records| {
-            encode_all(task, &written, function(task.attempt().partition.0, records).into_iter())
+        let parts = self.compute_each(name, 0..self.partitions, move |task, records, limit| {
+            encode_all(task, &written, limit, function(task.attempt().partition.0, records).into_iter())
         })?;
-        let mut values = Vec::with_capacity(parts.len());
-        for part in parts {
-            decode_all(name, &part, &mut values)?;
-        }
+        let mut values = Vec::with_capacity(parts.parts.len());
+        self.context.decode_all(name, &parts, &mut values)?;
         Ok(values)
     }
 
-    /// Runs an action over some partitions.
-    pub(super) fn compute_each(
+    /// Runs an action over some partitions. The function hears how long a result may be that is no file.
+    fn compute_each(
         &self,
         name: &str,
         partitions: Range<u32>,
-        function: impl Fn(&TaskContext, Records<T>) -> Bytes + Send + Sync + 'static,
-    ) -> Result<Vec<Bytes>, ProgramError> {
-        self.compute_part(name, partitions, function, true)
-    }
-
-    /// The same; `checked` unless the tasks must not run twice.
-    fn compute_part(
-        &self,
-        name: &str,
-        partitions: Range<u32>,
-        function: impl Fn(&TaskContext, Records<T>) -> Bytes + Send + Sync + 'static,
-        checked: bool,
-    ) -> Result<Vec<Bytes>, ProgramError> {
+        function: impl Fn(&TaskContext, Records<T>, usize) -> Bytes + Send + Sync + 'static,
+    ) -> Result<ActionParts, ProgramError> {
         let compute = Arc::clone(&self.compute);
         let (first, count) = (partitions.start, partitions.end - partitions.start);
-        let task: ResultTask = Arc::new(move |task, partition| function(task, compute(task, first + partition)));
-        self.context.run_action(name.to_owned(), Parent::part(&self.node, 0, first, count), task, checked)
+        let limit = inline_len_bytes(count);
+        let task: ResultTask = Arc::new(move |task, partition| function(task, compute(task, first + partition), limit));
+        let task = ActionTask { task, checked: true, for_driver: false };
+        self.context.run_action(name.to_owned(), Parent::part(&self.node, 0, first, count), task)
     }
 }
 
-/// Encodes records behind their number, for the action of that name.
+/// Encodes records as a result of the action of that name.
 fn encode_all<T: Serialize + DeserializeOwned>(
     task: &TaskContext,
     action: &str,
+    limit: usize,
     records: impl Iterator<Item = T>,
 ) -> Bytes {
-    let mut out = vec![0; 8];
-    let mut count = 0_u64;
+    let mut writer = ResultWriter::new(task, limit);
     let mut first = FirstRecord::of(action, type_name::<T>());
     for record in records {
         first.check(&record);
-        if let Err(error) = records::append(&record, &mut out) {
-            abort(TaskFailure::Program { message: format!("a record cannot be serialized: {error}") });
-        }
-        count += 1;
-        if out.len() > TASK_RESULT_LEN_BYTES {
-            abort(TaskFailure::Program {
-                message: format!(
-                    "the result of one partition is over {TASK_RESULT_LEN_BYTES} bytes, too much to send to the driver; \
-                     use save_as_text_file, take, or more partitions"
-                ),
-            });
-        }
+        writer.append(&record);
     }
-    out[..8].copy_from_slice(&count.to_le_bytes());
-    task.measure(|metrics| metrics.records += count);
-    out.into()
-}
-
-/// Appends what [`encode_all`] encoded.
-fn decode_all<T: DeserializeOwned>(action: &str, bytes: &[u8], into: &mut Vec<T>) -> Result<(), ProgramError> {
-    let wrong = |message: String| ProgramError::Result { action: action.to_owned(), message };
-    let Some((count, mut rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(wrong(format!("{} bytes", bytes.len())));
-    };
-    for _ in 0..u64::from_le_bytes(*count) {
-        into.push(records::take(&mut rest).map_err(|error| wrong(error.to_string()))?);
-    }
-    if rest.is_empty() { Ok(()) } else { Err(wrong(format!("{} bytes too many", rest.len()))) }
+    writer.finish()
 }

@@ -2,10 +2,11 @@ use std::panic::Location;
 use std::sync::{Arc, TryLockError};
 
 use bytes::Bytes;
-use situ_wire::ids::{ActionId, DatasetId};
+use situ_wire::ids::{ActionId, DatasetId, StageId};
 
-use super::graph::{Graph, Kept, Node, NodeKind, Parent, ResultTask, node_name};
+use super::graph::{ActionTask, Graph, Kept, Node, NodeKind, Parent, node_name};
 use super::places::{Places, Preferred};
+use super::results::ActionParts;
 use super::scope::{Actions, Scope};
 use super::{Dataset, Records};
 use crate::program::error::ProgramError;
@@ -86,14 +87,13 @@ impl Context {
         kept(Arc::downgrade(&self.backend))
     }
 
-    /// Runs an action over the partitions of `parent`; `checked` unless its tasks must not run twice.
+    /// Runs an action over the partitions of `parent`.
     pub(super) fn run_action(
         &self,
         name: String,
         parent: Parent,
-        task: ResultTask,
-        checked: bool,
-    ) -> Result<Vec<Bytes>, ProgramError> {
+        task: ActionTask,
+    ) -> Result<ActionParts, ProgramError> {
         self.numbered(&name, |action, scope, actions| {
             let range = parent.range;
             let places = |places: &Arc<Places>| {
@@ -101,15 +101,18 @@ impl Context {
                 Arc::new(Places::Each(places.slice(first..first + range.count as usize)))
             };
             let preferred = parent.node.preferred.as_ref().map(places);
-            let kind = NodeKind::Action { action, task, checked };
-            let node = self.node(self.next_dataset(1), name.clone(), vec![parent], range.count, preferred, kind);
+            let none = task.for_driver && self.backend.driver_files().is_none();
+            let expected = if none { 0 } else { range.count as usize };
+            let kind = NodeKind::Action { action, task };
+            let id = self.next_dataset(1);
+            let node = self.node(id, name.clone(), vec![parent], range.count, preferred, kind);
             let graph = Graph::of(Arc::new(Node { value: Some(actions.values), ..node }))?;
-            let results = self.backend.run_action(action, scope.path(), Arc::new(graph))?;
-            if results.len() != range.count as usize {
-                let message = format!("{} results of {} partitions", results.len(), range.count);
+            let parts = self.backend.run_action(action, scope.path(), Arc::new(graph))?;
+            if parts.len() != expected {
+                let message = format!("{} results of {} partitions", parts.len(), range.count);
                 return Err(ProgramError::Result { action: name.clone(), message });
             }
-            Ok(results)
+            Ok(ActionParts { stage: StageId(id.0, id.1), parts })
         })
     }
 

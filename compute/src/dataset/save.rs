@@ -11,7 +11,7 @@ use situ_wire::ids::{ActionId, ClientId, JobId, OperationId, PartitionId, TaskAt
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
-use super::graph::Parent;
+use super::graph::{ActionTask, Parent};
 use super::{Context, Dataset};
 use crate::core::is_job_directory;
 use crate::program::error::{ProgramError, StorageError};
@@ -166,19 +166,22 @@ impl<T: 'static> Dataset<T> {
         let written = self.context.run_action(
             name.clone(),
             Parent::whole(&self.node),
-            Arc::new(move |task, partition| {
-                let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
-                let path = aside.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
-                    abort(TaskFailure::Storage { message: format!("the output's path: {error}"), transient: false })
-                });
-                write_lines(task, &path, compute(task, partition));
-                codec::encode(&path).expect("a path is short")
-            }),
-            true,
+            ActionTask {
+                task: Arc::new(move |task, partition| {
+                    let TaskAttemptId { partition: PartitionId(number), attempt, .. } = task.attempt();
+                    let path = aside.join(&format!("{number}-{attempt}")).unwrap_or_else(|error| {
+                        abort(TaskFailure::Storage { message: format!("the output's path: {error}"), transient: false })
+                    });
+                    write_lines(task, &path, compute(task, partition));
+                    codec::encode(&path).expect("a path is short")
+                }),
+                checked: true,
+                for_driver: true,
+            },
         )?;
         let Some(files) = publishes else { return Ok(false) };
-        let mut moves = Vec::with_capacity(written.len() + 1);
-        for (partition, from) in (0..).zip(&written) {
+        let mut moves = Vec::with_capacity(written.parts.len() + 1);
+        for (partition, from) in (0..).zip(&written.parts) {
             let from: DfsPath = codec::decode(from)
                 .map_err(|error| ProgramError::Result { action: name.clone(), message: error.to_string() })?;
             moves.push((from, output.join(&part_name(partition))?));
@@ -449,7 +452,7 @@ mod tests {
             Some(self)
         }
 
-        fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
+        fn own_directory(&self) -> Result<DfsPath, ProgramError> {
             unreachable!("nothing is kept for the job")
         }
 

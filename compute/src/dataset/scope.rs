@@ -31,6 +31,8 @@ pub(crate) struct Scope {
     /// The scopes within it, by their names.
     inner: Mutex<BTreeMap<String, Inner>>,
     ended: AtomicBool,
+    /// Whether results of its actions are files.
+    stores: AtomicBool,
 }
 
 /// What is known of the actions of a scope.
@@ -72,6 +74,7 @@ impl Scope {
             actions: Mutex::default(),
             inner: Mutex::default(),
             ended: AtomicBool::new(false),
+            stores: AtomicBool::new(false),
         }
     }
 
@@ -81,6 +84,11 @@ impl Scope {
 
     pub(super) fn path(&self) -> &ScopePath {
         &self.path
+    }
+
+    /// Notes that results of its actions are files.
+    pub(super) fn stores_results(&self) {
+        self.stores.store(true, Ordering::Relaxed);
     }
 
     /// The first of the next `count` ids.
@@ -200,6 +208,7 @@ impl Context {
     ) -> Result<T, ProgramError> {
         let entered = self.here().enter(name, Location::caller())?;
         let (path, shown) = (entered.scope.path.clone(), entered.scope.name.clone());
+        let scope = Arc::clone(&entered.scope);
         if let Some(outcome) = self.backend().scope_outcome(&path, &shown)? {
             return decode(&shown, &outcome);
         }
@@ -216,6 +225,9 @@ impl Context {
             Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
         };
         let outcome = self.backend().end_scope(&path, &shown, own.as_ref().err().map(String::as_str), encoded(&own));
+        if outcome.is_ok() && scope.stores.load(Ordering::Relaxed) {
+            self.forget_results(scope.id());
+        }
         match (outcome, result) {
             // The job has ended, or nobody can be told: what happened here first says more.
             (Err(_), Ok(Err(own))) => Err(own),

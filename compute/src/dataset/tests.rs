@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ordered_float::OrderedFloat;
 use situ_runtime::disk::memory::MemoryDisk;
@@ -535,8 +535,41 @@ fn actions_from_two_threads_are_refused() {
 }
 
 #[test]
-fn results_too_large_for_the_driver_say_so() {
+fn results_of_any_size_come_to_the_driver() {
     let (_, context) = roomy();
-    let error = context.parallelize(vec![9 << 20], 1).map(|len| "x".repeat(len)).collect().unwrap_err().to_string();
-    assert!(error.contains("too much to send to the driver"), "{error}");
+    let lens: Vec<usize> = vec![0, 40 << 20, 1, 9 << 20, 300_000, 0, 250_000];
+    let texts: Vec<String> = lens.iter().map(|len| "x".repeat(*len)).collect();
+    let made = context.parallelize(lens, 4).map(|len| "x".repeat(len));
+    assert_eq!(made.collect().unwrap(), texts);
+    assert_eq!(made.take(2).unwrap(), texts[..2]);
+    assert_eq!(made.reduce(|one, other| one.max(other)).unwrap().map(|text| text.len()), Some(40 << 20));
+    let units = context.parallelize(vec![(); 3_000_000], 2);
+    assert_eq!(units.collect().unwrap().len(), 3_000_000, "they take no byte");
+}
+
+#[test]
+fn a_local_iterator_gives_all_records_and_computes_no_partition_before_it_is_asked() {
+    static COMPUTED: AtomicU64 = AtomicU64::new(0);
+    let (_, context) = roomy();
+    let numbers = context.parallelize((0..100_u64).collect(), 10).filter(|n| n % 30 < 20).map(|n| {
+        COMPUTED.fetch_add(1, Ordering::Relaxed);
+        n
+    });
+    let expected: Vec<u64> = (0..100).filter(|n| n % 30 < 20).collect();
+    let mut records = numbers.to_local_iterator();
+    assert_eq!(COMPUTED.load(Ordering::Relaxed), 0);
+    assert_eq!(records.next(), Some(Ok(0)));
+    assert_eq!(COMPUTED.load(Ordering::Relaxed), 10, "one partition");
+    let rest: Result<Vec<u64>, _> = records.by_ref().collect();
+    assert_eq!(rest.unwrap(), expected[1..]);
+    assert_eq!((records.next(), COMPUTED.load(Ordering::Relaxed)), (None, 70));
+    // It ends with the first error.
+    let fails = context.parallelize((0..4_u64).collect(), 4).map(|n| {
+        assert!(n != 1, "no ones");
+        n
+    });
+    let given: Vec<Result<u64, String>> =
+        fails.to_local_iterator().map(|record| record.map_err(|error| error.to_string())).collect();
+    let [Ok(0), Err(error)] = &given[..] else { panic!("{given:?}") };
+    assert!(error.starts_with("to_local_iterator at tests.rs:") && error.contains("no ones"), "{error}");
 }

@@ -9,12 +9,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
 use situ_wire::error::ErrorCode;
-use situ_wire::ids::{ActionId, ScopeId};
+use situ_wire::ids::ActionId;
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
 use super::Context;
-use crate::core::job_directory;
 use crate::program::error::{ProgramError, StorageError};
 use crate::program::task::{abort, abort_storage};
 use crate::program::world::Files;
@@ -25,6 +24,8 @@ use crate::shuffle::records;
 const INLINE_LEN_BYTES: usize = 4 << 10;
 /// How much of a value is written or read at a time.
 const PIECE_LEN_BYTES: usize = 1 << 20;
+/// How much memory is taken at once for what is read, whose length another process has told.
+const RESERVED_LEN_BYTES: usize = 64 << 20;
 
 impl Context {
     /// What `value` gives in the driver, which alone computes it: every process of the job gets that value, a driver that is
@@ -137,10 +138,7 @@ impl Context {
             return Ok(EncodedValue { hash, head_len_bytes, place: Place::Inline(bytes.into()) });
         }
         let backend = self.backend();
-        let publisher = backend.publication(ActionId(ScopeId::ROOT, 0)).client;
-        let directory = job_directory(&backend.job_name(), publisher).ok_or("the job has no directory of its own")?;
-        // First, so that whoever takes it away knows of it even when this process is killed in the next moment.
-        backend.writes_aside(&directory).map_err(|error| error.to_string())?;
+        let directory = backend.own_directory().map_err(|error| error.to_string())?;
         let bytes = Bytes::from(bytes);
         let write = || {
             files.make_own_directory(&directory)?;
@@ -206,48 +204,56 @@ impl EncodedValue {
         files: &dyn Files,
         range: Range<u64>,
         hash: &[u8; 32],
-        mut go_on: impl FnMut(),
+        go_on: impl FnMut(),
     ) -> Result<Bytes, StorageError> {
-        let corrupt = |message: String| StorageError { code: ErrorCode::Corrupt, message };
-        let damaged = |found: String| {
-            let place = match &self.place {
-                Place::Inline(_) => "a value that the scheduler has recorded".to_owned(),
-                Place::Stored { path } => path.to_string(),
-            };
-            corrupt(format!("{place}: {found}"))
+        let inline = match &self.place {
+            Place::Stored { path } => return read_checked(files, path, range, hash, go_on),
+            Place::Inline(bytes) => bytes,
         };
-        let too_large = || corrupt(format!("bytes {range:?} of a value do not fit into memory"));
-        let len = range.end.saturating_sub(range.start);
-        let (start, len) = (usize::try_from(range.start), usize::try_from(len));
-        let (start, len) = (start.map_err(|_| too_large())?, len.map_err(|_| too_large())?);
-        let short = |found: usize| damaged(format!("of bytes {range:?} of a value of the driver {found} are there"));
-        let bytes = match &self.place {
-            Place::Inline(bytes) => match start.checked_add(len) {
-                Some(end) if end <= bytes.len() => bytes.slice(start..end),
-                _ => return Err(short(bytes.len().saturating_sub(start))),
-            },
-            // An empty part at the end has no block that could be read.
-            Place::Stored { .. } if len == 0 => Bytes::new(),
-            Place::Stored { path } => {
-                let mut input = files.open(path, range.clone())?;
-                let mut bytes = BytesMut::with_capacity(len);
-                while bytes.len() < len {
-                    let wanted = PIECE_LEN_BYTES.min(len - bytes.len());
-                    let piece = input.read_at(range.start + bytes.len() as u64, wanted)?;
-                    if piece.is_empty() {
-                        return Err(short(bytes.len()));
-                    }
-                    bytes.extend_from_slice(&piece);
-                    go_on();
-                }
-                bytes.freeze()
-            }
+        let damaged = |found: &str| StorageError {
+            code: ErrorCode::Corrupt,
+            message: format!("a value that the scheduler has recorded: {found}"),
+        };
+        let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+        let bytes = match (start, end) {
+            (Ok(start), Ok(end)) if start <= end && end <= inline.len() => inline.slice(start..end),
+            _ => return Err(damaged(&format!("of bytes {range:?} not all are there"))),
         };
         if *blake3::hash(&bytes).as_bytes() != *hash {
-            return Err(damaged("its bytes are not those of the value that the driver stored".to_owned()));
+            return Err(damaged("its bytes are not those of the value that the driver stored"));
         }
         Ok(bytes)
     }
+}
+
+/// A part of a file whose hash is known, checked. Calls `go_on` now and then.
+pub(super) fn read_checked(
+    files: &dyn Files,
+    path: &DfsPath,
+    range: Range<u64>,
+    hash: &[u8; 32],
+    mut go_on: impl FnMut(),
+) -> Result<Bytes, StorageError> {
+    let damaged = |found: String| StorageError { code: ErrorCode::Corrupt, message: format!("{path}: {found}") };
+    let Ok(len) = usize::try_from(range.end.saturating_sub(range.start)) else {
+        return Err(damaged(format!("bytes {range:?} do not fit into memory")));
+    };
+    // An empty part at the end has no block that could be read.
+    let mut input = if len == 0 { None } else { Some(files.open(path, range.clone())?) };
+    let mut bytes = BytesMut::with_capacity(len.min(RESERVED_LEN_BYTES));
+    while let Some(input) = input.as_mut().filter(|_| bytes.len() < len) {
+        let wanted = PIECE_LEN_BYTES.min(len - bytes.len());
+        let piece = input.read_at(range.start + bytes.len() as u64, wanted)?;
+        if piece.is_empty() {
+            return Err(damaged(format!("of bytes {range:?} {} are there", bytes.len())));
+        }
+        bytes.extend_from_slice(&piece);
+        go_on();
+    }
+    if *blake3::hash(&bytes).as_bytes() != *hash {
+        return Err(damaged("its bytes are not those of the value that was stored".to_owned()));
+    }
+    Ok(bytes.freeze())
 }
 
 /// A value of the driver in every process of its job; made by [`Context::broadcast`]. Cheap to clone.

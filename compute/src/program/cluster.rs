@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,7 @@ pub(super) struct Cluster<R: Runtime> {
     pub(super) scheduler: Server<R, scheduler::Request, scheduler::Response>,
     client: Client<R>,
     under_way: UnderWay,
+    own_directory: OnceLock<DfsPath>,
 }
 
 /// Counts what fetches have under way.
@@ -94,6 +95,7 @@ impl<R: Runtime> Cluster<R> {
             environment,
             client,
             under_way: UnderWay::new(),
+            own_directory: OnceLock::new(),
         })
     }
 
@@ -105,6 +107,18 @@ impl<R: Runtime> Cluster<R> {
     /// Asks the scheduler and blocks until it answers.
     pub(super) fn ask(&self, request: &scheduler::Request) -> Result<scheduler::Response, RpcError> {
         self.handle.block_on(self.scheduler.ask(request))
+    }
+
+    /// The job's own directory; asked for when it is first needed.
+    pub(super) fn own_directory(&self) -> Result<DfsPath, RpcError> {
+        if let Some(known) = self.own_directory.get() {
+            return Ok(known.clone());
+        }
+        let (job, secret) = (self.environment.job, self.environment.secret);
+        match self.ask(&scheduler::Request::OwnDirectory { job, secret })? {
+            scheduler::Response::OwnDirectory(directory) => Ok(self.own_directory.get_or_init(|| directory).clone()),
+            other => Err(wrong_answer("OwnDirectory", &other)),
+        }
     }
 
     /// Blocks for so long.

@@ -77,7 +77,10 @@ impl<R: Runtime> DriverBackend<R> {
     /// What an earlier attempt has left under a number.
     fn recorded(&self, action: ActionId, within: Vec<ScopeId>) -> Result<Option<Bytes>, ProgramError> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
-        known("a record", self.cluster.ask(&Request::ActionResult { job, secret, action, within, wait: false }))
+        known(
+            "a record",
+            self.cluster.ask(&Request::ActionResult { job, secret, action, within, wait: false, results: true }),
+        )
     }
 
     /// Asks for what is only to be noted.
@@ -218,9 +221,8 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         Some(&self.files)
     }
 
-    fn writes_aside(&self, directory: &DfsPath) -> Result<(), ProgramError> {
-        let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
-        self.done("WritesAside", &Request::WritesAside { job, secret, attempt, output: directory.clone() })
+    fn own_directory(&self) -> Result<DfsPath, ProgramError> {
+        self.cluster.own_directory().map_err(|error| ProgramError::Scheduler { message: error.to_string() })
     }
 
     fn publishing(&self, action: ActionId, output: &DfsPath) -> Result<bool, ProgramError> {

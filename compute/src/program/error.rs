@@ -55,6 +55,14 @@ pub enum ProgramError {
         /// What was found.
         message: String,
     },
+    /// A part of the result of an action is a file that cannot be read.
+    #[error("{action}: a part of its result cannot be read: {message}")]
+    ResultUnreadable {
+        /// Which, and where it stands in the program.
+        action: String,
+        /// Why.
+        message: String,
+    },
     /// Two threads ran actions at once, or scopes of one name.
     #[error(
         "{action} was called while another one of the same scope runs: the actions of a scope run one after the other, in \

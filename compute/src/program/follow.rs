@@ -20,8 +20,15 @@ use crate::dataset::Graph;
 
 /// What a worker learns of its driver.
 pub(super) trait DriverSide: Send + Sync + 'static {
-    /// The results that the driver got of an action of a scope; waits until they are there.
-    fn results(&self, name: &str, action: ActionId, scope: &ScopePath) -> Result<Vec<Bytes>, ProgramError>;
+    /// The results that the driver got of an action of a scope, or nothing if they are not `wanted`; waits until they are
+    /// there.
+    fn results(
+        &self,
+        name: &str,
+        action: ActionId,
+        scope: &ScopePath,
+        wanted: bool,
+    ) -> Result<Vec<Bytes>, ProgramError>;
 
     /// What a scope of this name came to in the driver; if it has not ended, waits for that, or gives none.
     fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError>;
@@ -31,6 +38,9 @@ pub(super) trait DriverSide: Send + Sync + 'static {
 
     /// The file system.
     fn files(&self) -> &dyn Files;
+
+    /// The job's own directory.
+    fn own_directory(&self) -> Result<DfsPath, ProgramError>;
 
     /// The time now.
     fn now(&self) -> TimeMs;
@@ -104,9 +114,9 @@ impl Follower {
 impl Backend for Follower {
     fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         let digest = graph.plan(self.driver.build()).digest();
-        let name = graph.name().to_owned();
+        let (name, wanted) = (graph.name().to_owned(), !graph.is_for_driver());
         self.replay.reach(action, Reached { digest, graph });
-        let results = self.heard(self.driver.results(&name, action, scope))?;
+        let results = self.heard(self.driver.results(&name, action, scope, wanted))?;
         self.replay.pass(action);
         Ok(results)
     }
@@ -118,7 +128,7 @@ impl Backend for Follower {
         _: &mut dyn FnMut(&dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
         self.replay.reach_value(action);
-        let results = self.heard(self.driver.results("a value of the driver", action, scope))?;
+        let results = self.heard(self.driver.results("a value of the driver", action, scope, true))?;
         self.replay.pass(action);
         one_result(results)
     }
@@ -153,8 +163,8 @@ impl Backend for Follower {
         None
     }
 
-    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
-        unreachable!("only a driver writes to the job's own directory")
+    fn own_directory(&self) -> Result<DfsPath, ProgramError> {
+        self.heard(self.driver.own_directory())
     }
 
     fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {

@@ -23,12 +23,14 @@ use situ_wire::time::TimeMs;
 use super::driver::publication;
 use super::error::{ProgramError, StorageError};
 use super::memory::{MemoryLimits, MemoryManager};
+use super::own::create_result;
 use super::runs::run_stage_task;
 use super::task::run_task;
 use super::world::{
     Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Pieces, Released, ScopePath,
     Scratch, World,
 };
+use crate::core::job_directory;
 use crate::dataset::{Context, Graph};
 use crate::shuffle::{OutputFile, output_path};
 
@@ -108,6 +110,11 @@ impl Clock for StillClock {
     fn sleep_until(&self, _: TimeMs) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
+}
+
+/// The own directory of the only job.
+pub(super) fn own_directory() -> DfsPath {
+    job_directory(&JOB.to_string(), ClientId(0)).expect("that is a name for a job")
 }
 
 /// How much of a piece is read at a time.
@@ -195,6 +202,10 @@ impl<D: Disk, C: Clock> World for LocalWorld<D, C> {
 
     fn files(&self) -> &dyn Files {
         &self.files
+    }
+
+    fn create_result(&self, of: TaskAttemptId) -> Result<Box<dyn Output>, StorageError> {
+        create_result(&self.files, &own_directory(), of)
     }
 
     fn task_memory_bytes(&self) -> u64 {
@@ -300,8 +311,8 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         Some(&self.world.files)
     }
 
-    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
-        Ok(())
+    fn own_directory(&self) -> Result<DfsPath, ProgramError> {
+        Ok(own_directory())
     }
 
     fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {

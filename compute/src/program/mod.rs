@@ -16,6 +16,7 @@
 //! | [`local`] | a program in one process, over a directory: for tests |
 //! | `world` | what all of these offer to datasets and tasks |
 //! | `memory` | what tasks and kept partitions borrow of the worker's memory |
+//! | `own` | where results of tasks are that are files |
 //! | `patience` | how the program itself bears with a file system that is away |
 //! | `reading` | which input a task reads, for its failure |
 //! | `task` | one task from its start to its end |
@@ -33,6 +34,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod input;
 pub mod local;
 pub(crate) mod memory;
+pub(crate) mod own;
 mod patience;
 pub(crate) mod reading;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use situ_wire::time::TimeMs;
 use super::driver::{one_result, publication};
 use super::error::{ProgramError, ProgramResult, StorageError};
 use super::follow::DriverSide;
-use super::local::{JOB, LocalOptions, LocalWorld, StillClock, describe};
+use super::local::{JOB, LocalOptions, LocalWorld, StillClock, describe, own_directory};
 use super::replay::Failure;
 use super::runs::{Run, Runs, STACK_LEN_BYTES};
 use super::world::{Backend, Files, Released, ScopePath, World};
@@ -64,6 +64,8 @@ struct Known {
     /// What the scopes came to that have ended.
     outcomes: BTreeMap<ScopeId, Bytes>,
     ended: bool,
+    /// How often a worker was sent the results of an action.
+    sent: usize,
     seen: Seen,
 }
 
@@ -130,6 +132,11 @@ impl Rehearsal {
         self.side.known().results.len()
     }
 
+    /// How often a worker was sent the results of an action.
+    pub(crate) fn sent(&self) -> usize {
+        self.side.known().sent
+    }
+
     /// How many bytes of persisted partitions the workers keep.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.workers.iter().map(|runs| runs.first.memory.kept_bytes()).sum()
@@ -160,15 +167,27 @@ impl Side {
 }
 
 impl DriverSide for Side {
-    fn results(&self, name: &str, action: ActionId, scope: &ScopePath) -> Result<Vec<Bytes>, ProgramError> {
+    fn results(
+        &self,
+        name: &str,
+        action: ActionId,
+        scope: &ScopePath,
+        wanted: bool,
+    ) -> Result<Vec<Bytes>, ProgramError> {
         let within = scope.to_vec();
         let is_over = |known: &Known| within.iter().any(|scope| known.outcomes.contains_key(scope));
         let waits = |known: &mut Known| !known.results.contains_key(&action) && !is_over(known) && !known.ended;
-        let known = self.changed.wait_while(self.known(), waits).unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.changed.wait_while(self.known(), waits).unwrap_or_else(PoisonError::into_inner);
         if is_over(&known) {
             return Err(ProgramError::ScopeEnded { scope: format!("the scope of {name}") });
         }
-        known.results.get(&action).cloned().ok_or_else(|| over(name))
+        let results = known.results.get(&action).ok_or_else(|| over(name))?;
+        if !wanted {
+            return Ok(Vec::new());
+        }
+        let results = results.clone();
+        known.sent += usize::from(known.plans.contains_key(&action));
+        Ok(results)
     }
 
     fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError> {
@@ -186,6 +205,10 @@ impl DriverSide for Side {
 
     fn files(&self) -> &dyn Files {
         World::files(self.world.as_ref())
+    }
+
+    fn own_directory(&self) -> Result<DfsPath, ProgramError> {
+        Ok(own_directory())
     }
 
     fn now(&self) -> TimeMs {
@@ -303,8 +326,8 @@ impl Backend for RehearsedDriver {
         Some(self.files())
     }
 
-    fn writes_aside(&self, _: &DfsPath) -> Result<(), ProgramError> {
-        Ok(())
+    fn own_directory(&self) -> Result<DfsPath, ProgramError> {
+        Ok(own_directory())
     }
 
     fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {

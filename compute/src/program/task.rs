@@ -217,7 +217,7 @@ fn told(done: TaskDone) -> Result<TaskOutcome, (String, Vec<(DatasetId, Partitio
     let len = done.result.len();
     if len > TASK_RESULT_LEN_BYTES {
         let message = format!(
-            "its result takes {len} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed: save large results to files"
+            "its result takes {len} bytes; at most {TASK_RESULT_LEN_BYTES} are allowed, a larger one must be a file"
         );
         return Err((message, done.dropped));
     }
@@ -332,7 +332,7 @@ mod tests {
 
     use super::*;
     use crate::program::memory::MemoryLimits;
-    use crate::program::world::{Files, Pieces, Scratch};
+    use crate::program::world::{Files, Output, Pieces, Scratch};
 
     /// A world in which nothing is.
     struct Empty;
@@ -348,6 +348,10 @@ mod tests {
 
         fn files(&self) -> &dyn Files {
             unreachable!("the task reads nothing")
+        }
+
+        fn create_result(&self, _: TaskAttemptId) -> Result<Box<dyn Output>, StorageError> {
+            unreachable!("it has no result")
         }
 
         fn task_memory_bytes(&self) -> u64 {
@@ -435,9 +439,7 @@ mod tests {
             outcome => panic!("{outcome:?}"),
         };
         let long = vec![0; TASK_RESULT_LEN_BYTES + 1];
-        assert!(
-            failure(TaskOutput::Result(long.into())).starts_with("its result takes 8388609 bytes; at most 8388608")
-        );
+        assert!(failure(TaskOutput::Result(long.into())).starts_with("its result takes 262145 bytes; at most 262144"));
         let most = ShufflePiece { len_bytes: u64::MAX, crc32c: u32::MAX, records: u64::MAX };
         assert!(failure(TaskOutput::Pieces(vec![most; 1_000_000])).contains("use fewer reduce partitions"));
         let outcome = run(&Arc::default(), |_| TaskOutput::Pieces(vec![most; 600_000]));

@@ -8,21 +8,23 @@ use bytes::Bytes;
 use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::RpcError;
-use situ_wire::error::ErrorCode;
+use situ_wire::error::{ErrorCode, Retry};
 use situ_wire::ids::{ActionId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response, TaskFailure, TaskOutcome, TaskSpec};
+use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::calls::wrong_answer;
 use super::cluster::{Cluster, ClusterFiles, Fetching};
 use super::driver::{known, results};
 use super::environment::ProcessRole;
-use super::error::ProgramError;
+use super::error::{ProgramError, StorageError};
 use super::follow::DriverSide;
 use super::memory::MemoryLimits;
+use super::own::create_result;
 use super::runs::Runs;
 use super::task::TaskControl;
-use super::world::{DiskScratch, Files, Pieces, ScopePath, Scratch, World};
+use super::world::{DiskScratch, Files, Output, Pieces, ScopePath, Scratch, World};
 
 /// One piece of text may be as long as a slot's part of a fourth of the worker's memory.
 const TEXT_SHARE: u64 = 4;
@@ -85,6 +87,19 @@ impl<R: Runtime> World for WorkerWorld<R> {
         &self.files
     }
 
+    fn create_result(&self, of: TaskAttemptId) -> Result<Box<dyn Output>, StorageError> {
+        let unknown = |error: RpcError| {
+            let later = error.retry() == Retry::Later;
+            let code =
+                error.remote().map_or(if later { ErrorCode::Unavailable } else { ErrorCode::Io }, |error| error.code);
+            StorageError {
+                code,
+                message: format!("the scheduler does not say where the job's own directory is: {error}"),
+            }
+        };
+        create_result(&self.files, &self.cluster.own_directory().map_err(unknown)?, of)
+    }
+
     fn task_memory_bytes(&self) -> u64 {
         self.task_memory_bytes
     }
@@ -125,9 +140,16 @@ impl<R: Runtime> ClusterDriver<R> {
 }
 
 impl<R: Runtime> DriverSide for ClusterDriver<R> {
-    fn results(&self, name: &str, action: ActionId, scope: &ScopePath) -> Result<Vec<Bytes>, ProgramError> {
+    fn results(
+        &self,
+        name: &str,
+        action: ActionId,
+        scope: &ScopePath,
+        wanted: bool,
+    ) -> Result<Vec<Bytes>, ProgramError> {
         let (job, secret, within) = (self.cluster.environment.job, self.cluster.environment.secret, scope.to_vec());
-        results(name, self.ask(&Request::ActionResult { job, secret, action, within, wait: true }))
+        let request = Request::ActionResult { job, secret, action, within, wait: true, results: wanted };
+        results(name, self.ask(&request))
     }
 
     fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError> {
@@ -146,6 +168,10 @@ impl<R: Runtime> DriverSide for ClusterDriver<R> {
 
     fn files(&self) -> &dyn Files {
         &self.files
+    }
+
+    fn own_directory(&self) -> Result<DfsPath, ProgramError> {
+        self.cluster.own_directory().map_err(|error| ProgramError::Scheduler { message: error.to_string() })
     }
 
     fn now(&self) -> TimeMs {

@@ -30,6 +30,9 @@ pub(crate) trait World: Send + Sync + 'static {
     /// The file system.
     fn files(&self) -> &dyn Files;
 
+    /// Makes the file for a task's result in the job's own directory: it is too long to go by way of the scheduler.
+    fn create_result(&self, of: TaskAttemptId) -> Result<Box<dyn Output>, StorageError>;
+
     /// How long one piece of text may be that a task reads.
     fn task_memory_bytes(&self) -> u64;
 
@@ -59,7 +62,8 @@ pub(crate) struct Piece {
 
 /// What runs actions.
 pub(crate) trait Backend: Send + Sync + 'static {
-    /// Runs an action of a scope, or gives the result that its driver got.
+    /// Runs an action of a scope, or gives the result that its driver got; in a worker nothing, where only the driver uses
+    /// it.
     fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError>;
 
     /// Computes a value from outside and records it, or gives what is recorded. Only a driver computes.
@@ -92,9 +96,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The file system, for what only the driver does; none in a worker.
     fn driver_files(&self) -> Option<&dyn Files>;
 
-    /// Notes that the job's own directory is about to be written to, so that it is taken away with the job, however that
-    /// ends. Only a driver does.
-    fn writes_aside(&self, directory: &DfsPath) -> Result<(), ProgramError>;
+    /// The job's own directory, which is taken away with the job, however that ends, and whoever has written to it.
+    fn own_directory(&self) -> Result<DfsPath, ProgramError>;
 
     /// Notes that tasks will write below `output`, so that it is taken away should the job not succeed, even when its
     /// driver is killed, and that the driver will publish there what belongs to `action`; whether it has done so already, in

@@ -441,9 +441,10 @@ pub(super) mod tests {
     use situ_wire::time::TimeMs;
 
     use super::*;
+    use crate::program::error::StorageError;
     use crate::program::memory::{MemoryLimits, MemoryManager};
     use crate::program::task::{TaskOutput, run_task};
-    use crate::program::world::{DiskScratch, Files, Pieces, Scratch, World};
+    use crate::program::world::{DiskScratch, Files, Output, Pieces, Scratch, World};
     use crate::shuffle::hash_key;
 
     /// A world that is a disk to spill to.
@@ -460,6 +461,10 @@ pub(super) mod tests {
 
         fn files(&self) -> &dyn Files {
             unreachable!("the task reads no file")
+        }
+
+        fn create_result(&self, _: TaskAttemptId) -> Result<Box<dyn Output>, StorageError> {
+            unreachable!("it has no result")
         }
 
         fn task_memory_bytes(&self) -> u64 {

@@ -149,6 +149,8 @@ pub enum Request {
         within: Vec<ScopeId>,
         /// Whether to wait until it is there.
         wait: bool,
+        /// Whether its results are wanted, or only that it is done: of what only the driver uses, workers get nothing.
+        results: bool,
     },
     /// A worker, or a driver in replay, asks what a scope came to; who knows it need not run the scope. Answer:
     /// [`Response::Action`] with one piece, or [`ActionResult::Unknown`] if it has not ended.
@@ -239,17 +241,13 @@ pub enum Request {
         /// The action that names the publication.
         action: ActionId,
     },
-    /// A driver is about to write into the job's own directory, which is taken away however the job ends. Answer:
-    /// [`Response::Done`], once that is remembered.
-    WritesAside {
+    /// A driver or a worker asks for the job's own directory, to write into it or to read from it. It is taken away however
+    /// the job ends. Answer: [`Response::OwnDirectory`], once that is remembered.
+    OwnDirectory {
         /// Its job.
         job: JobId,
         /// Shows it.
         secret: JobSecret,
-        /// Which attempt at the driver; an older one is refused.
-        attempt: u32,
-        /// The job's own directory.
-        output: DfsPath,
     },
     /// A driver will run no action again that reads these: what only they need is deleted, and does not count any more for
     /// what a job may have. Answer: [`Response::Done`].
@@ -811,7 +809,7 @@ pub enum Locality {
 /// The result of an action.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ActionResult {
-    /// It is done: each partition's result, in order.
+    /// It is done: each partition's result, in order; nothing for who wants only that it is done.
     Done(Vec<Bytes>),
     /// The job ended before it was done.
     Failed(RemoteError),
@@ -891,6 +889,8 @@ pub enum Response {
         /// Whether it has been done already, by an earlier attempt at the driver: it must not be done again.
         published: bool,
     },
+    /// The job's own directory.
+    OwnDirectory(DfsPath),
 }
 
 /// Where a job stands.

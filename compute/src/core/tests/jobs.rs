@@ -268,13 +268,51 @@ fn a_driver_that_stands_still_is_given_up_and_another_goes_on() {
 }
 
 #[test]
+fn who_wants_only_that_an_action_is_done_hears_nothing_else() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    let secret = world.secret(job);
+    let ask = |number, results| {
+        let action = ActionId(ScopeId::ROOT, number);
+        Request::ActionResult { job, secret, action, within: Vec::new(), wait: true, results }
+    };
+    let worker = |world: &mut World, number| world.call("worker", Role::User, "n2", ask(number, false));
+    world.run(job, 0, flat(0, vec![vec![place(2)]]));
+    assert_eq!(worker(&mut world, 0), [""; 0]);
+    assert_eq!(
+        world.ended(2, &["0/0/0"], &result("a")),
+        [
+            "append 4: job-1 has done action-0",
+            r#"driver <- results [b"a"], after record 4"#,
+            "worker <- results [], after record 4"
+        ]
+    );
+    assert_eq!(worker(&mut world, 0), ["worker <- results []"]);
+    // Of a value the answer says that it is none of an action.
+    assert_eq!(worker(&mut world, 1), [""; 0]);
+    let record = Request::Record { job, secret, attempt: 0, action: ActionId(ScopeId::ROOT, 1), value: "v".into() };
+    assert_eq!(world.driver(record)[1], r#"worker <- results [b"v"], after record 5"#);
+    assert_eq!(worker(&mut world, 1), [r#"worker <- results [b"v"]"#]);
+    // Who waits hears that the job has ended, too.
+    assert_eq!(worker(&mut world, 2), [""; 0]);
+    let shown = world.user(kill(job));
+    assert!(shown.iter().any(|line| line.starts_with("worker <- failed: the job was ended")), "{shown:?}");
+}
+
+#[test]
 fn recorded_values_are_kept_and_the_first_counts() {
     let mut world = World::new();
     world.join(1, 1);
     let job = world.start(1);
     let secret = world.secret(job);
-    let ask =
-        |wait| Request::ActionResult { job, secret, action: ActionId(ScopeId::ROOT, 0), within: Vec::new(), wait };
+    let ask = |wait| Request::ActionResult {
+        job,
+        secret,
+        action: ActionId(ScopeId::ROOT, 0),
+        within: Vec::new(),
+        wait,
+        results: true,
+    };
     let record = |value: &'static str| Request::Record {
         job,
         secret,
@@ -449,18 +487,26 @@ fn the_directory_of_a_job_goes_however_the_job_ends() {
     for succeeds in [true, false] {
         let mut world = writing();
         let secret = world.secret(JOB);
-        let own = DfsPath::parse("/.situ/jobs/job-1-7f").unwrap();
-        world.driver(Request::WritesAside { job: JOB, secret, attempt: 0, output: own });
+        let ask = Request::OwnDirectory { job: JOB, secret };
+        // It is told when it is certain that the directory will be taken away.
+        let told = world.driver(ask.clone());
+        let Some(own) = told[0].strip_prefix("append 6: job-1 writes to ") else { panic!("{told:?}") };
+        assert!(own.starts_with("/.situ/jobs/job-1-"), "{own}");
+        assert_eq!(told[1..], [format!("driver <- {own}, after record 6")]);
+        assert_eq!(world.call("worker", Role::User, "n2", ask), [format!("worker <- {own}")], "every process hears it");
+        let stranger = Request::OwnDirectory { job: JOB, secret: world.secret(JobId(9)) };
+        let refused = world.call("stranger", Role::User, "n2", stranger);
+        assert!(refused[0].starts_with("stranger <- PermissionDenied"), "{refused:?}");
         if succeeds {
             world.driver(Request::Published { job: JOB, secret, attempt: 0, action: ActionId(ScopeId::ROOT, 0) });
         }
         let error = (!succeeds).then(|| "no".to_owned());
         world.driver(Request::DriverEnd { job: JOB, secret, attempt: 0, error });
         let expected = match succeeds {
-            true => "n1 <- clean up /.situ/jobs/job-1-7f of job-1 as ada",
-            false => "n1 <- clean up /.situ/jobs/job-1-7f /out of job-1 as ada",
+            true => format!("n1 <- clean up {own} of job-1 as ada"),
+            false => format!("n1 <- clean up {own} /out of job-1 as ada"),
         };
-        assert_eq!(world.poll(1, Vec::new()), [expected]);
+        assert_eq!(world.poll(1, Vec::new()), [expected.as_str()]);
         // The next scheduler has it from the journal, from a snapshot too.
         for _ in 0..2 {
             world.records.extend(world.scheduler.snapshot());

@@ -35,8 +35,14 @@ fn an_action_is_on_the_disk_before_its_driver_hears_of_it_and_never_runs_again()
         start_anew(&mut world);
         assert_eq!(world.run(job, ANEW, flat(0, vec![vec![place(2)]])), [r#"driver <- results [b"a"]"#]);
         let secret = world.secret(job);
-        let ask =
-            Request::ActionResult { job, secret, action: ActionId(ScopeId::ROOT, 0), within: Vec::new(), wait: true };
+        let ask = Request::ActionResult {
+            job,
+            secret,
+            action: ActionId(ScopeId::ROOT, 0),
+            within: Vec::new(),
+            wait: true,
+            results: true,
+        };
         assert_eq!(world.driver(ask), [r#"driver <- results [b"a"]"#], "a worker asks");
         // The next one runs.
         let shown = world.run(job, ANEW, flat(1, vec![vec![place(2)]]));
@@ -232,6 +238,7 @@ fn a_job_that_ended_has_no_records_left() {
         action: ActionId(ScopeId::ROOT, 1),
         within: Vec::new(),
         wait: false,
+        results: true,
     };
     let shown = world.call("worker", Role::User, "n2", stranger);
     assert!(shown[0].starts_with("worker <- JobFailed"), "{shown:?}");

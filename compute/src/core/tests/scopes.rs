@@ -44,7 +44,14 @@ fn outcome(world: &World, within: &[ScopeId], wait: bool) -> Request {
 }
 
 fn result_of(world: &World, action: ActionId, within: &[ScopeId]) -> Request {
-    Request::ActionResult { job: JOB, secret: world.secret(JOB), action, within: within.to_vec(), wait: true }
+    Request::ActionResult {
+        job: JOB,
+        secret: world.secret(JOB),
+        action,
+        within: within.to_vec(),
+        wait: true,
+        results: true,
+    }
 }
 
 /// A round of word count within a scope, whose reducers keep what they make in memory; to its end.

@@ -435,6 +435,7 @@ fn show_record(record: &JobRecord) -> String {
 fn show_answer(result: &Result<Response, RemoteError>) -> String {
     match result {
         Ok(Response::Done) => "done".to_owned(),
+        Ok(Response::OwnDirectory(directory)) => format!("{directory}"),
         Ok(Response::Begun { .. }) => "begun".to_owned(),
         Ok(Response::Submitted { job, attachment: None }) => format!("{job}"),
         Ok(Response::Submitted { job, attachment: Some(Attachment { attempt, .. }) }) => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId, StageId};
 use situ_wire::messages::scheduler::{PersistedInput, Plan, PlanNode, StageOutput, StagePlan};
 
-pub(crate) use node::{Kept, MapTask, Node, NodeKind, Parent, ResultTask};
+pub(crate) use node::{ActionTask, Kept, MapTask, Node, NodeKind, Parent, ResultTask};
 
 use crate::program::error::ProgramError;
 
@@ -90,6 +90,11 @@ impl Graph {
         &self.last().name
     }
 
+    /// Whether the driver alone uses what the action gives.
+    pub(crate) fn is_for_driver(&self) -> bool {
+        matches!(&self.last().kind, NodeKind::Action { task: ActionTask { for_driver: true, .. }, .. })
+    }
+
     /// What the tasks of a stage do; none if the graph has no such stage.
     pub(crate) fn stage_task(&self, stage: StageId) -> Option<StageTask> {
         let (_, node) = self.end_of(stage)?;
@@ -97,7 +102,7 @@ impl Graph {
             NodeKind::MapSide { reducers, task } => {
                 Some(StageTask::Map { shuffle: shuffle_of(node.id), reducers: *reducers, task: Arc::clone(task) })
             }
-            NodeKind::Action { action, task, checked } => {
+            NodeKind::Action { action, task: ActionTask { task, checked, .. } } => {
                 Some(StageTask::Result { action: *action, task: Arc::clone(task), checked: *checked })
             }
             NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } => None,

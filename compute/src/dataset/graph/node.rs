@@ -17,6 +17,15 @@ pub(crate) type MapTask = Arc<dyn Fn(&TaskContext, u32) -> Vec<ShufflePiece> + S
 /// Computes one partition's result of an action.
 pub(crate) type ResultTask = Arc<dyn Fn(&TaskContext, u32) -> Bytes + Send + Sync>;
 
+/// What an action does.
+pub(crate) struct ActionTask {
+    pub(crate) task: ResultTask,
+    /// Whether a check of the replay may compute it twice.
+    pub(crate) checked: bool,
+    /// Whether the driver alone uses what it gives.
+    pub(crate) for_driver: bool,
+}
+
 /// One node of the lineage: a dataset, or what ends a stage. It lives as long as somebody may ask for it: a handle of its
 /// dataset, a node that is made from it, or the action under way.
 pub(crate) struct Node {
@@ -66,7 +75,7 @@ pub(crate) enum NodeKind {
         kept: Arc<Kept>,
     },
     /// Computes an action's result.
-    Action { action: ActionId, task: ResultTask, checked: bool },
+    Action { action: ActionId, task: ActionTask },
 }
 
 impl Parent {

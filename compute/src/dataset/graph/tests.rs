@@ -46,7 +46,8 @@ fn persisted(id: u32) -> NodeKind {
 }
 
 fn action(action: u32) -> NodeKind {
-    NodeKind::Action { action: ActionId(ScopeId::ROOT, action), task: Arc::new(|_, _| Bytes::new()), checked: true }
+    let task = ActionTask { task: Arc::new(|_, _| Bytes::new()), checked: true, for_driver: false };
+    NodeKind::Action { action: ActionId(ScopeId::ROOT, action), task }
 }
 
 fn place(node: &str) -> TaskLocation {

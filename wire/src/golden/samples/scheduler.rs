@@ -163,6 +163,7 @@ fn requests(book: &mut Book) {
             action: ActionId(ScopeId(300), 2),
             within: vec![ScopeId(300)],
             wait: true,
+            results: false,
         },
         ScopeOutcome => Request::ScopeOutcome {
             job: JOB,
@@ -194,7 +195,7 @@ fn requests(book: &mut Book) {
             output: path("/out"),
         },
         Published => Request::Published { job: JOB, secret: SECRET, attempt: 1, action: ACTION },
-        WritesAside => Request::WritesAside { job: JOB, secret: SECRET, attempt: 1, output: path("/out") },
+        OwnDirectory => Request::OwnDirectory { job: JOB, secret: SECRET },
         Release => Request::Release {
             job: JOB,
             secret: SECRET,
@@ -421,5 +422,6 @@ pub(super) fn add_answers(book: &mut Book) {
         MapOutputs => Response::MapOutputs(vec![output()]),
         Begun => Response::Begun { publisher: ClientId(7), session_ms: 30_000, attached: true },
         Publication => Response::Publication { published: true },
+        OwnDirectory => Response::OwnDirectory(path("/.situ/jobs/job-7-1f")),
     });
 }
