@@ -37,6 +37,7 @@ fn program(context: &Context, arguments: &[String]) -> ProgramResult {
         ["idle-worker", idle, go] => idle_worker(context, Path::new(idle), Path::new(go)),
         ["answers"] => answers(context),
         ["save-slowly", output, go] => save_slowly(context, output, go),
+        ["collected", input, hash, half, rest] => collected(context, input, hash, half, rest),
         ["standard-input"] => {
             std::io::stdin().read_to_end(&mut Vec::new())?;
             context.parallelize(vec![1_u8], 1).count()?;
@@ -71,6 +72,44 @@ fn save_slowly(context: &Context, output: &str, go: &str) -> ProgramResult {
         number
     });
     numbers.save_as_text_file(output)?;
+    Ok(())
+}
+
+/// Collects a text, half of it when the test says so; and then, when it says so again, partition by partition. It is the text
+/// of that hash.
+fn collected(context: &Context, input: &str, hash: &str, half: &str, rest: &str) -> ProgramResult {
+    let half = half.to_owned();
+    let parts = context.text_file(input)?.map_partitions_with_index(move |partition, lines| {
+        if partition % 2 == 1 {
+            wait_for(Path::new(&half));
+        }
+        // A few long records: without optimization each takes its time.
+        let mut lines = lines.peekable();
+        std::iter::from_fn(move || {
+            lines.peek()?;
+            let mut part = String::new();
+            for line in lines.by_ref().take(1_000) {
+                part.push_str(&String::from_utf8_lossy(&line));
+                part.push('\n');
+            }
+            Some(part)
+        })
+    });
+    let is_right = |found: blake3::Hash, how: &str| {
+        let found = found.to_hex();
+        if found.as_str() == hash { Ok(()) } else { Err(format!("{how}, the text has the hash {found}, not {hash}")) }
+    };
+    let mut hasher = blake3::Hasher::new();
+    for part in parts.collect()? {
+        hasher.update(part.as_bytes());
+    }
+    is_right(hasher.finalize(), "collected")?;
+    context.once(|| wait_for(Path::new(rest)))?;
+    hasher.reset();
+    for part in parts.to_local_iterator() {
+        hasher.update(part?.as_bytes());
+    }
+    is_right(hasher.finalize(), "partition by partition")?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod metadata;
 mod once;
 mod programs;
 mod replay;
+mod results;
 mod resuming;
 mod robustness;
 mod sessions_attached;
