@@ -18,10 +18,17 @@ use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
 
 impl<T: 'static> Dataset<T> {
-    /// All records, in the order of the partitions.
+    /// All records, in the order of the partitions. The memory of the driver is the bound; [`Dataset::to_local_iterator`]
+    /// takes that of one partition.
+    ///
+    /// Every process of the job gets them, as the program may go on with them, and needs the memory for them. Where only the driver does something with them, let that stand in a [`Context::scope`] that returns
+    /// what the rest of the program needs: a worker that comes late passes over it.
+    ///
+    /// What is short (256 KiB of a partition, 4 MiB of all) goes by way of the scheduler; the rest is files in the job's own
+    /// directory, which go at the end of the scope, or of the job.
     ///
     /// # Errors
-    /// When the job fails, among others because a partition is too large to be sent to the driver.
+    /// When the job fails.
     #[track_caller]
     pub fn collect(&self) -> Result<Vec<T>, ProgramError>
     where

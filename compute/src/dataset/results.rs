@@ -178,3 +178,25 @@ impl Context {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use situ_wire::limits::MESSAGE_LEN_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn the_results_of_an_action_fit_into_a_message() {
+        let len = |place: Place| codec::encode(&Part { records: u64::MAX, place }).unwrap().len();
+        let stored = Place::Stored { attempt: u32::MAX, len_bytes: u64::MAX, hash: [7; 32] };
+        assert!(len(stored) <= PLACE_LEN_BYTES);
+        for partitions in [1, 15, 16, 17, 1_000, 65_536, 65_537, 180_000] {
+            let longest = inline_len_bytes(partitions);
+            let part = len(Place::Inline(vec![7; longest].into()));
+            assert!(part <= TASK_RESULT_LEN_BYTES, "{partitions}: {part}");
+            // In an answer each stands behind its length.
+            let all = (part + 5) * usize::try_from(partitions).unwrap();
+            assert!(all < MESSAGE_LEN_BYTES - (64 << 10), "{partitions}: {all}");
+        }
+    }
+}

@@ -16,8 +16,9 @@ use crate::shuffle::{Order, Settling, Sorter, by_range};
 
 /// How many keys are looked at for each partition that is wanted.
 const SAMPLES_PER_PARTITION: usize = 60;
-/// How many bytes all of them may take, whatever the keys' length: they go to the driver in one message.
-const SAMPLES_LEN_BYTES: usize = 4 << 20;
+/// How many bytes all of them may take, whatever the keys' length: of many partitions none is to become a file, as longer
+/// results do.
+const SAMPLES_LEN_BYTES: usize = 3 << 20;
 /// A longer key is no bound: every worker holds all bounds.
 const BOUND_LEN_BYTES: usize = 1 << 20;
 
@@ -29,7 +30,7 @@ where
     /// All records in the order of their keys: sorted within each of `partitions` partitions, and every key of a partition
     /// greater than those of the partition before. Records with equal keys are all in one partition.
     ///
-    /// Runs an action at once, which looks at a sample of the keys to find where to cut: up to 60 for each partition, of 4 MiB
+    /// Runs an action at once, which looks at a sample of the keys to find where to cut: up to 60 for each partition, of 3 MiB
     /// together. The longer keys are, the less equal are the partitions.
     ///
     /// # Errors

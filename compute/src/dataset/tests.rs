@@ -9,6 +9,7 @@ use ordered_float::OrderedFloat;
 use situ_runtime::disk::memory::MemoryDisk;
 use situ_runtime::disk::{Disk, File, OpenMode};
 use situ_wire::ids::JobId;
+use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 
 use super::compression::Codec;
 use super::compression::tests::encode;
@@ -543,6 +544,12 @@ fn results_of_any_size_come_to_the_driver() {
     assert_eq!(made.collect().unwrap(), texts);
     assert_eq!(made.take(2).unwrap(), texts[..2]);
     assert_eq!(made.reduce(|one, other| one.max(other)).unwrap().map(|text| text.len()), Some(40 << 20));
+    // Just what still goes by way of the scheduler, and what does not.
+    let lens: Vec<usize> = (TASK_RESULT_LEN_BYTES - 96..TASK_RESULT_LEN_BYTES + 8).step_by(3).collect();
+    for len in lens {
+        let found = context.parallelize(vec![len], 1).map(|len| "x".repeat(len)).collect().unwrap();
+        assert_eq!(found[0].len(), len);
+    }
     let units = context.parallelize(vec![(); 3_000_000], 2);
     assert_eq!(units.collect().unwrap().len(), 3_000_000, "they take no byte");
 }

@@ -203,6 +203,8 @@ mod tests {
         now: u64,
         gave_up: u32,
         files: BTreeMap<DfsPath, Vec<u8>>,
+        /// The directories that nobody else may look into.
+        own: Vec<DfsPath>,
     }
 
     impl Flickering {
@@ -270,8 +272,9 @@ mod tests {
             self.0.call().map(drop)
         }
 
-        fn make_own_directory(&self, _: &DfsPath) -> Result<(), StorageError> {
-            self.0.call().map(drop)
+        fn make_own_directory(&self, path: &DfsPath) -> Result<(), StorageError> {
+            self.0.call()?.own.push(path.clone());
+            Ok(())
         }
 
         fn create(&self, path: &DfsPath) -> Result<Box<dyn Output>, StorageError> {
@@ -337,7 +340,11 @@ mod tests {
     fn a_file_is_written_and_read_whole_however_the_file_system_comes_and_goes() {
         let (flickering, files) = patient();
         let path = DfsPath::parse("/value").unwrap();
-        files.make_directory(&DfsPath::parse("/").unwrap()).unwrap();
+        let directory = DfsPath::parse("/job").unwrap();
+        files.make_directory(&directory).unwrap();
+        assert_eq!(flickering.lock().own, []);
+        files.make_own_directory(&directory).unwrap();
+        assert_eq!(flickering.lock().own, [directory]);
         let mut output = files.create(&path).unwrap();
         for part in ["one ", "two ", "three ", "four"] {
             output.write(part.into()).unwrap();

@@ -36,6 +36,9 @@ async fn a_collected_text_is_what_was_put_in_though_executors_and_the_scheduler_
     situ.cluster.nodes[0].executor.as_mut().unwrap().kill().await.unwrap();
     std::fs::write(&half, "").unwrap();
     follow(&situ, job, |status| status.stages.iter().any(done(FILES))).await;
+    let jobs = DfsPath::parse("/.situ/jobs").unwrap();
+    let own = situ.session.client.list_all(&jobs).await.unwrap();
+    assert!(own.len() == 1 && own[0].mode == 0o700, "the job's own directory is closed to others: {own:?}");
     // All of it is. Those who come later get it from the files: a driver, if it was there, a worker, and the scheduler.
     situ.cluster.nodes[0].executor.as_mut().unwrap().restart().await.unwrap();
     situ.cluster.nodes[1].executor.take().unwrap().kill().await.unwrap();
@@ -45,7 +48,6 @@ async fn a_collected_text_is_what_was_put_in_though_executors_and_the_scheduler_
     let status = follow(&situ, job, |status| status.summary.state.is_final()).await;
     assert_eq!(status.summary.state, JobState::Succeeded);
     // The files go with the job.
-    let jobs = DfsPath::parse("/.situ/jobs").unwrap();
     let client = &situ.session.client;
     until("nothing is left of the job", async || client.list_all(&jobs).await.unwrap().is_empty().then_some(())).await;
     situ.stop().await;
