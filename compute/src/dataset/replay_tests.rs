@@ -353,9 +353,10 @@ fn many_records(context: &Context) -> super::Dataset<(u64, String)> {
 
 #[test]
 fn large_results_are_files_and_the_same_for_the_driver_its_workers_and_who_comes_later() {
-    let ends = Mutex::new(Vec::new());
-    let program = |context: &Context| -> ProgramResult {
+    let (ends, reads) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+    let begin = |context: &Context| -> ProgramResult {
         let records = many_records(context).collect()?;
+        reads.fetch_add(1, Ordering::Relaxed);
         assert!((0..).zip(&records).all(|(n, record)| *record == (n, format!("{n:05}").repeat(1_000))));
         let streamed: Result<Vec<_>, _> = many_records(context).to_local_iterator().collect();
         assert!(streamed? == records);
@@ -363,15 +364,25 @@ fn large_results_are_files_and_the_same_for_the_driver_its_workers_and_who_comes
         Ok(())
     };
     let job = Rehearsal::new(2, false);
-    job.run(program).unwrap();
+    job.run(begin).unwrap();
     let files = result_files(&job.disk);
     assert_eq!(files.len(), 20, "a file for each partition of the two");
     assert!(files.iter().all(|(_, bytes)| bytes.len() > 5_000_000));
+    assert_eq!(*ends.lock().unwrap(), [10_000], "of the last one only the driver has a use");
+    assert_eq!(reads.load(Ordering::Relaxed), 3, "the others were on the way to later tasks");
     // A driver that is started anew, and a worker that begins late, compute nothing again.
     let again = job.restarted();
-    again.run(program).unwrap();
-    assert_eq!(result_files(&again.disk), files);
-    assert_eq!(*ends.lock().unwrap(), [10_000; 5]);
+    again.run(begin).unwrap();
+    assert_eq!((ends.lock().unwrap().len(), reads.load(Ordering::Relaxed)), (2, 4), "and no task needs a worker");
+    let longer = again.restarted();
+    let program = |context: &Context| -> ProgramResult {
+        begin(context)?;
+        assert_eq!(context.parallelize(vec![1, 2], 2).count()?, 2);
+        Ok(())
+    };
+    longer.run(program).unwrap();
+    assert_eq!(result_files(&longer.disk), files);
+    assert_eq!(*ends.lock().unwrap(), [10_000; 4], "the late worker has them, too");
 }
 
 #[test]

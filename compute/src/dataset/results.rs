@@ -156,6 +156,7 @@ impl Context {
                 Place::Inline(bytes) => bytes,
                 Place::Stored { attempt, len_bytes, hash } => {
                     self.here().stores_results();
+                    self.backend().wait_for_need()?;
                     let own = self.backend().own_directory()?;
                     let read = || {
                         let path = result_path(&own, parts.stage, partition, attempt)?;

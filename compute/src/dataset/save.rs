@@ -420,6 +420,10 @@ mod tests {
             Ok(vec![codec::encode(&path).unwrap()])
         }
 
+        fn wait_for_need(&self) -> Result<(), ProgramError> {
+            unreachable!("no result is large")
+        }
+
         fn record(
             &self,
             action: ActionId,

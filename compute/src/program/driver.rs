@@ -170,6 +170,10 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         results(&name, self.cluster.ask(&request))
     }
 
+    fn wait_for_need(&self) -> Result<(), ProgramError> {
+        Ok(())
+    }
+
     fn record(
         &self,
         action: ActionId,

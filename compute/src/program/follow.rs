@@ -121,6 +121,15 @@ impl Backend for Follower {
         Ok(results)
     }
 
+    /// A task does, of an action behind the results. Where none comes, the driver alone had a use for them.
+    fn wait_for_need(&self) -> Result<(), ProgramError> {
+        if self.replay.wait_for_need() {
+            return Ok(());
+        }
+        let message = "nobody needs its results here any more".to_owned();
+        Err(ProgramError::Action { action: "an action".to_owned(), message })
+    }
+
     fn record(
         &self,
         action: ActionId,

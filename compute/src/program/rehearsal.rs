@@ -117,6 +117,10 @@ impl Rehearsal {
             let result = driver.join().unwrap_or_else(|_| Err("the driver panicked".to_owned()));
             self.side.known().ended = true;
             self.side.changed.notify_all();
+            for runs in &self.workers {
+                let over = || Err(Failure::Away("the job has ended".to_owned()));
+                std::iter::once(&runs.first).chain(&runs.second).for_each(|run| run.replay.end(over()));
+            }
             result
         });
         result.map(|()| self.side.known().seen)
@@ -281,6 +285,10 @@ impl Backend for RehearsedDriver {
         drop(known);
         self.side.give(action, results.clone());
         Ok(results)
+    }
+
+    fn wait_for_need(&self) -> Result<(), ProgramError> {
+        Ok(())
     }
 
     fn record(

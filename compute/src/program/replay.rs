@@ -25,6 +25,8 @@ struct Positions {
     scopes: BTreeMap<ScopeId, Position>,
     /// How the program ended.
     ended: Option<Result<(), Failure>>,
+    /// How many tasks wait for the program to come to their actions.
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -138,6 +140,13 @@ impl Replay {
         }
     }
 
+    /// The program stands still until a task waits for it to go on; whether one does: none will when the program is over.
+    pub(super) fn wait_for_need(&self) -> bool {
+        let idle = |positions: &mut Positions| positions.waiting == 0 && positions.ended.is_none();
+        let positions = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        positions.waiting > 0
+    }
+
     /// Tasks that wait look whether they were given up.
     pub(super) fn wake(&self) {
         // Under the lock: nobody is between looking and waiting.
@@ -153,28 +162,23 @@ impl Replay {
     /// Blocks a task until the program has come to its action, or nobody waits for the task any more.
     pub(super) fn wait_for(&self, action: ActionId, control: &TaskControl) -> Result<Reached, NotReached> {
         let mut positions = self.lock();
-        loop {
+        let mut waits = false;
+        let found = loop {
             if control.is_given_up() {
-                return Err(NotReached::GivenUp);
+                break Err(NotReached::GivenUp);
             }
-            let Positions { scopes, ended } = &*positions;
-            let position = scopes.get(&action.0);
-            if let Some(Position { at, passed, .. }) = position {
-                match at {
-                    Some((at, Place::Action(reached))) if *at == action => return Ok(reached.clone()),
-                    Some((at, Place::Value)) if *at == action => return Err(NotReached::Other),
-                    _ if passed.is_some_and(|passed| passed >= action) => return Err(NotReached::Passed),
-                    Some((at, _)) if *at > action => return Err(NotReached::Other),
-                    _ => {}
-                }
+            if let Some(found) = positions.find(action) {
+                break found;
             }
-            match position.and_then(|position| position.ended.as_ref()).or(ended.as_ref()) {
-                Some(Ok(())) => return Err(NotReached::Ended),
-                Some(Err(Failure::Program(error))) => return Err(NotReached::Failed(error.clone())),
-                Some(Err(Failure::Away(error))) => return Err(NotReached::Away(error.clone())),
-                None => positions = self.changed.wait(positions).unwrap_or_else(PoisonError::into_inner),
+            if !waits {
+                positions.waiting += 1;
+                waits = true;
+                self.changed.notify_all();
             }
-        }
+            positions = self.changed.wait(positions).unwrap_or_else(PoisonError::into_inner);
+        };
+        positions.waiting -= usize::from(waits);
+        found
     }
 
     /// How many nodes are kept for tasks.
@@ -185,6 +189,28 @@ impl Replay {
             _ => 0,
         };
         self.lock().scopes.values().map(kept).sum()
+    }
+}
+
+impl Positions {
+    /// An action that the program has come to, or why it will not; none while it is under way to it.
+    fn find(&self, action: ActionId) -> Option<Result<Reached, NotReached>> {
+        let position = self.scopes.get(&action.0);
+        if let Some(Position { at, passed, .. }) = position {
+            match at {
+                Some((at, Place::Action(reached))) if *at == action => return Some(Ok(reached.clone())),
+                Some((at, Place::Value)) if *at == action => return Some(Err(NotReached::Other)),
+                _ if passed.is_some_and(|passed| passed >= action) => return Some(Err(NotReached::Passed)),
+                Some((at, _)) if *at > action => return Some(Err(NotReached::Other)),
+                _ => {}
+            }
+        }
+        let ended = position.and_then(|position| position.ended.as_ref()).or(self.ended.as_ref())?;
+        Some(Err(match ended {
+            Ok(()) => NotReached::Ended,
+            Err(Failure::Program(error)) => NotReached::Failed(error.clone()),
+            Err(Failure::Away(error)) => NotReached::Away(error.clone()),
+        }))
     }
 }
 
@@ -204,6 +230,30 @@ mod tests {
         control.give_up();
         replay.wake();
         assert_eq!(waiting.join().unwrap(), Some(NotReached::GivenUp));
+    }
+
+    #[test]
+    fn the_program_stands_still_until_a_task_needs_it() {
+        let replay = Replay::new();
+        let action = |number| ActionId(ScopeId::ROOT, number);
+        replay.pass(action(0));
+        // For what it has passed no task waits.
+        assert_eq!(replay.wait_for(action(0), &TaskControl::default()).err(), Some(NotReached::Passed));
+        let (need, needed) = std::sync::mpsc::channel();
+        let program = std::thread::spawn({
+            let replay = Arc::clone(&replay);
+            move || {
+                need.send(replay.wait_for_need()).unwrap();
+                replay.reach_value(action(1));
+                need.send(replay.wait_for_need()).unwrap();
+            }
+        });
+        assert_eq!(needed.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+        assert_eq!(replay.wait_for(action(1), &TaskControl::default()).err(), Some(NotReached::Other));
+        assert_eq!(needed.recv(), Ok(true));
+        replay.end(Ok(()));
+        assert_eq!(needed.recv(), Ok(false), "and none does any more");
+        program.join().unwrap();
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// it.
     fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError>;
 
+    /// Waits until somebody here needs the program to go on: it is about to fetch results that are large. In a driver that is
+    /// so at once.
+    fn wait_for_need(&self) -> Result<(), ProgramError>;
+
     /// Computes a value from outside and records it, or gives what is recorded. Only a driver computes.
     fn record(
         &self,
