@@ -22,8 +22,9 @@ impl<T: 'static> Dataset<T> {
     /// takes that of one partition.
     ///
     /// Where the program goes on to compute with them, every process of the job gets them, and needs the memory for them: a
-    /// worker fetches what is large when a task needs what comes behind. Where only the driver does something with them, let that stand in a [`Context::scope`] that returns
-    /// what the rest of the program needs: a worker that comes late passes over it.
+    /// worker fetches what is large when a task needs what comes behind. Where only the driver does something with them, let
+    /// that stand in a [`Context::scope`] that returns what the rest of the program needs: a worker that comes late passes
+    /// over it.
     ///
     /// What is short (256 KiB of a partition, 4 MiB of all) goes by way of the scheduler; the rest is files in the job's own
     /// directory, which go at the end of the scope, or of the job.

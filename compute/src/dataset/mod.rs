@@ -55,6 +55,8 @@ mod memory_tests;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
+mod results_tests;
+#[cfg(test)]
 mod scope_tests;
 #[cfg(test)]
 mod tests;
