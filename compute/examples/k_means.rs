@@ -31,9 +31,9 @@ fn k_means(context: &Context, arguments: &[String]) -> ProgramResult {
     // in the functions that follow.
     let mut centers = points.take(clusters.parse()?)?;
     for round in 1..=ROUNDS {
-        let known = centers.clone();
         // Of a round nothing stays but what it returns, and a worker that comes late need not go through it.
         let sums = context.scope("round", |_| {
+            let known = centers.clone();
             points
                 .map(move |point| (nearest(&known, point), (point, 1_u64)))
                 .reduce_by_key(|(one, many), (other, more)| ((one.0 + other.0, one.1 + other.1), many + more), 2)

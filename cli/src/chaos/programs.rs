@@ -43,9 +43,14 @@ fn detours(context: &Context, arguments: &[String]) -> ProgramResult {
     if at_once {
         let in_scope = |name, save: &dyn Fn() -> Result<(), ProgramError>| context.scope(name, |_| save());
         return std::thread::scope(|threads| {
-            let saving = threads.spawn(|| in_scope("counted", &|| save(&counted, &first)));
-            in_scope("joined", &|| save(&joined(&counted), &second))?;
-            Ok(saving.join().map_err(|_| "the other thread panicked")??)
+            let saving = [
+                threads.spawn(|| in_scope("counted", &|| save(&counted, &first))),
+                threads.spawn(|| in_scope("joined", &|| save(&joined(&counted), &second))),
+            ];
+            for saved in saving.map(|thread| thread.join()) {
+                saved.map_err(|_| "one of the threads panicked")??;
+            }
+            Ok(())
         });
     }
     save(&counted, &first)?;
@@ -83,8 +88,8 @@ fn rounds(context: &Context, arguments: &[String]) -> ProgramResult {
     let points = context.parallelize((0..points).map(place).collect(), PARTITIONS).persist();
     let mut centers: Vec<Point> = points.take(4)?;
     for _ in 0..rounds {
-        let known = centers.clone();
         let sums = || {
+            let known = centers.clone();
             points
                 .map(move |point| (nearest(&known, point), (point, 1_u32)))
                 .reduce_by_key(|(one, many), (other, more)| ((one.0 + other.0, one.1 + other.1), many + more), 1)

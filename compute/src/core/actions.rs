@@ -2,13 +2,13 @@ use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::{ActionId, JobId};
+use situ_wire::ids::{ActionId, JobId, ScopeId};
 use situ_wire::limits::MESSAGE_LEN_BYTES;
 use situ_wire::messages::scheduler::{ActionResult, JobState, Plan, Response, StagePlan};
 use situ_wire::time::TimeMs;
 
 use super::JobRecord;
-use super::calls::{Asked, Outcome, now};
+use super::calls::{Asked, Outcome};
 use super::job::{Action, DoneAction, Job, pieces};
 use super::jobs::cut;
 use super::plan::{check_plan, differs};
@@ -28,10 +28,10 @@ impl Scheduler {
     /// A driver runs an action: a new one begins; for one that it ran before, perhaps in an earlier attempt, it gets or
     /// awaits the same result.
     pub(super) fn run_action(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, plan: Box<Plan>) -> Outcome {
-        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
-        if found.scopes.has_ended(&[action.0]) {
-            return now(Response::Action(ActionResult::ScopeEnded));
+        if let Some(ended) = self.scope_end_of(job, action, &plan) {
+            return Ok(Some(ended));
         }
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
         let digest = plan.digest();
         let difference = match found.actions.get(&action) {
             None => {
@@ -206,10 +206,12 @@ impl Scheduler {
     }
 
     pub(super) fn record_value(&mut self, asked: Asked<'_>, job: JobId, action: ActionId, value: Bytes) -> Outcome {
-        let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
-        if found.scopes.has_ended(&[action.0]) {
-            return now(Response::Action(ActionResult::ScopeEnded));
+        if action.0 != ScopeId::ROOT
+            && let Some(ended) = self.scope_end(job, &[action.0])?
+        {
+            return Ok(Some(ended));
         }
+        let Some(found) = self.jobs.get_mut(&job) else { return Err(self.gone(job)) };
         match found.actions.get(&action) {
             Some(Action::Recorded { .. }) => return self.await_action(asked, job, action),
             Some(Action::Running { .. } | Action::Done(_)) => {

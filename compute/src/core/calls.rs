@@ -198,10 +198,10 @@ impl Scheduler {
         wait: bool,
         results: bool,
     ) -> Outcome {
-        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
-        if found.scopes.has_ended(within) {
-            return now(Response::Action(ActionResult::ScopeEnded));
+        if let Some(ended) = self.scope_end(job, within)? {
+            return Ok(Some(ended));
         }
+        let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
         match found.actions.get(&action) {
             None if !wait => now(Response::Action(ActionResult::Unknown)),
             Some(Action::Done(done)) if !results => {

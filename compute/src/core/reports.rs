@@ -161,7 +161,7 @@ impl Scheduler {
         let report = Report { executor, what: Reported::Runs(task) };
         let kept = !found.attempts.contains_key(&id)
             && found.may_adopt(self.life, id)
-            && !found.actions.get(&action).is_some_and(|action| !matches!(action, Action::Running { .. }))
+            && !found.is_over(action)
             && found.reports.insert(key, id, report, &self.policy);
         match self.executors.get_mut(executor) {
             Some(there) if kept => _ = there.reported.insert(id),
@@ -176,7 +176,7 @@ impl Scheduler {
             return;
         }
         if let StageOutput::Result { action } = output
-            && found.actions.get(&action).is_some_and(|action| !matches!(action, Action::Running { .. }))
+            && found.is_over(action)
         {
             return;
         }

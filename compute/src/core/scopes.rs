@@ -4,7 +4,7 @@ use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ActionId, JobId, ScopeId, ShuffleId, StageId, TaskAttemptId};
 use situ_wire::limits::SCOPES_NESTED;
-use situ_wire::messages::scheduler::{ActionResult, Response};
+use situ_wire::messages::scheduler::{ActionResult, Plan, Response};
 
 use super::JobRecord;
 use super::RecordId;
@@ -38,7 +38,13 @@ impl Scopes {
 
     /// Whether one of these has ended.
     pub(super) fn has_ended(&self, within: &[ScopeId]) -> bool {
-        within.iter().any(|scope| self.ended.contains_key(scope))
+        self.end_of(within).is_some()
+    }
+
+    /// Whether one of these has ended, and what is said of it: once it is on the disk, that nobody waits.
+    fn end_of(&self, within: &[ScopeId]) -> Option<(Response, Option<RecordId>)> {
+        let ended = within.iter().find_map(|scope| self.ended.get(scope))?;
+        Some((Response::Action(ActionResult::ScopeEnded), ended.record))
     }
 
     /// What a scope came to, and the record that must be on the disk before anybody hears of it.
@@ -51,10 +57,13 @@ impl Scopes {
         self.ended.insert(scope, ended);
     }
 
+    fn inner_of(&self, outer: ScopeId) -> impl Iterator<Item = ScopeId> {
+        self.inner.range((outer, ScopeId(0))..=(outer, ScopeId(u64::MAX))).map(|(_, scope)| *scope)
+    }
+
     /// Forgets the scopes within one that has ended; how much they took.
     fn forget_inner(&mut self, outer: ScopeId) -> usize {
-        let inner: Vec<ScopeId> =
-            self.inner.range((outer, ScopeId(0))..=(outer, ScopeId(u64::MAX))).map(|(_, scope)| *scope).collect();
+        let inner: Vec<ScopeId> = self.inner_of(outer).collect();
         let mut len = 0;
         for scope in inner {
             self.inner.remove(&(outer, scope));
@@ -68,33 +77,31 @@ impl Scheduler {
     /// What a scope came to, for who need not run it then.
     pub(super) fn scope_outcome(&mut self, asked: Asked<'_>, job: JobId, within: &[ScopeId], wait: bool) -> Outcome {
         let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
-        let Some((scope, around)) = within.split_first() else { return Err(no_scope(job)) };
-        if let Some((outcome, record)) = found.scopes.outcome(*scope) {
+        let (scope, around) = path_of(job, within)?;
+        if let Some((outcome, record)) = found.scopes.outcome(scope) {
             return Ok(Some((Response::Action(ActionResult::Done(vec![outcome])), record)));
         }
-        if found.scopes.has_ended(around) {
-            return now(Response::Action(ActionResult::ScopeEnded));
+        if let Some(ended) = found.scopes.end_of(around) {
+            return Ok(Some(ended));
         }
         if !wait {
             return now(Response::Action(ActionResult::Unknown));
         }
-        self.park(asked, Topic::Scope(job, *scope))
+        self.park(asked, Topic::Scope(job, scope))
     }
 
     /// A scope of a job's program has ended in its driver. What it came to is recorded, and what belongs to it is forgotten:
     /// nobody runs it again.
     pub(super) fn end_scope(&mut self, asked: Asked<'_>, job: JobId, within: &[ScopeId], outcome: Bytes) -> Outcome {
         let Some(found) = self.jobs.get(&job) else { return Err(self.gone(job)) };
-        let Some((&scope, around)) = within.split_first() else { return Err(no_scope(job)) };
-        if within.len() > SCOPES_NESTED {
-            let message = format!("{} scopes stand within each other; at most {SCOPES_NESTED} may", within.len());
-            return Err(RemoteError::new(ErrorCode::InvalidArgument, job, message));
-        }
+        let (scope, around) = path_of(job, within)?;
         if found.scopes.has_ended(within) {
             return self.scope_outcome(asked, job, within, false);
         }
-        let bounds = ensure_kept(found.kept_len_bytes + recorded_len_bytes(&outcome), self.policy.results_len_bytes)
-            .and_then(|()| ensure(found.actions_kept() + 1, self.policy.actions as u64, "actions and ended scopes"))
+        let (freed, freed_len) = found.taken_by(scope);
+        let (kept, len) = (found.actions_kept() - freed + 1, found.kept_len_bytes - freed_len);
+        let bounds = ensure_kept(len + recorded_len_bytes(&outcome), self.policy.results_len_bytes)
+            .and_then(|()| ensure(kept, self.policy.actions as u64, "actions and ended scopes"))
             .and_then(|()| ensure(outcome.len() as u64, RESULT_LEN_BYTES as u64, "bytes that a scope returns"));
         if let Err(reason) = bounds {
             return self.refuse(asked.now, job, format!("{scope}: {reason}"));
@@ -125,9 +132,27 @@ impl Scheduler {
 }
 
 impl Job {
+    /// Whether nobody waits for an action any more.
+    pub(super) fn is_over(&self, action: ActionId) -> bool {
+        let done = |action: &Action| !matches!(action, Action::Running { .. });
+        self.scopes.has_ended(&[action.0]) || self.actions.get(&action).is_some_and(done)
+    }
+
     /// How many actions and scopes are kept.
     pub(super) fn actions_kept(&self) -> u64 {
         (self.actions.len() + self.scopes.len()) as u64
+    }
+
+    /// How many actions and scopes go with a scope, and how much what is known of them takes.
+    fn taken_by(&self, scope: ScopeId) -> (u64, usize) {
+        let actions = self.actions.range(ActionId::all_of(scope)).map(|(_, action)| match action {
+            Action::Done(done) => done.len_bytes(),
+            Action::Recorded { value, .. } => recorded_len_bytes(value),
+            Action::Running { plan, .. } => plan_len_bytes(plan),
+        });
+        let inner = self.scopes.inner_of(scope).filter_map(|inner| self.scopes.ended.get(&inner));
+        let lens = actions.chain(inner.map(|ended| recorded_len_bytes(&ended.outcome)));
+        lens.fold((0, 0), |(count, sum), len| (count + 1, sum + len))
     }
 
     /// Forgets what belongs to a scope that has ended, but for the shuffles that are to be released.
@@ -150,6 +175,8 @@ impl Job {
                 None => {}
             }
         }
+        self.held.retain(|shuffle, _| shuffle.0 != scope);
+        self.given.retain(|shuffle, _| shuffle.0 != scope);
         self.cached.release(|dataset| dataset.0 == scope);
         self.recoveries.forget_datasets(|dataset| dataset.0 == scope);
         self.numbers.forget_all_of(scope);
@@ -186,6 +213,45 @@ impl Job {
     }
 }
 
-fn no_scope(job: JobId) -> RemoteError {
-    RemoteError::new(ErrorCode::InvalidArgument, job, "it names no scope, expected one and those around it")
+/// A scope and those around it, as a call names them.
+fn path_of(job: JobId, within: &[ScopeId]) -> Result<(ScopeId, &[ScopeId]), RemoteError> {
+    let wrong = |found: String| {
+        let message = format!("{found}; expected a scope and those around it, at most {SCOPES_NESTED}, each once");
+        Err(RemoteError::new(ErrorCode::InvalidArgument, job, message))
+    };
+    let different: BTreeSet<&ScopeId> = within.iter().take(SCOPES_NESTED + 1).collect();
+    match within.split_first() {
+        None => wrong("it names no scope".to_owned()),
+        Some(_) if within.len() > SCOPES_NESTED => wrong(format!("it names {} scopes", within.len())),
+        Some(_) if different.len() < within.len() => wrong("it names a scope twice".to_owned()),
+        Some(_) if different.contains(&ScopeId::ROOT) => wrong("it names the whole program".to_owned()),
+        Some((scope, around)) => Ok((*scope, around)),
+    }
+}
+
+impl Scheduler {
+    /// The same of an action that has a plan, which may be of nothing that belongs to an ended scope either.
+    pub(super) fn scope_end_of(
+        &self,
+        job: JobId,
+        action: ActionId,
+        plan: &Plan,
+    ) -> Option<(Response, Option<RecordId>)> {
+        let scopes = &self.jobs.get(&job)?.scopes;
+        let stages = plan.stages.iter().map(|stage| stage.stage.0);
+        std::iter::once(action.0).chain(stages).find_map(|scope| scopes.end_of(&[scope]))
+    }
+
+    /// What is said of an action whose scope, or one around it, has ended.
+    pub(super) fn scope_end(
+        &self,
+        job: JobId,
+        within: &[ScopeId],
+    ) -> Result<Option<(Response, Option<RecordId>)>, RemoteError> {
+        if within.is_empty() {
+            return Ok(None);
+        }
+        path_of(job, within)?;
+        Ok(self.jobs.get(&job).and_then(|found| found.scopes.end_of(within)))
+    }
 }

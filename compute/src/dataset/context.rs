@@ -7,7 +7,7 @@ use situ_wire::ids::{ActionId, DatasetId, StageId};
 use super::graph::{ActionTask, Graph, Kept, Node, NodeKind, Parent, node_name};
 use super::places::{Places, Preferred};
 use super::results::ActionParts;
-use super::scope::{Actions, Scope};
+use super::scope::{Actions, InValue, Scope};
 use super::{Dataset, Records};
 use crate::program::error::ProgramError;
 use crate::program::task::TaskContext;
@@ -74,7 +74,9 @@ impl Context {
         kind: NodeKind,
     ) -> Node {
         assert!(partitions > 0, "every dataset has a partition");
-        Node { id, scope: self.here(), name, parents, partitions, preferred, kind, value: None, broken: None }
+        let scope = self.here();
+        let broken = scope.misplaced(&name);
+        Node { id, scope, name, parents, partitions, preferred, kind, value: None, broken }
     }
 
     /// The first of the next `count` ids.
@@ -123,7 +125,10 @@ impl Context {
         mut compute: impl FnMut(ActionId, &dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
         self.numbered(name, |action, scope, actions| {
-            let value = self.backend.record(action, scope.path(), &mut |files| compute(action, files))?;
+            let value = self.backend.record(action, scope.path(), &mut |files| {
+                let _in_value = InValue::begin();
+                compute(action, files)
+            })?;
             let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the values of a program");
             hasher.update(&actions.values).update(&action.1.to_le_bytes()).update(&value);
             actions.values = *hasher.finalize().as_bytes();
@@ -147,8 +152,8 @@ impl Context {
         run: impl FnOnce(ActionId, &Scope, &mut Actions) -> Result<O, ProgramError>,
     ) -> Result<O, ProgramError> {
         let scope = self.here();
-        if let Some(over) = scope.over() {
-            return Err(over);
+        if let Some(error) = scope.over().or_else(|| scope.misplaced(name)) {
+            return Err(error);
         }
         let mut actions = match scope.actions.try_lock() {
             Ok(actions) => actions,

@@ -33,12 +33,12 @@ impl Context {
         let encoded = self.ship(&name, &mut || encode(&records, partitions));
         // A worker's own are not needed, the driver's are on their way.
         drop(records);
-        let (value, broken, parts) = match encoded {
+        let (value, failed, parts) = match encoded {
             Ok((encoded, _)) => (Some(encoded.hash), None, Ok(Parts::new(encoded))),
             Err(error) => (None, Some(error.clone()), Err(error)),
         };
         let node = self.node(self.next_dataset(1), name, Vec::new(), partitions, None, NodeKind::Narrow);
-        let node = Node { value, broken, ..node };
+        let node = Node { value, broken: failed.or(node.broken.clone()), ..node };
         let compute = move |task: &TaskContext, partition: u32| match &parts {
             Ok(parts) => parts.records(task, partition),
             Err(error) => abort(TaskFailure::Program { message: error.to_string() }),

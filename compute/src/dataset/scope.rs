@@ -1,11 +1,12 @@
 //! Parts of a program that stand by themselves: their datasets and actions are counted within them, what they made is freed
 //! at their end, and who comes late passes over those that have ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -28,8 +29,9 @@ pub(crate) struct Scope {
     next_dataset: AtomicU32,
     /// Held while an action runs: the order of actions is what their numbers mean.
     pub(super) actions: Mutex<Actions>,
-    /// The scopes within it, by their names.
-    inner: Mutex<BTreeMap<String, Inner>>,
+    inner: Mutex<InnerScopes>,
+    /// The scope around it.
+    outer: Option<Arc<Scope>>,
     ended: AtomicBool,
     /// Whether results of its actions are files.
     stores: AtomicBool,
@@ -42,6 +44,17 @@ pub(super) struct Actions {
     pub(super) next: u32,
     /// The digest of all values that were recorded so far.
     pub(super) values: [u8; 32],
+}
+
+/// The scopes within a scope.
+struct InnerScopes {
+    names: BTreeMap<String, Inner>,
+    /// The thread that runs the scope.
+    thread: ThreadId,
+    /// Whether that thread is within one of them.
+    is_within: bool,
+    /// In how many of them other threads are.
+    others: u32,
 }
 
 /// The scopes of one name.
@@ -58,21 +71,25 @@ type Outcome = Result<Bytes, String>;
 thread_local! {
     /// The scopes that this thread is in, the innermost last.
     static ENTERED: RefCell<Vec<Context>> = const { RefCell::new(Vec::new()) };
+    /// Whether this thread computes a value that only the driver computes.
+    static IN_VALUE: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Scope {
     /// The whole program.
     pub(crate) fn root() -> Arc<Self> {
-        Arc::new(Self::new(ScopePath::default(), String::new()))
+        Arc::new(Self::new(ScopePath::default(), String::new(), None))
     }
 
-    fn new(path: ScopePath, name: String) -> Self {
+    fn new(path: ScopePath, name: String, outer: Option<Arc<Self>>) -> Self {
+        let thread = std::thread::current().id();
         Self {
             path,
             name,
             next_dataset: AtomicU32::new(0),
             actions: Mutex::default(),
-            inner: Mutex::default(),
+            inner: Mutex::new(InnerScopes { names: BTreeMap::new(), thread, is_within: false, others: 0 }),
+            outer,
             ended: AtomicBool::new(false),
             stores: AtomicBool::new(false),
         }
@@ -100,8 +117,33 @@ impl Scope {
 
     /// Why nothing that was made in it can be used; none while it goes on.
     pub(crate) fn over(&self) -> Option<ProgramError> {
-        let over = || ProgramError::ScopeEnded { scope: self.name.clone() };
-        self.ended.load(Ordering::Acquire).then(over)
+        let mut around = Some(self);
+        while let Some(scope) = around {
+            if scope.ended.load(Ordering::Acquire) {
+                return Some(ProgramError::ScopeEnded { scope: scope.name.clone() });
+            }
+            around = scope.outer.as_deref();
+        }
+        None
+    }
+
+    fn inner(&self) -> MutexGuard<'_, InnerScopes> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why nothing may be counted in it for `what` on this thread: it would not be counted the same in each run.
+    pub(super) fn misplaced(&self, what: &str) -> Option<ProgramError> {
+        if IN_VALUE.get() {
+            return Some(ProgramError::InValue { what: what.to_owned() });
+        }
+        let inner = self.inner();
+        let is_other = inner.is_within && inner.thread != std::thread::current().id();
+        is_other.then(|| ProgramError::OutOfScope { what: what.to_owned() })
+    }
+
+    /// This thread runs it.
+    fn take_over(&self) {
+        self.inner().thread = std::thread::current().id();
     }
 
     /// The next scope of a name within it.
@@ -111,8 +153,16 @@ impl Scope {
             let message = format!("scopes stand within each other, at most {SCOPES_NESTED} deep");
             return Err(ProgramError::Argument { operation: shown, message });
         }
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = inner.entry(name.to_owned()).or_default();
+        if let Some(error) = self.over().or_else(|| self.misplaced(&shown)) {
+            return Err(error);
+        }
+        let mut inner = self.inner();
+        let is_own = inner.thread == std::thread::current().id();
+        // Whether the others were started by this scope or by the one that this thread is about to enter is not known.
+        if is_own && inner.others > 0 {
+            return Err(ProgramError::OutOfScope { what: shown });
+        }
+        let known = inner.names.entry(name.to_owned()).or_default();
         if known.open {
             return Err(ProgramError::Concurrent { action: shown });
         }
@@ -120,8 +170,14 @@ impl Scope {
         hasher.update(&self.id().0.to_le_bytes()).update(&known.entered.to_le_bytes()).update(name.as_bytes());
         let hash = hasher.finalize().as_bytes()[..8].try_into().map_or(0, u64::from_le_bytes);
         (known.entered, known.open) = (known.entered + 1, true);
-        let scope = Arc::new(Self::new(self.path.with(ScopeId(hash.max(1))), shown));
-        Ok(Entered { scope, outer: Arc::clone(self), name: name.to_owned() })
+        if is_own {
+            inner.is_within = true;
+        } else {
+            inner.others += 1;
+        }
+        drop(inner);
+        let scope = Arc::new(Self::new(self.path.with(ScopeId(hash.max(1))), shown, Some(Arc::clone(self))));
+        Ok(Entered { scope, outer: Arc::clone(self), name: name.to_owned(), is_own })
     }
 }
 
@@ -130,15 +186,37 @@ struct Entered {
     scope: Arc<Scope>,
     outer: Arc<Scope>,
     name: String,
+    /// Whether the thread of the outer one has entered it.
+    is_own: bool,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         self.scope.ended.store(true, Ordering::Release);
-        let mut inner = self.outer.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = inner.get_mut(&self.name) {
+        let mut inner = self.outer.inner();
+        if let Some(known) = inner.names.get_mut(&self.name) {
             known.open = false;
         }
+        if self.is_own {
+            inner.is_within = false;
+        } else {
+            inner.others -= 1;
+        }
+    }
+}
+
+/// This thread computes a value that only the driver computes, until this is dropped.
+pub(super) struct InValue(bool);
+
+impl InValue {
+    pub(super) fn begin() -> Self {
+        Self(IN_VALUE.replace(true))
+    }
+}
+
+impl Drop for InValue {
+    fn drop(&mut self) {
+        IN_VALUE.set(self.0);
     }
 }
 
@@ -164,16 +242,19 @@ impl Context {
     /// Runs a part of the program whose datasets and actions stand by themselves, and gives what it returns, which is what
     /// it is when it has been serialized and deserialized.
     ///
-    /// - **At its end all that it made is freed**: functions and what they have captured, the results of its actions,
-    ///   shuffle files, persisted partitions. A long loop whose body is a scope takes no more room than one round. What it
-    ///   made cannot be used outside; what is to stay is made outside, or returned.
+    /// - **At its end what it made is freed**: functions and what they have captured, the results of its actions, shuffle
+    ///   files, persisted partitions, values. Of each round of a long loop whose body is a scope only what it returns stays,
+    ///   some hundred bytes with the scheduler, and not even that when a scope around it ends. What it made cannot be used
+    ///   outside; what is to stay is made outside, or returned.
     /// - **Scopes run at once when threads enter them**: the actions of one scope run one after the other, those of
-    ///   different scopes do not wait for each other. Scopes that run at once within the same scope have names of their own.
+    ///   different scopes do not wait for each other. Scopes that run at once within the same scope have names of their own;
+    ///   those of one name are entered in an order that is the same in each run.
     /// - **Who comes late passes over it**: a worker that joins a job, or a driver that is started anew, takes what a scope
-    ///   that has ended came to, and does not run it.
+    ///   that has ended came to, and does not run it. So **`body` has no effect but what it returns**: what it changes
+    ///   outside, or sends to another thread, is missing there.
     ///
     /// On the thread that runs `body`, every dataset that is made and every action that is run belongs to the scope, whoever
-    /// made what they start from.
+    /// made what they start from. Threads that `body` starts use the context that it is given, and enter scopes of that.
     ///
     /// ```
     /// # let directory = std::env::temp_dir().join(format!("situ-doc-scope-{}", std::process::id()));
@@ -198,13 +279,14 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// [`ProgramError::Scope`] when `body` has failed in the driver; in every process then. [`ProgramError::Concurrent`] when
-    /// a scope of that name is under way within the same one.
+    /// [`ProgramError::Scope`] when `body` has failed or panicked in the driver; in every process then.
+    /// [`ProgramError::Concurrent`] when a scope of that name is under way within the same one, and
+    /// [`ProgramError::OutOfScope`] when a thread enters it that was started within another scope of the same one.
     #[track_caller]
     pub fn scope<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
-        body: impl FnOnce(&Self) -> Result<T, ProgramError>,
+        body: impl Fn(&Self) -> Result<T, ProgramError>,
     ) -> Result<T, ProgramError> {
         let entered = self.here().enter(name, Location::caller())?;
         let (path, shown) = (entered.scope.path.clone(), entered.scope.name.clone());
@@ -232,11 +314,15 @@ impl Context {
             // The job has ended, or nobody can be told: what happened here first says more.
             (Err(_), Ok(Err(own))) => Err(own),
             (Err(error), Ok(Ok(_))) => Err(error),
-            (_, Err(panic)) if self.backend().driver_files().is_some() => resume_unwind(panic),
             (Err(_), Err(panic)) => resume_unwind(panic),
             // The driver's counts.
             (Ok(outcome), _) => decode(&shown, &outcome),
         }
+    }
+
+    /// This thread runs the program.
+    pub(crate) fn take_over(&self) {
+        self.own_scope().take_over();
     }
 
     /// The scope that this thread is in, or that this context is of.

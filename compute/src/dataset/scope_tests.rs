@@ -31,8 +31,8 @@ fn a_loop_of_scopes_keeps_nothing_but_what_they_return() {
             let base = context.parallelize((0..8_u64).collect(), 2).persist();
             let mut last = 0;
             for round in 0..ROUNDS {
-                let token = Arc::clone(&token);
                 last = context.scope("round", |context| {
+                    let token = Arc::clone(&token);
                     let step = base.map(move |n| {
                         let _ = &token;
                         (n % 2, n + last)
@@ -108,8 +108,8 @@ fn scopes_of_different_threads_run_at_once() {
             })
         };
         let sums = std::thread::scope(|threads| {
-            let other = threads.spawn(|| sum("other"));
-            (sum("one"), other.join().unwrap())
+            let (one, other) = (threads.spawn(|| sum("one")), threads.spawn(|| sum("other")));
+            (one.join().unwrap(), other.join().unwrap())
         });
         assert_eq!((sums.0?, sums.1?), (Some(45), Some(45)));
         assert_eq!(numbers.count()?, 10);
@@ -124,11 +124,54 @@ fn two_scopes_of_one_name_do_not_run_at_once() {
     let error = context.scope("a", |inner| {
         // Within it the name is free.
         assert_eq!(inner.scope("a", |_| Ok(1))?, 1);
-        std::thread::scope(|threads| threads.spawn(|| context.scope("a", |_| Ok(2))).join().unwrap())
+        std::thread::scope(|threads| {
+            let again = || {
+                inner.scope("b", |_| {
+                    std::thread::scope(|more| more.spawn(|| inner.scope("b", |_| Ok(2))).join().unwrap())
+                })
+            };
+            threads.spawn(again).join().unwrap()
+        })
     });
     let message = error.unwrap_err().to_string();
     assert!(message.contains("a scope of its own, with a name of its own"), "{message}");
     assert_eq!(context.scope("a", |_| Ok(3)), Ok(3));
+}
+
+#[test]
+fn a_thread_without_a_scope_does_not_count_in_one_whose_own_thread_is_within_another() {
+    let context = local();
+    let points = context.parallelize(vec![1, 2, 3], 2);
+    let out_of_scope = |result: Result<u64, ProgramError>| {
+        assert!(matches!(result, Err(ProgramError::OutOfScope { .. })), "{result:?}");
+    };
+    let within = context.scope("round", |inner| {
+        std::thread::scope(|threads| {
+            let outer =
+                threads.spawn(|| (context.scope("a", |_| points.count()), points.count(), points.map(|n| n).count()));
+            let (scope, action, dataset) = outer.join().unwrap();
+            [scope, action, dataset].into_iter().for_each(out_of_scope);
+            threads.spawn(|| inner.scope("a", |_| points.count())).join().unwrap()
+        })
+    });
+    assert_eq!((within, points.count()), (Ok(3), Ok(3)));
+    // Nor does that thread enter one while others may have been started within it.
+    let late = std::thread::scope(|threads| {
+        let other = context.clone();
+        threads.spawn(move || other.scope("other", |_| Ok(1))).join().unwrap()
+    });
+    assert_eq!((late, context.scope("own", |_| Ok(2))), (Ok(1), Ok(2)));
+}
+
+#[test]
+fn what_only_the_driver_computes_uses_no_cluster() {
+    let context = local();
+    let points = context.parallelize(vec![1, 2, 3], 2);
+    let scope = context.once(|| context.scope("a", |_| Ok(1)).map_err(|error| error.to_string())).unwrap();
+    assert!(scope.unwrap_err().contains("within a value that only the driver computes"));
+    let made = context.once(|| points.map(|n| n).count().map_err(|error| error.to_string())).unwrap();
+    assert!(made.unwrap_err().contains("within a value that only the driver computes"));
+    assert_eq!(points.count(), Ok(3));
 }
 
 fn deeper(context: &Context) -> Result<(), ProgramError> {
@@ -138,12 +181,11 @@ fn deeper(context: &Context) -> Result<(), ProgramError> {
 #[test]
 fn what_was_made_in_a_scope_is_of_no_use_after_its_end() {
     let context = local();
-    let (mut dataset, mut inner) = (None, None);
+    let escaped = Mutex::new(None);
     let outside = context.parallelize(vec![1, 2, 3], 2);
     let count = context.scope("part", |scope| {
         let made = outside.map(|n| n + 1);
-        dataset = Some(made.clone());
-        inner = Some(scope.clone());
+        *escaped.lock().unwrap() = Some((made.clone(), scope.clone()));
         made.count()
     });
     assert_eq!(count, Ok(3));
@@ -151,7 +193,7 @@ fn what_was_made_in_a_scope_is_of_no_use_after_its_end() {
         assert!(matches!(&error, ProgramError::ScopeEnded { .. }), "{error:?}");
         assert!(error.to_string().starts_with("scope \"part\" at scope_tests.rs:"), "{error}");
     };
-    let (dataset, inner) = (dataset.unwrap(), inner.unwrap());
+    let (dataset, inner) = escaped.into_inner().unwrap().unwrap();
     is_over(dataset.map(|n| n + 1).count().unwrap_err());
     is_over(inner.share(1).unwrap_err());
     is_over(outside.union(&dataset).count().unwrap_err());
@@ -186,12 +228,10 @@ fn an_error_of_a_scope_is_the_same_everywhere_and_the_program_may_go_on() {
 }
 
 #[test]
-fn a_panic_in_a_scope_is_the_programs_in_its_driver() {
+fn a_panic_in_a_scope_is_its_error() {
     let context = local();
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        context.scope("falls", |_| -> Result<(), ProgramError> { panic!("over") })
-    }));
-    assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"over"));
+    let error = context.scope("falls", |_| -> Result<(), ProgramError> { panic!("over") }).unwrap_err();
+    assert!(error.to_string().ends_with("failed: it panicked: over"), "{error}");
     assert_eq!(context.scope("falls", |_| Ok(1)), Ok(1), "its name is free again");
 }
 

@@ -243,6 +243,7 @@ fn on_thread<'scope, R: Runtime, O: Send + 'scope>(
 
 /// Runs the program; a panic in it is an error like another.
 fn run_program(context: &Context, program: Program<'_>) -> Result<(), String> {
+    context.take_over();
     match catch_unwind(AssertUnwindSafe(|| program(context))) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(payload) => Err(format!("the program panicked: {}", unwound(payload))),

@@ -73,6 +73,23 @@ pub enum ProgramError {
         /// Which, and where it stands in the program.
         action: String,
     },
+    /// A thread counts on in a scope whose own thread is within another one.
+    #[error(
+        "{what} is called by a thread that is in no scope, while the thread that started it is, or may be, in one: within a \
+         scope use the context that its body is given, and where scopes run at once let each of them have a thread of its own"
+    )]
+    OutOfScope {
+        /// Which call, and where it stands in the program.
+        what: String,
+    },
+    /// What only the driver computes makes use of the cluster.
+    #[error(
+        "{what} is called within a value that only the driver computes (`once`): workers could not follow it; run it before"
+    )]
+    InValue {
+        /// Which call, and where it stands in the program.
+        what: String,
+    },
     /// A scope failed.
     #[error("{scope} failed: {message}")]
     Scope {

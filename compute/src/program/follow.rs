@@ -111,14 +111,24 @@ impl Follower {
     }
 }
 
+impl Follower {
+    /// The program goes on past an action, or leaves its scope, which has ended in the driver.
+    fn passed<T>(&self, action: ActionId, results: &Result<T, ProgramError>) {
+        self.replay.pass(action);
+        if matches!(results, Err(ProgramError::ScopeEnded { .. })) {
+            self.replay.leave_scope(action.0);
+        }
+    }
+}
+
 impl Backend for Follower {
     fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         let digest = graph.plan(self.driver.build()).digest();
         let (name, wanted) = (graph.name().to_owned(), !graph.is_for_driver());
         self.replay.reach(action, Reached { digest, graph });
-        let results = self.heard(self.driver.results(&name, action, scope, wanted))?;
-        self.replay.pass(action);
-        Ok(results)
+        let results = self.heard(self.driver.results(&name, action, scope, wanted));
+        self.passed(action, &results);
+        results
     }
 
     /// A task does, of an action behind the results. Where none comes, the driver alone had a use for them.
@@ -137,22 +147,26 @@ impl Backend for Follower {
         _: &mut dyn FnMut(&dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
         self.replay.reach_value(action);
-        let results = self.heard(self.driver.results("a value of the driver", action, scope, true))?;
-        self.replay.pass(action);
-        one_result(results)
+        let results = self.heard(self.driver.results("a value of the driver", action, scope, true));
+        self.passed(action, &results);
+        one_result(results?)
     }
 
     fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError> {
-        self.heard(self.driver.outcome(name, scope, false))
+        let outcome = self.heard(self.driver.outcome(name, scope, false));
+        if !matches!(outcome, Ok(None)) {
+            self.replay.leave_scope(scope.id());
+        }
+        outcome
     }
 
     fn end_scope(&self, scope: &ScopePath, name: &str, error: Option<&str>, _: Bytes) -> Result<Bytes, ProgramError> {
         self.replay.end_scope(scope.id(), error.map_or(Ok(()), |error| Err(Failure::Program(error.to_owned()))));
-        let outcome = self.heard(self.driver.outcome(name, scope, true))?;
+        let outcome = self.heard(self.driver.outcome(name, scope, true));
         self.replay.leave_scope(scope.id());
         let missing =
             || ProgramError::Result { action: name.to_owned(), message: "the scope has not ended".to_owned() };
-        outcome.ok_or_else(missing)
+        outcome?.ok_or_else(missing)
     }
 
     fn release(&self, what: Released) {

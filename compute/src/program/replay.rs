@@ -1,6 +1,6 @@
 //! How a worker's run of the program follows its driver's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use situ_wire::ids::{ActionId, ScopeId};
@@ -23,6 +23,8 @@ pub(super) struct Replay {
 struct Positions {
     /// Where each scope stands that was entered and not left, and has come to an action.
     scopes: BTreeMap<ScopeId, Position>,
+    /// Scopes that have ended in the driver, as far as that was met here: nobody waits for their tasks.
+    over: BTreeSet<ScopeId>,
     /// How the program ended.
     ended: Option<Result<(), Failure>>,
     /// How many tasks wait for the program to come to their actions.
@@ -120,7 +122,11 @@ impl Replay {
 
     /// A scope has ended in the driver too, and nobody waits for its tasks.
     pub(super) fn leave_scope(&self, scope: ScopeId) {
-        let before = self.lock().scopes.remove(&scope);
+        let mut positions = self.lock();
+        positions.over.insert(scope);
+        let before = positions.scopes.remove(&scope);
+        drop(positions);
+        self.changed.notify_all();
         drop(before);
     }
 
@@ -195,6 +201,9 @@ impl Replay {
 impl Positions {
     /// An action that the program has come to, or why it will not; none while it is under way to it.
     fn find(&self, action: ActionId) -> Option<Result<Reached, NotReached>> {
+        if self.over.contains(&action.0) {
+            return Some(Err(NotReached::Passed));
+        }
         let position = self.scopes.get(&action.0);
         if let Some(Position { at, passed, .. }) = position {
             match at {
@@ -240,17 +249,21 @@ mod tests {
         // For what it has passed no task waits.
         assert_eq!(replay.wait_for(action(0), &TaskControl::default()).err(), Some(NotReached::Passed));
         let (need, needed) = std::sync::mpsc::channel();
+        let (go_on, gone_on) = std::sync::mpsc::channel();
         let program = std::thread::spawn({
             let replay = Arc::clone(&replay);
             move || {
                 need.send(replay.wait_for_need()).unwrap();
                 replay.reach_value(action(1));
+                gone_on.recv().unwrap();
                 need.send(replay.wait_for_need()).unwrap();
             }
         });
         assert_eq!(needed.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
         assert_eq!(replay.wait_for(action(1), &TaskControl::default()).err(), Some(NotReached::Other));
         assert_eq!(needed.recv(), Ok(true));
+        // The task that has waited is gone.
+        go_on.send(()).unwrap();
         replay.end(Ok(()));
         assert_eq!(needed.recv(), Ok(false), "and none does any more");
         program.join().unwrap();

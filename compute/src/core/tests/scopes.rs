@@ -179,9 +179,13 @@ fn what_scopes_return_is_bounded() {
     world.start(1);
     let none = world.driver(end(&world, &[], "x"));
     assert!(none[0].contains("it names no scope"), "{none:?}");
+    for (within, why) in [(vec![SCOPE, SCOPE], "a scope twice"), (vec![ScopeId::ROOT], "the whole program")] {
+        let wrong = world.driver(end(&world, &within, "x"));
+        assert!(wrong[0].contains(why), "{wrong:?}");
+    }
     let deep: Vec<ScopeId> = (1..=65).map(ScopeId).collect();
     let deep = world.driver(end(&world, &deep, "x"));
-    assert!(deep[0].contains("65 scopes stand within each other; at most 64 may"), "{deep:?}");
+    assert!(deep[0].contains("it names 65 scopes"), "{deep:?}");
     for number in 1..=3 {
         world.driver(end(&world, &[ScopeId(number)], "x"));
     }
