@@ -85,7 +85,7 @@ fn a_result_that_is_not_what_the_task_left_is_noticed() {
     flipped[1_000_000] ^= 1;
     let (error, job) = spoil(&flipped, job);
     let name = path.file_name().unwrap().to_str().unwrap();
-    assert!(error.starts_with("collect at replay_tests.rs") && error.contains(name), "{error}");
+    assert!(error.starts_with("collect at results_tests.rs") && error.contains(name), "{error}");
     assert!(error.contains("its bytes are not those"), "{error}");
     let (error, job) = spoil(&bytes[..bytes.len() - 1], job);
     assert!(error.contains(name) && error.contains("are there"), "{error}");
