@@ -35,7 +35,7 @@ pub mod shuffle;
 pub mod testing;
 pub mod text;
 
-pub use dataset::{Broadcast, Context, Dataset, Key, Record, Records, TextLine, TextOptions, Values};
+pub use dataset::{Broadcast, Context, Dataset, Key, LocalIterator, Record, Records, TextLine, TextOptions, Values};
 pub use ordered_float::OrderedFloat;
 pub use program::error::{ProgramError, ProgramResult};
 pub use program::{run, run_with};
