@@ -93,9 +93,9 @@ pub struct UpArgs {
     /// Among how many racks they are spread [default: 1, or as many as there were]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub racks: Option<u16>,
-    /// How many tasks each executor runs at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub slots: u32,
+    /// How many tasks each executor runs at once [default: 1, or as many as there were]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: Option<u32>,
 }
 
 /// `situ fs`.

@@ -74,15 +74,15 @@ impl<T: DeserializeOwned> RoleFile<T> {
 }
 
 impl RoleFile<()> {
-    /// The text of a role's configuration file.
+    /// What a role's configuration file holds.
     ///
     /// # Errors
     /// When it cannot be written as TOML.
-    pub fn to_toml<T: Serialize>(role: &str, credentials: &Path, config: &T) -> CliResult<String> {
+    pub fn to_table<T: Serialize>(role: &str, credentials: &Path, config: &T) -> CliResult<toml::Table> {
         let mut table = toml::Table::new();
         table.insert("credentials".to_owned(), toml::Value::try_from(credentials)?);
         table.insert(role.to_owned(), toml::Value::try_from(config)?);
-        Ok(toml::to_string_pretty(&table)?)
+        Ok(table)
     }
 }
 
@@ -297,7 +297,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("namenode.toml");
         let config = NamenodeConfig::new("/data".into());
-        std::fs::write(&path, RoleFile::to_toml("namenode", Path::new("certs"), &config).unwrap()).unwrap();
+        std::fs::write(&path, RoleFile::to_table("namenode", Path::new("certs"), &config).unwrap().to_string())
+            .unwrap();
         let file: RoleFile<NamenodeConfig> = RoleFile::load(&path, "namenode").unwrap();
         assert_eq!((file.role, file.credentials), (config, directory.path().join("certs")));
         for (text, expected) in [

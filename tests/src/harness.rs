@@ -30,7 +30,7 @@ fn options(program: &Path, directory: &Path, nodes: u16, racks: u16) -> ClusterO
         dir: directory.join("cluster"),
         datanodes: Some(nodes),
         racks: Some(racks),
-        slots: 1,
+        slots: Some(1),
         timings: Timings::Quick,
         block_len_bytes: Some(256 << 10),
     }

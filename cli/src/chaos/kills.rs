@@ -65,7 +65,7 @@ async fn run(directory: PathBuf, interrupt: &Interrupt, faults: &[Fault], seed: 
         dir: directory,
         datanodes: Some(NODES),
         racks: Some(RACKS),
-        slots: 1,
+        slots: Some(1),
         timings: Timings::Quick,
         block_len_bytes: None,
     };

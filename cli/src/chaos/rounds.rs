@@ -50,7 +50,7 @@ pub async fn rounds(args: &RoundsArgs, json: bool) -> CliResult {
         dir: directory.clone(),
         datanodes: Some(NODES),
         racks: Some(1),
-        slots: 1,
+        slots: Some(1),
         timings: Timings::Usual,
         block_len_bytes: None,
     };

@@ -93,7 +93,7 @@ pub async fn run(args: &QuickstartArgs, json: bool) -> CliResult {
         dir: args.keep.as_ref().unwrap_or(&scratch.path).join("cluster"),
         datanodes: Some(NODES),
         racks: Some(RACKS),
-        slots: 1,
+        slots: Some(1),
         timings: Timings::Quick,
         block_len_bytes: Some(BLOCK_LEN_BYTES),
     };

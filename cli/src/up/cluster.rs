@@ -15,12 +15,13 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, NodeName, RackName};
 
 use super::Layout;
-use super::layout::{fill_atomically, write_atomically};
-use super::process::{Launch, RoleProcess};
+use super::layout::fill_atomically;
+use super::process::{self, Launch, RoleProcess};
 use super::running::{Running, former_roles_ended};
+use super::settings::{self, Settings};
 use crate::error::{CliError, CliResult};
 use crate::roles::RoleFile;
-use crate::world;
+use crate::{show, world};
 
 /// How a cluster is started.
 #[derive(Debug, Clone)]
@@ -33,8 +34,8 @@ pub struct ClusterOptions {
     pub datanodes: Option<u16>,
     /// Among how many racks; none for as many as there were, or 1.
     pub racks: Option<u16>,
-    /// How many tasks each executor runs at once.
-    pub slots: u32,
+    /// How many tasks each executor runs at once; none for as many as its configuration says, or 1.
+    pub slots: Option<u32>,
     /// How quickly losses are noticed.
     pub timings: Timings,
     /// The block size of new files when nobody says otherwise.
@@ -111,9 +112,11 @@ impl Cluster {
         credentials.ensure("client", &[Role::User], &world::user_name())?;
 
         let namenode_config = namenode_config(&layout, options.timings);
-        let namenode = start_role(&layout, &options, "namenode", "namenode", &namenode_config).await?;
+        let at = RoleStart { layout: &layout, options: &options, role: "namenode", process: "namenode" };
+        let namenode = at.start(&namenode_config, &["directory", "superuser"]).await?;
         let scheduler_config = scheduler_config(&layout, options.timings);
-        let scheduler = start_role(&layout, &options, "scheduler", "scheduler", &scheduler_config).await?;
+        let at = RoleStart { layout: &layout, options: &options, role: "scheduler", process: "scheduler" };
+        let scheduler = at.start(&scheduler_config, &["directory"]).await?;
         write_client_config(&layout, cluster, &options, namenode.address(), scheduler.address())?;
 
         let mut nodes = Vec::new();
@@ -323,26 +326,51 @@ fn write_client_config(
     config.scheduler = Some(scheduler);
     config.credentials = Some(layout.credentials("client"));
     config.block_len_bytes = options.block_len_bytes.unwrap_or(config.block_len_bytes);
-    let path = layout.client_config();
-    write_atomically(&path, toml::to_string_pretty(&config)?.as_bytes())
+    let mut anew = vec!["cluster", "namenode", "scheduler", "credentials"];
+    anew.extend(options.block_len_bytes.map(|_| "block_len_bytes"));
+    let anew = anew.into_iter().map(|key| (None, key)).collect();
+    Settings { fresh: toml::Table::try_from(config)?, anew }.write(&layout.client_config())
 }
 
-/// Writes a role's configuration and starts it.
-async fn start_role<T: Serialize>(
-    layout: &Layout,
-    options: &ClusterOptions,
+/// A role that is being started.
+struct RoleStart<'a> {
+    layout: &'a Layout,
+    options: &'a ClusterOptions,
     role: &'static str,
-    process: &str,
-    config: &T,
-) -> CliResult<RoleProcess> {
-    let certificate = process.rsplit_once('@').map_or(process, |(_, node)| node);
-    let name = process.replace('@', "-");
-    let file = RoleFile::to_toml(role, &layout.credentials(certificate), config)?;
-    let path = layout.config(&name);
-    write_atomically(&path, file.as_bytes())?;
-    let launch =
-        Launch { program: options.program.clone(), role, log: layout.log(&name), name, config: path, listen: None };
-    RoleProcess::start(launch).await
+    /// As in `datanode@node-1`.
+    process: &'a str,
+}
+
+impl RoleStart<'_> {
+    /// Brings the role's configuration up to date, where `anew` says what must be as in `config`, and starts it: at the
+    /// address that it had, if that is still free.
+    async fn start<T: Serialize>(&self, config: &T, anew: &[&'static str]) -> CliResult<RoleProcess> {
+        let Self { layout, options, role, process } = *self;
+        let certificate = process.rsplit_once('@').map_or(process, |(_, node)| node);
+        let name = process.replace('@', "-");
+        let path = layout.config(&name);
+        let keys = anew.iter().map(|key| (Some(role), *key));
+        let settings = Settings {
+            fresh: RoleFile::to_table(role, &layout.credentials(certificate), config)?,
+            anew: std::iter::once((None, "credentials")).chain(keys).collect(),
+        };
+        settings.write(&path)?;
+        let before = settings::found(&path, role, "listen").and_then(|listen| listen.as_str()?.parse().ok());
+        let before = before.unwrap_or_else(loopback);
+        let (program, config) = (options.program.clone(), path.clone());
+        let launch = Launch { program, role, log: layout.log(&name), name, config, listen: Some(before) };
+        let started = match RoleProcess::start(launch.clone()).await {
+            Err(error) if before.port() != 0 && process::is_address_taken(&error) => {
+                show::note(format!("{}: {before} is taken by somebody else: it takes another port", launch.name));
+                RoleProcess::start(Launch { listen: Some(SocketAddr::new(before.ip(), 0)), ..launch }).await?
+            }
+            started => started?,
+        };
+        if started.address() != before {
+            settings::remember(&path, role, started.address())?;
+        }
+        Ok(started)
+    }
 }
 
 /// A node that is being started.
@@ -359,7 +387,9 @@ impl NodeStart<'_> {
         let mut config = DatanodeConfig::new(self.name, namenode, vec![volume]);
         config.listen = loopback();
         self.rack.clone_into(&mut config.rack);
-        start_role(self.layout, self.options, "datanode", &format!("datanode@{}", self.name), &config).await
+        let process = &format!("datanode@{}", self.name);
+        let at = RoleStart { layout: self.layout, options: self.options, role: "datanode", process };
+        at.start(&config, &["node", "rack", "namenode", "volumes"]).await
     }
 
     async fn executor(&self, namenode: SocketAddr, scheduler: SocketAddr) -> CliResult<RoleProcess> {
@@ -367,13 +397,25 @@ impl NodeStart<'_> {
         let mut config = ExecutorConfig::new(directory, NodeName(self.name.to_owned()), namenode, scheduler);
         config.listen = loopback();
         config.rack = RackName(self.rack.to_owned());
-        config.slots = self.options.slots;
-        config.worker_memory_bytes =
-            config.worker_memory_bytes.max(SLOT_MEMORY_MIN_BYTES * u64::from(self.options.slots));
+        config.slots = self.options.slots.unwrap_or(config.slots);
+        config.worker_memory_bytes = config.worker_memory_bytes.max(SLOT_MEMORY_MIN_BYTES * u64::from(config.slots));
         config.worker_credentials = Some(self.layout.credentials("client"));
         if self.options.timings == Timings::Quick {
             config.worker_silence_ms = 5_000;
         }
-        start_role(self.layout, self.options, "executor", &format!("executor@{}", self.name), &config).await
+        let process = &format!("executor@{}", self.name);
+        let at = RoleStart { layout: self.layout, options: self.options, role: "executor", process };
+        let mut anew = vec!["directory", "namenode", "scheduler", "node", "rack", "worker_credentials"];
+        anew.extend(self.options.slots.map(|_| "slots"));
+        // What is too little for so many slots would be refused.
+        let path = self.layout.config(&process.replace('@', "-"));
+        let memory = settings::found(&path, "executor", "worker_memory_bytes").and_then(|bytes| bytes.as_integer());
+        let least = SLOT_MEMORY_MIN_BYTES * u64::from(config.slots);
+        if self.options.slots.is_some()
+            && memory.is_some_and(|bytes| u64::try_from(bytes).is_ok_and(|bytes| bytes < least))
+        {
+            anew.push("worker_memory_bytes");
+        }
+        at.start(&config, &anew).await
     }
 }

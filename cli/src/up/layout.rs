@@ -6,7 +6,7 @@
 //! DIR/up.lock              held while the cluster runs
 //! DIR/ca/                  the cluster's certificate authority
 //! DIR/credentials/NAME/    the certificate of each process, and of `client`
-//! DIR/config/NAME.toml     the configuration of each process, written anew by each start
+//! DIR/config/NAME.toml     the configuration of each process, which may be edited: a start sets what it must
 //! DIR/logs/NAME.log        what each process said
 //! DIR/namenode/ scheduler/ node-1/ node-2/ ...    their data
 //! ```

@@ -138,7 +138,7 @@ impl RoleProcess {
                     return Ok(());
                 }
                 // While nobody listened there the system may have lent the port to somebody's outgoing connection.
-                Err(error) if error.message.contains("cannot listen on") && begun.elapsed() < PORT_TIMEOUT => {
+                Err(error) if is_address_taken(&error) && begun.elapsed() < PORT_TIMEOUT => {
                     tokio::time::sleep(PORT_RETRY).await;
                 }
                 Err(error) => return Err(error),
@@ -175,6 +175,11 @@ impl RoleProcess {
             }
         }
     }
+}
+
+/// Whether a role did not start since it cannot listen where it should.
+pub(super) fn is_address_taken(error: &CliError) -> bool {
+    error.message.contains("cannot listen on")
 }
 
 /// An exit status in words.
