@@ -7,12 +7,15 @@ use situ_client::ClientError;
 
 use crate::show;
 
+/// The exit code of a command that its user has interrupted, as a shell shows it.
+pub const INTERRUPTED: u8 = 130;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub struct CliError {
     /// For the person: what it was about, what was expected, what was found, what to do.
     pub message: String,
-    /// 1: the operation failed; 2: it was asked for wrongly.
+    /// 1: the operation failed; 2: it was asked for wrongly; 130: its user did not wait for its end.
     pub code: u8,
     /// Nothing else can be done either, as when the cluster is away: whoever does several things leaves off.
     pub ends: bool,
@@ -30,6 +33,11 @@ impl CliError {
     /// It was asked for wrongly.
     pub fn usage(message: impl Display) -> Self {
         Self { message: message.to_string(), code: 2, ends: false }
+    }
+
+    /// Its user does not wait for its end, which says nothing of how it goes.
+    pub fn interrupted(message: impl Display) -> Self {
+        Self { code: INTERRUPTED, ..Self::failed(message) }
     }
 
     /// The same, and nothing else can be done either.

@@ -23,6 +23,8 @@ pub struct Session {
     pub client: Client<RealRuntime>,
     /// Whether the command has been asked to end.
     pub interrupt: Interrupt,
+    /// The file that says where the cluster is.
+    pub config: PathBuf,
 }
 
 impl Session {
@@ -85,7 +87,14 @@ impl Session {
             }
         });
         let client = Client::with_observer(runtime, config, identity, observer);
-        Ok(Self { client, interrupt: Interrupt::default() })
+        Ok(Self { client, interrupt: Interrupt::default(), config: path.to_owned() })
+    }
+
+    /// Looks where the servers are now, as the configuration says that by this time; whether one of them has moved. A
+    /// configuration that cannot be read, as when the cluster's directory is away with it, moves nothing.
+    pub async fn find_again(&self) -> bool {
+        let config = ClientConfig::load(self.client.runtime(), &self.config).await;
+        config.is_ok_and(|config| self.client.moved_to(&config))
     }
 }
 

@@ -10,7 +10,7 @@ use situ_runtime::transport::net::Route;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::error::{CliError, CliResult};
+use crate::error::{CliError, CliResult, INTERRUPTED};
 use crate::show::escaped;
 
 /// The world as the holder of the certificate in `credentials`; without one only this host's own user is reached.
@@ -35,9 +35,6 @@ fn route(wanted: Option<&OsStr>) -> CliResult<Route> {
         ))),
     }
 }
-
-/// The exit code of a process that a second Ctrl-C ends, as a shell shows it.
-const INTERRUPTED_TWICE: i32 = 130;
 
 /// Whether this process has been asked to end, by Ctrl-C or SIGTERM, since somebody first listened for that; a clone has
 /// heard the same. Whoever asks twice does not want to wait until everything is tidied up.
@@ -77,7 +74,7 @@ fn signalled() -> watch::Receiver<bool> {
                     _ = terminated.recv() => {}
                 }
                 if again {
-                    std::process::exit(INTERRUPTED_TWICE);
+                    std::process::exit(INTERRUPTED.into());
                 }
                 tell.send_replace(true);
             }

@@ -46,8 +46,8 @@ impl TestCluster {
         Self { cluster, session, program, directory }
     }
 
-    /// Kills every process at once, as far as one after the other can, and starts the cluster again.
-    pub async fn kill_all_and_restart(self) -> Self {
+    /// Kills every process at once, as far as one after the other can, and keeps the directory.
+    pub async fn kill_for_now(self) -> Stopped {
         let Self { mut cluster, session, program, directory } = self;
         let (nodes, racks) = (cluster.options().datanodes, cluster.options().racks);
         cluster.namenode.kill().await.expect("a killed namenode");
@@ -58,8 +58,12 @@ impl TestCluster {
             }
         }
         drop((cluster, session));
-        let stopped = Stopped { program, directory, nodes: nodes.unwrap_or(0), racks: racks.unwrap_or(1) };
-        stopped.start().await.map_err(|(_, error)| error).expect("a cluster that comes back")
+        Stopped { program, directory, nodes: nodes.unwrap_or(0), racks: racks.unwrap_or(1) }
+    }
+
+    /// As [`TestCluster::kill_for_now`], and starts the cluster again.
+    pub async fn kill_all_and_restart(self) -> Self {
+        self.kill_for_now().await.start().await.map_err(|(_, error)| error).expect("a cluster that comes back")
     }
 
     /// Ends the cluster in order and keeps its directory.

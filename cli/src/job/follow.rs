@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use situ_wire::ids::JobId;
 use situ_wire::messages::scheduler::JobStatus;
 
+use super::patience::Patience;
 use super::waiting;
 use crate::error::CliResult;
 use crate::session::Session;
@@ -21,10 +22,11 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 const LINE_AFTER_STAGE: Duration = Duration::from_secs(1);
 
 /// Waits until a job has ended; `seen` is told each new state on the way. If `shown`, shows a bar on a terminal and
-/// elsewhere a line now and then, and says what the job waits for when nothing moves.
+/// elsewhere a line now and then, and says what the job waits for when nothing moves. A scheduler that is away is waited
+/// for without limit.
 ///
 /// # Errors
-/// When the scheduler cannot be asked for too long, or does not know the job.
+/// When the scheduler does not know the job, or it and this client do not understand or trust each other.
 pub async fn follow(
     session: &Session,
     job: JobId,
@@ -33,10 +35,11 @@ pub async fn follow(
 ) -> CliResult<JobStatus> {
     let bar = Progress::count("tasks", 0, shown);
     let mut lines = (shown && !std::io::stderr().is_terminal()).then(|| Lines::new(Instant::now()));
+    let mut patience = Patience::new(session, job);
     let (mut revision, mut told) = (0, false);
     loop {
         let wait = if told { POLL } else { SILENCE };
-        let status = session.client.scheduler().changed_status(job, revision, wait).await?;
+        let status = patience.ask(async |scheduler| scheduler.changed_status(job, revision, wait).await).await?;
         if status.revision != revision || revision == 0 {
             seen(&status);
             told = false;

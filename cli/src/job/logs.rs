@@ -70,7 +70,14 @@ pub(super) async fn driver_output(session: &Session, job: JobId, json: bool) -> 
     if json {
         return Ok(());
     }
-    let last = session.client.scheduler().logs(job).await?.into_iter().filter_map(|location| match location.log {
+    let locations = match session.client.scheduler().logs(job).await {
+        Ok(locations) => locations,
+        Err(error) => {
+            show::note(format!("what the driver printed cannot be read: {error}; `situ job logs {}` shows it", job.0));
+            return Ok(());
+        }
+    };
+    let last = locations.into_iter().filter_map(|location| match location.log {
         LogName::DriverOut(attempt) => Some((attempt, location)),
         LogName::DriverErr(_) | LogName::Worker => None,
     });

@@ -3,6 +3,7 @@
 mod attached;
 mod follow;
 mod logs;
+mod patience;
 mod programs;
 mod show;
 mod strip;
@@ -50,7 +51,11 @@ pub async fn run(session: &Session, command: &JobCommand, json: bool) -> CliResu
         }
         JobCommand::List => show::list(session, json).await,
         JobCommand::Status(args) => show::status(session, parse(args)?, json).await,
-        JobCommand::Wait(args) => finish(session, parse(args)?, json).await,
+        JobCommand::Wait(args) => {
+            // Who waits for a job that is not there is told so, and nothing else.
+            let job = session.client.scheduler().status(parse(args)?).await?.summary.job;
+            finish(session, job, json).await
+        }
         JobCommand::Kill(args) => kill(session, parse(args)?, json).await,
         JobCommand::Logs(args) => logs::all(session, parse(args)?, json).await,
     }
@@ -151,10 +156,7 @@ async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
     let status = tokio::select! {
         status = follow(session, job, !json, |_| ()) => status?,
         () = session.interrupt.wait() => {
-            let number = job.0;
-            return Err(CliError::failed(format!(
-                "interrupted; {job} goes on: `situ job wait {number}` waits for it, `situ job kill {number}` ends it"
-            )));
+            return Err(CliError::interrupted(format!("interrupted; {}", patience::goes_on(job))));
         }
     };
     // How the job ended counts, even if what it printed cannot be shown.

@@ -98,6 +98,14 @@ impl<R: Runtime> Client<R> {
         &self.shared.config
     }
 
+    /// The servers are where `config` says from now on, for all clones; whether one of them was elsewhere before.
+    /// Nothing else of it is taken.
+    pub fn moved_to(&self, config: &ClientConfig) -> bool {
+        let namenode = self.shared.namenode.moved_to(config.namenode);
+        let scheduler = self.shared.scheduler.as_ref().zip(config.scheduler);
+        scheduler.is_some_and(|(scheduler, address)| scheduler.moved_to(address)) || namenode
+    }
+
     /// This run of the client: the holder of its leases.
     #[must_use]
     pub fn id(&self) -> ClientId {

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -64,12 +64,18 @@ pub(super) fn asked<'a>(operation: &'static str, subject: &'a (dyn fmt::Display 
 pub(super) struct Remote<R: Runtime, Q, A> {
     connector: Connector<R>,
     role: Role,
-    address: SocketAddr,
+    address: Mutex<SocketAddr>,
     patience: Patience,
     timeout: Duration,
     observer: WaitObserver,
-    /// The stream of calls; none before the first call and after it was lost.
-    caller: tokio::sync::Mutex<Option<Caller<R, Q, A>>>,
+    /// None before the first call and after it was lost.
+    stream: tokio::sync::Mutex<Option<Stream<R, Q, A>>>,
+}
+
+/// A stream of calls, and where it leads.
+struct Stream<R: Runtime, Q, A> {
+    to: SocketAddr,
+    caller: Caller<R, Q, A>,
 }
 
 impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned + Send> Remote<R, Q, A> {
@@ -81,7 +87,19 @@ impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned + Send> Remote<R, Q, A
         timeout: Duration,
         observer: WaitObserver,
     ) -> Self {
-        Self { connector, role, address, patience, timeout, observer, caller: tokio::sync::Mutex::new(None) }
+        let address = Mutex::new(address);
+        Self { connector, role, address, patience, timeout, observer, stream: tokio::sync::Mutex::new(None) }
+    }
+
+    /// Where it is.
+    fn address(&self) -> SocketAddr {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is at `address` from now on; whether it was elsewhere before.
+    pub(super) fn moved_to(&self, address: SocketAddr) -> bool {
+        let mut current = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, address) != address
     }
 
     /// Makes a call until it is answered or trying again cannot help. The same request is sent each time: what changes
@@ -111,7 +129,7 @@ impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned + Send> Remote<R, Q, A
             };
             (self.observer)(&Waiting {
                 role: self.role,
-                address: self.address,
+                address: self.address(),
                 operation: asked.operation,
                 error: &error,
                 waited: retries.waited(clock.now()),
@@ -128,13 +146,14 @@ impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned + Send> Remote<R, Q, A
 
     /// The stream of calls, made anew if it is lost. Others wait while it is made, and then use it.
     async fn caller(&self) -> Result<Caller<R, Q, A>, RpcError> {
-        let mut slot = self.caller.lock().await;
-        if let Some(caller) = slot.as_ref().filter(|caller| !caller.is_closed()) {
-            return Ok(caller.clone());
+        let mut slot = self.stream.lock().await;
+        let address = self.address();
+        if let Some(stream) = slot.as_ref().filter(|stream| stream.to == address && !stream.caller.is_closed()) {
+            return Ok(stream.caller.clone());
         }
         *slot = None;
-        let caller = self.connector.caller(self.address, self.role).await?;
-        *slot = Some(caller.clone());
+        let caller = self.connector.caller(address, self.role).await?;
+        *slot = Some(Stream { to: address, caller: caller.clone() });
         Ok(caller)
     }
 
@@ -147,7 +166,7 @@ impl<R: Runtime, Q: Serialize + Sync, A: DeserializeOwned + Send> Remote<R, Q, A
                 operation,
                 subject: subject.to_string(),
                 role: self.role,
-                address: self.address,
+                address: self.address(),
                 waited: retries.waited(now),
                 last,
             })),

@@ -27,11 +27,12 @@ const NEWS: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Scheduler<R: Runtime> {
     client: Client<R>,
+    patience: Patience,
 }
 
 impl<R: Runtime> Clone for Scheduler<R> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone() }
+        Self { client: self.client.clone(), patience: self.patience }
     }
 }
 
@@ -39,11 +40,17 @@ impl<R: Runtime> Client<R> {
     /// The scheduler of the cluster.
     #[must_use]
     pub fn scheduler(&self) -> Scheduler<R> {
-        Scheduler { client: self.clone() }
+        Scheduler { client: self.clone(), patience: self.config().patience() }
     }
 }
 
 impl<R: Runtime> Scheduler<R> {
+    /// The same, for whoever decides alone whether to ask again: each call is made once.
+    #[must_use]
+    pub fn asked_once(self) -> Self {
+        Self { patience: Patience { server: Duration::ZERO, datanodes: Duration::ZERO }, ..self }
+    }
+
     /// Starts a job; a retry starts no second one.
     ///
     /// # Errors
@@ -127,8 +134,7 @@ impl<R: Runtime> Scheduler<R> {
         let remote = self.remote(asked)?;
         let timeout = (wait + POLL_MARGIN).max(self.client.config().call_timeout());
         let request = Request::Status { job, seen };
-        let patience = self.client.config().patience();
-        let answered = remote.call_within(asked, &request, timeout, patience).await?;
+        let answered = remote.call_within(asked, &request, timeout, self.patience).await?;
         answer!(asked, "Status", answered, Response::Status(status) => *status)
     }
 
@@ -191,7 +197,7 @@ impl<R: Runtime> Scheduler<R> {
     }
 
     async fn ask(&self, asked: Asked<'_>, request: &Request) -> Result<Response, ClientError> {
-        self.remote(asked)?.call(asked, request).await
+        self.remote(asked)?.call_within(asked, request, self.client.config().call_timeout(), self.patience).await
     }
 
     fn remote(&self, asked: Asked<'_>) -> Result<&Remote<R, Request, Response>, ClientError> {

@@ -82,3 +82,71 @@ async fn waiting_for_a_job_ends_as_the_job_does() {
     situ.situ(&["job", "wait", "7"], b"").fails(1, &["no such job"]);
     situ.stop().await;
 }
+
+/// Follows the standard error of `situ job wait` until it says what is wanted.
+async fn says(lines: &mut tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStderr>>, words: &str) {
+    let heard = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(words) {
+                return;
+            }
+        }
+        panic!("it ended and did not say {words:?}");
+    };
+    tokio::time::timeout(crate::following::LIMIT, heard).await.expect(words);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_job_waits_for_its_scheduler_too_wherever_that_comes_back() {
+    let mut situ = TestCluster::start(SITU, NODES, 1).await;
+    let runs = situ.directory().join("runs");
+    let job = in_the_middle(&situ, &runs).await;
+    let mut command = situ.command(&["job", "wait", &job.to_string()]);
+    command.stdin(std::process::Stdio::null());
+    let mut waiting = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+    let mut said = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(waiting.stderr.take().unwrap()));
+    says(&mut said, &job.to_string()).await;
+    situ.cluster.scheduler.kill().await.unwrap();
+    let before = situ.cluster.scheduler.address();
+    says(&mut said, &format!("{job} goes on and is asked for until the scheduler is back")).await;
+    let namenode = situ.cluster.namenode.address();
+    // Somebody else has its port by then.
+    let stopped = situ.kill_for_now().await;
+    let taken = std::net::UdpSocket::bind(before).unwrap();
+    let file = stopped.root().join("config/executor-node-1.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("# `situ up` sets anew: credentials, directory, "), "{text}");
+    std::fs::write(&file, text.replace("logs_kept = 1000", "logs_kept = 7 # fewer")).unwrap();
+    let situ = stopped.start().await.map_err(|(_, error)| error).expect("a cluster that comes back");
+    assert_ne!(situ.cluster.scheduler.address(), before);
+    assert_eq!(situ.cluster.namenode.address(), namenode, "the others have the ports that they had");
+    says(&mut said, "the scheduler is back after").await;
+    says(&mut said, &format!("{job} succeeded")).await;
+    assert_eq!(waiting.wait().await.unwrap().code(), Some(0));
+    drop(taken);
+    assert!(std::fs::read_to_string(&file).unwrap().contains("logs_kept = 7 # fewer"), "what was edited stays");
+
+    // Of a job that is not there nothing else is said.
+    let said = situ.situ(&["job", "wait", "999"], b"");
+    assert!(!said.err.contains("job-999\n"), "{said:?}");
+    said.fails(1, &["job-999"]);
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_wait_any_longer_is_told_that_the_job_goes_on() {
+    let situ = TestCluster::start(SITU, NODES, 1).await;
+    let runs = situ.directory().join("runs");
+    let job = in_the_middle(&situ, &runs).await;
+    let mut command = situ.command(&["job", "wait", &job.to_string()]);
+    command.stdin(std::process::Stdio::null());
+    let mut waiting = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+    let mut said = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(waiting.stderr.take().unwrap()));
+    says(&mut said, &job.to_string()).await;
+    let pid = waiting.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().unwrap())).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    says(&mut said, &format!("{job} goes on: `situ job wait {}` waits for it", job.0)).await;
+    assert_eq!(waiting.wait().await.unwrap().code(), Some(130), "1 would mean that the job has failed");
+    assert_eq!(runs_again(&situ, job, &runs).await, 0);
+    situ.stop().await;
+}
