@@ -15,9 +15,12 @@ use tokio::sync::{mpsc, watch};
 use super::cluster::Cluster;
 use super::entry::fail;
 
-/// The exit codes: the job has ended without its driver, the user has ended both.
+/// The exit code when the job has ended without its driver.
 const LOST: i32 = 1;
-const INTERRUPTED: i32 = 130;
+/// What ends both, Ctrl-C, `kill` and a terminal that is closed, and with which exit code: as a shell shows a process that
+/// such a signal has ended.
+const ENDING: [(SignalKind, i32); 3] =
+    [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143), (SignalKind::hangup(), 129)];
 /// How long the scheduler may take to hear that it is over. Who does not want to wait so long asks again.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,7 +49,8 @@ pub(super) fn watch_signals(cluster: &Arc<Cluster<RealRuntime>>, ends: &Arc<Atom
     };
     let (cluster, ends) = (Arc::clone(cluster), Arc::clone(ends));
     cluster.runtime.clone().spawn("interrupted", async move {
-        if asked.recv().await.is_none() || ends.swap(true, Ordering::SeqCst) {
+        let Some(code) = asked.recv().await else { return };
+        if ends.swap(true, Ordering::SeqCst) {
             return;
         }
         let job = cluster.environment.job;
@@ -62,22 +66,52 @@ pub(super) fn watch_signals(cluster: &Arc<Cluster<RealRuntime>>, ends: &Arc<Atom
             _ = asked.recv() => format!("interrupted; {job} ends soon, for its client is gone"),
         };
         fail(&said);
-        std::process::exit(INTERRUPTED);
+        std::process::exit(code);
     });
 }
 
-/// Tells each time that the process is asked to end, by Ctrl-C or SIGTERM.
-fn asked_to_end(runtime: &RealRuntime) -> io::Result<mpsc::UnboundedReceiver<()>> {
+/// Tells each time that the process is asked to end, and the exit code for that.
+fn asked_to_end(runtime: &RealRuntime) -> io::Result<mpsc::UnboundedReceiver<i32>> {
     let (tell, asked) = mpsc::unbounded_channel();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    let hears_no_hangup = ignored_signals("/proc/self/status") & HANGUP != 0;
+    for (kind, code) in ENDING {
+        if kind == SignalKind::hangup() && hears_no_hangup {
+            continue;
+        }
         let (mut signal, tell) = (signal(kind)?, tell.clone());
         runtime.spawn("signal", async move {
             while signal.recv().await.is_some() {
-                if tell.send(()).is_err() {
+                if tell.send(code).is_err() {
                     return;
                 }
             }
         });
     }
     Ok(asked)
+}
+
+/// SIGHUP among the signals that a process ignores.
+const HANGUP: u64 = 1;
+
+/// The signals that a process ignores, the first one in the lowest bit, as its status says: `nohup` has it ignore SIGHUP,
+/// and whoever starts it so wants it to outlive the terminal.
+fn ignored_signals(status: &str) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_ignores_is_read_from_its_status() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "Name:\tx\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n").unwrap();
+        assert_eq!(ignored_signals(file.path().to_str().unwrap()), 0x1001);
+        // As in every Rust program, SIGPIPE at least.
+        assert_ne!(ignored_signals("/proc/self/status"), 0);
+        assert_eq!(ignored_signals("/no/such"), 0);
+    }
 }

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -64,6 +65,9 @@ const NETWORK_THREADS: usize = 2;
 ///     })
 /// }
 /// ```
+///
+/// A driver leaves by returning from here: one that calls [`std::process::exit`] ends without a word, and its job fails, with
+/// `--client` only when it has not been heard for `session_ms`.
 ///
 /// Started by hand it says how to submit it, and returns 2.
 pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
@@ -159,9 +163,10 @@ fn complain(message: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-#[expect(clippy::print_stderr, reason = "standard error is the log of a job's process")]
+/// Says on standard error, the log of a job's process, why it fails.
 pub(super) fn fail(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    // A terminal that was closed takes no more, and the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::FAILURE
 }
 

@@ -165,16 +165,19 @@ async fn a_client_that_stood_still_hears_that_its_job_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_interrupts_the_client_ends_its_job() {
     let situ = TestCluster::start(SITU, 2, 1).await;
-    let terminal = saving(&situ).await;
-    let (job, asked) = (terminal.job, Instant::now());
-    terminal.signal(Signal::INT);
-    let (code, said) = terminal.end().await;
-    assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains(&format!("interrupted; {job} is ended")), "{said}");
-    // At once: the scheduler has answered that it is so.
-    let state = situ.session.client.scheduler().status(job).await.unwrap().summary.state;
-    assert_eq!(state, JobState::Killed { reason: "interrupted at its client".to_owned() }, "{:?}", asked.elapsed());
-    nothing_is_left(&situ).await;
+    // Ctrl-C, `kill`, and a terminal that is closed.
+    for (signal, ends_with) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let terminal = saving(&situ).await;
+        let (job, asked) = (terminal.job, Instant::now());
+        terminal.signal(signal);
+        let (code, said) = terminal.end().await;
+        assert_eq!(code, Some(ends_with), "{said}");
+        assert!(said.contains(&format!("interrupted; {job} is ended")), "{said}");
+        // At once: the scheduler has answered that it is so.
+        let state = situ.session.client.scheduler().status(job).await.unwrap().summary.state;
+        assert_eq!(state, JobState::Killed { reason: "interrupted at its client".to_owned() }, "{:?}", asked.elapsed());
+        nothing_is_left(&situ).await;
+    }
 
     // And whoever ends the job ends the client, though it waits for its user.
     let terminal = Terminal::open(&situ, &["answers"]).await;
