@@ -73,12 +73,21 @@ fn rows(entries: &[FileStatus], human: bool, as_json: bool) -> Vec<String> {
 
 /// `drwxr-xr-x`.
 fn mode(status: &FileStatus) -> String {
-    let mut text = String::from(if status.is_directory() { "d" } else { "-" });
+    format!("{}{}", if status.is_directory() { 'd' } else { '-' }, permissions(status.mode))
+}
+
+/// `rwxr-xr-x`; as `ls` does it, the last letter is `t` or `T` where only owners delete.
+fn permissions(mode: u16) -> String {
+    let mut text = String::new();
     for shift in [6, 3, 0] {
-        let bits = status.mode >> shift;
+        let bits = mode >> shift;
         for (bit, letter) in [(4, 'r'), (2, 'w'), (1, 'x')] {
             text.push(if bits & bit == 0 { '-' } else { letter });
         }
+    }
+    if mode & 0o1000 != 0 {
+        text.pop();
+        text.push(if mode & 1 == 0 { 'T' } else { 't' });
     }
     text
 }
@@ -174,4 +183,15 @@ pub(super) async fn df(session: &Session, args: &DfArgs, as_json: bool) -> CliRe
     let [capacity, used, free] = cells;
     let rows = [["capacity", "used", "free", "use"].map(str::to_owned), [capacity, used, free, format!("{share:.1}%")]];
     columns(&rows, [true; 4]).into_iter().try_for_each(show::line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permissions;
+
+    #[test]
+    fn permissions_are_shown_as_ls_does() {
+        let shown = [0o755, 0o640, 0o1777, 0o1770].map(permissions);
+        assert_eq!(shown, ["rwxr-xr-x", "rw-r-----", "rwxrwxrwt", "rwxrwx--T"]);
+    }
 }

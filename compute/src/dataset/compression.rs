@@ -2,7 +2,7 @@
 //!
 //! | ending | format |
 //! |---|---|
-//! | `.gz` | gzip, with any number of members |
+//! | `.gz` | gzip, with any number of members, and zeros behind the last one, as blocks of tapes leave them |
 //! | `.zst` | Zstandard, with any number of frames, and windows of at most a task's share of the memory, or 8 MiB |
 //! | `.bz2` | bzip2, with any number of streams |
 //! | `.lz4` | LZ4 frames, as the `lz4` command writes them |
@@ -125,7 +125,9 @@ impl Codec {
         source.by_ref().take(4).read_to_end(&mut beginning)?;
         if !self.begins(&beginning) {
             let found = match &beginning[..] {
-                [] => "it is empty".to_owned(),
+                [] => {
+                    return Err(io::Error::other("it is empty: even a file of nothing has a beginning in this format"));
+                }
                 bytes => format!("it begins with \"{}\"", bytes.escape_ascii()),
             };
             let hadoop = if self == Self::Lz4 { "; blocks as Hadoop writes them are not LZ4 frames" } else { "" };
@@ -133,7 +135,9 @@ impl Codec {
         }
         let source = Cursor::new(beginning).chain(source);
         Ok(match self {
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+            Self::Gzip => {
+                Box::new(GzipMembers { decoder: Some(flate2::bufread::GzDecoder::new(source)), has_ended: false })
+            }
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
             Self::Zstd => {
                 let mut decoder = FrameDecoder::new();
@@ -145,6 +149,53 @@ impl Codec {
                 Box::new(Lz4Frames { decoder: Some(lz4_flex::frame::FrameDecoder::new(source)) })
             }
         })
+    }
+}
+
+/// Members of gzip, one behind the other, and any number of zeros behind them.
+struct GzipMembers<B: BufRead> {
+    /// The one of the member that is read, or was last: the source stays open.
+    decoder: Option<flate2::bufread::GzDecoder<B>>,
+    has_ended: bool,
+}
+
+impl<B: BufRead> GzipMembers<B> {
+    /// Behind a member: whether another one follows.
+    fn follows(source: &mut B) -> io::Result<bool> {
+        let mut zeros = 0_u64;
+        loop {
+            let bytes = source.fill_buf()?;
+            match bytes.first() {
+                None => return Ok(false),
+                Some(0) => {
+                    let len = bytes.iter().take_while(|byte| **byte == 0).count();
+                    zeros += len as u64;
+                    source.consume(len);
+                }
+                Some(_) if zeros == 0 => return Ok(true),
+                Some(_) => {
+                    let error = format!("behind its last member and {zeros} zeros there is something else");
+                    return Err(io::Error::other(error));
+                }
+            }
+        }
+    }
+}
+
+impl<B: BufRead> Read for GzipMembers<B> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = self.decoder.as_mut().filter(|_| !self.has_ended) {
+            let len = decoder.read(buffer)?;
+            if len > 0 || buffer.is_empty() {
+                return Ok(len);
+            }
+            if Self::follows(decoder.get_mut())? {
+                self.decoder = self.decoder.take().map(|it| flate2::bufread::GzDecoder::new(it.into_inner()));
+            } else {
+                self.has_ended = true;
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -370,6 +421,16 @@ pub(super) mod tests {
         }
         let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &encode(Codec::Zstd, b"text")].concat();
         assert_eq!(decoded(Codec::Zstd, &skipped).unwrap(), b"text");
+    }
+
+    #[test]
+    fn zeros_behind_gzip_are_taken_for_padding_as_gzip_does() {
+        let padded = |tail: &[u8]| [&encode(Codec::Gzip, b"one\n"), &encode(Codec::Gzip, b"two"), tail].concat();
+        assert_eq!(decoded(Codec::Gzip, &padded(&[0; 20_000])).unwrap(), b"one\ntwo");
+        let more = decoded(Codec::Gzip, &padded(&[&[0; 3][..], &encode(Codec::Gzip, b"lost")].concat()));
+        assert!(more.unwrap_err().to_string().contains("3 zeros there is something else"));
+        let error = decoded(Codec::Gzip, b"").unwrap_err().to_string();
+        assert!(error.starts_with("it is empty"), "{error}");
     }
 
     #[test]

@@ -270,7 +270,8 @@ fn part_name(partition: u32) -> String {
 }
 
 fn write_lines<T: TextLine>(task: &TaskContext, path: &DfsPath, records: impl Iterator<Item = T>) {
-    let mut output = task.world().files().create(path).unwrap_or_else(|error| abort_storage(&error));
+    let failed = |error: StorageError| -> ! { abort_storage(&taken_away(error, path)) };
+    let mut output = task.world().files().create(path).unwrap_or_else(|error| failed(error));
     let mut lines = Vec::with_capacity(WRITE_LEN_BYTES + WRITE_LEN_BYTES / 8);
     let mut count = 0_u64;
     records.for_each(|record| {
@@ -281,14 +282,27 @@ fn write_lines<T: TextLine>(task: &TaskContext, path: &DfsPath, records: impl It
             task.go_on();
             let next = Vec::with_capacity(lines.capacity());
             let full = std::mem::replace(&mut lines, next);
-            output.write(full.into()).unwrap_or_else(|error| abort_storage(&error));
+            output.write(full.into()).unwrap_or_else(|error| failed(error));
         }
     });
     if !lines.is_empty() {
-        output.write(lines.into()).unwrap_or_else(|error| abort_storage(&error));
+        output.write(lines.into()).unwrap_or_else(|error| failed(error));
     }
-    output.close().unwrap_or_else(|error| abort_storage(&error));
+    output.close().unwrap_or_else(|error| failed(error));
     task.measure(|metrics| metrics.records += count);
+}
+
+/// What a save that has begun could not do with what it writes aside, at `aside` or below: if that is not there any more,
+/// somebody has taken it away. Making the directory again would bring none of it back.
+fn taken_away(error: StorageError, aside: &DfsPath) -> StorageError {
+    if error.code != ErrorCode::NotFound {
+        return error;
+    }
+    let message = format!(
+        "{aside}: it is not there any more: the output directory was removed or moved away while the job ran; leave it \
+         alone until the job has ended, and submit the job again"
+    );
+    StorageError { message, ..error }
 }
 
 /// Publishes the parts, and in the same step the file that names the job: it is written before, at `success`.
@@ -300,6 +314,7 @@ fn publish(
     (mut moves, success): (Vec<(DfsPath, DfsPath)>, DfsPath),
 ) -> Result<(), ProgramError> {
     let named = write_line(files, &success, job);
+    let aside = success.clone();
     moves.push((success, output.join(SUCCESS)?));
     let refused = match named {
         Err(error) if error.code.retry() != Retry::Never => error,
@@ -309,6 +324,7 @@ fn publish(
             Err(error) => error,
         },
     };
+    let refused = taken_away(refused, &aside);
     match publisher(files, output) {
         Some(other) if other.to_string() != job => {
             Err(ProgramError::OutputExists { path: output.to_string(), job: Some(other) })
@@ -539,6 +555,16 @@ mod tests {
         let saved = records.save_as_text_file("/out");
         let asked = asked.lock().unwrap().clone();
         (saved, asked)
+    }
+
+    #[test]
+    fn an_output_that_was_taken_away_is_told_as_that() {
+        let aside = DfsPath::parse("/out/_temporary/job-1/dataset-0").unwrap();
+        let said = |code| taken_away(StorageError { code, message: "make that first".to_owned() }, &aside).message;
+        let gone = said(ErrorCode::NotFound);
+        assert!(gone.contains("output directory was removed or moved away while the job ran"), "{gone}");
+        assert!(gone.starts_with("/out/_temporary") && !gone.contains("make that first"), "{gone}");
+        assert_eq!(said(ErrorCode::PermissionDenied), "make that first");
     }
 
     #[test]
