@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use situ_wire::ids::{JobId, ScopeId, StageId};
+use situ_wire::ids::{JobId, ScopeId, StageId, TaskAttemptId};
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::scheduler::{
-    DriverPlace, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus,
+    DriverPlace, FailedAttempt, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus,
 };
 use situ_wire::time::TimeMs;
 
@@ -80,6 +80,9 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
             show::line(format!("    {quiet}"))?;
         }
     }
+    if let Some(failed) = &status.last_failure {
+        show::line(format!("  last failure: {}", failure_text(failed)))?;
+    }
     if !status.recoveries.is_empty() {
         show::line("  lost and brought back:")?;
     }
@@ -109,6 +112,28 @@ pub(super) fn ending(status: &JobStatus, as_json: bool) -> CliResult {
         }
         state => Err(CliError::failed(format!("{} {}", summary.job, state_text(state)))),
     }
+}
+
+/// How many characters of a reason are shown where it is one line among others.
+const REASON_CHARS: usize = 300;
+
+/// The attempt that failed last, in a line.
+fn failure_text(failed: &FailedAttempt) -> String {
+    let TaskAttemptId { stage, partition, attempt, .. } = failed.attempt;
+    let reason = match failed.reason.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{} ...", &failed.reason[..end]),
+        None => failed.reason.clone(),
+    };
+    let (node, number, reason) = (&failed.node, attempt % ATTEMPTS_PER_LIFE, escaped(&reason));
+    format!("{stage} {partition}, attempt {number}, on {node}: {reason}")
+}
+
+fn failure_json(failed: &FailedAttempt) -> Value {
+    json!({
+        "scope": scope_json(failed.attempt.stage), "stage": failed.attempt.stage.1,
+        "partition": failed.attempt.partition.0, "attempt": failed.attempt.attempt,
+        "node": failed.node.0, "at_ms": failed.at.0, "reason": failed.reason,
+    })
 }
 
 /// One stage in a line.
@@ -208,6 +233,7 @@ pub fn status_json(status: &JobStatus) -> Value {
     value["task_limit_ms"] = status.options.task_limit_ms.into();
     value["check_replay"] = status.options.check_replay.into();
     value["waits_for"] = status.waiting.as_ref().map(waiting::json).into();
+    value["last_failure"] = status.last_failure.as_ref().map(failure_json).into();
     value["stages"] = status
         .stages
         .iter()

@@ -111,7 +111,7 @@ impl Scheduler {
         digest: [u8; 32],
         mut plan: Box<Plan>,
     ) -> Result<(), String> {
-        check_plan(&plan, action, &self.policy).map_err(|reason| format!("its plan makes no sense: {reason}"))?;
+        check_plan(&plan, action).map_err(|reason| format!("its plan cannot be run: {reason}"))?;
         let Some(found) = self.jobs.get_mut(&job) else { return Ok(()) };
         let known = |stage: &StagePlan| found.stages.get(&StageKey::from(stage.output));
         for stage in &plan.stages {
@@ -123,8 +123,16 @@ impl Scheduler {
         let tasks = found.tasks + new().map(|stage| u64::from(stage.partitions)).sum::<u64>();
         let pieces = found.pieces.saturating_add(new().map(pieces).fold(0, u64::saturating_add));
         let len = found.kept_len_bytes + plan_len_bytes(&plan);
-        ensure(tasks, self.policy.tasks, "tasks")?;
-        ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")?;
+        let too_large = |setting: &'static str| {
+            move |reason| {
+                format!(
+                    "{reason}: use fewer and larger partitions, or raise `{setting}` in the scheduler's configuration"
+                )
+            }
+        };
+        ensure(tasks, self.policy.tasks, "tasks").map_err(too_large("tasks"))?;
+        ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")
+            .map_err(too_large("pieces"))?;
         ensure(found.actions_kept() + 1, self.policy.actions as u64, "actions and ended scopes")?;
         ensure_kept(len, self.policy.results_len_bytes)?;
         found.kept_len_bytes = len;

@@ -1,10 +1,12 @@
+use std::borrow::Cow;
 use std::time::Duration;
 
 use situ_wire::ids::{ExecutorId, JobId, NodeName, PartitionId, TaskAttemptId};
-use situ_wire::messages::scheduler::{Lost, TaskFailure};
+use situ_wire::messages::scheduler::{FailedAttempt, Lost, TaskFailure};
 use situ_wire::time::TimeMs;
 
 use super::job::Attempt;
+use super::jobs::cut;
 use super::plan::differs;
 use super::policy::ms;
 use super::recovery::RecoveredBy;
@@ -98,6 +100,8 @@ impl Scheduler {
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
         if !matches!(failure, TaskFailure::Cancelled) {
             stage.failed += 1;
+            let (node, reason) = (node.clone(), cut(&reason_of(&failure)));
+            job.last_failure = Some(FailedAttempt { attempt: id, node, at: now, reason });
         }
         let by = RecoveredBy::Task(attempt.stage, id.partition);
         match failure {
@@ -279,6 +283,19 @@ impl Scheduler {
             self.pardons.remove(&(*until, job, *executor));
         }
         self.resting.retain(|(_, of, ..)| *of != job);
+    }
+}
+
+/// What is said of a failure.
+fn reason_of(failure: &TaskFailure) -> Cow<'_, str> {
+    match failure {
+        TaskFailure::Fetch { map, reason, .. } => format!("input could not be fetched from {map}: {reason}").into(),
+        TaskFailure::Program { message }
+        | TaskFailure::PlanMismatch { message }
+        | TaskFailure::Storage { message, .. } => message.into(),
+        TaskFailure::WorkerLost { reason, .. } => format!("its worker process ended: {reason}").into(),
+        TaskFailure::WorkerSilent { reason, .. } => reason.into(),
+        TaskFailure::Cancelled => "it was cancelled".into(),
     }
 }
 

@@ -20,6 +20,9 @@ use super::{JobRecord, Submission};
 /// earlier life, of which the journal does not know, must not be taken for one of this.
 pub(super) const DRIVER_ATTEMPTS_PER_LIFE: u32 = 100;
 
+/// The longest wait between two attempts at a driver that do not begin.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
 impl Scheduler {
     /// Places drivers that wait on the least busy executors: first those of users who have the fewest drivers, of one user's
     /// those of the oldest jobs.
@@ -199,6 +202,7 @@ impl Scheduler {
 
     /// An attempt at a driver is lost: another one is made, elsewhere if that is possible.
     pub(super) fn lose_driver(&mut self, at: TimeMs, job: JobId, why: &str) {
+        let has_begun = self.jobs.get(&job).is_some_and(|found| found.driver.has_begun);
         let Some((executor, attempt)) = self.displace_driver(job) else { return };
         let Some(found) = self.jobs.get_mut(&job) else { return };
         found.driver.lost += 1;
@@ -210,7 +214,14 @@ impl Scheduler {
                 format!("{lost} attempts at the driver were lost; the last, attempt {attempt} on {node}: {why}");
             return self.fail_job(at, job, &reason);
         }
-        self.driverless.insert(job);
+        // What keeps one from beginning anywhere, as a full disk, would use up all attempts in a moment.
+        let rest = if has_begun { Duration::ZERO } else { rest_after(lost) };
+        if rest.is_zero() {
+            self.driverless.insert(job);
+        } else if let Some(found) = self.jobs.get_mut(&job) {
+            found.driver.rests_until = Some(at + rest);
+            self.resting_drivers.insert((at + rest, job));
+        }
     }
 
     /// The attempt at a driver that has a place has it no more: where that was, and which attempt.
@@ -280,6 +291,15 @@ impl Scheduler {
                 self.driverless.insert(job);
             }
         }
+    }
+}
+
+/// How long a driver is not placed again of which so many attempts were lost before they began: the second is made at once,
+/// elsewhere.
+fn rest_after(lost: u32) -> Duration {
+    match lost {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_secs(4_u64.saturating_pow(more - 2)).min(LONGEST_REST),
     }
 }
 

@@ -9,8 +9,8 @@ use situ_wire::ids::{
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    ActionResult, DriverPlace, JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost, PersistedInput, Plan,
-    StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
+    ActionResult, DriverPlace, FailedAttempt, JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost,
+    PersistedInput, Plan, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -68,6 +68,8 @@ pub(super) struct Job {
     pub(super) cached: Cached,
     pub(super) recoveries: Recoveries,
     pub(super) metrics: TaskMetrics,
+    /// The attempt at a task that failed last.
+    pub(super) last_failure: Option<FailedAttempt>,
     /// How many of its tasks failed, and how many pieces could not be fetched, by executor, until each is pardoned.
     pub(super) failures: BTreeMap<ExecutorId, Failures>,
     /// Executors that were told how to start its processes: they may have some, or shuffle output of it. There are no more
@@ -131,7 +133,7 @@ pub(super) struct Driver {
     pub(super) given_up: Option<(ExecutorId, u32)>,
     /// The file system is away, which holds its executable.
     pub(super) outage: Option<Outage>,
-    /// Until when it is not placed again for that.
+    /// Until when it is not placed again.
     pub(super) rests_until: Option<TimeMs>,
 }
 
@@ -400,6 +402,7 @@ impl Job {
             cached: Cached::default(),
             recoveries: Recoveries::default(),
             metrics: TaskMetrics::default(),
+            last_failure: None,
             failures: BTreeMap::new(),
             touched: BTreeSet::new(),
             logs: BTreeSet::new(),
@@ -519,6 +522,7 @@ impl Job {
             driver: self.driver.kind(),
             options: self.launch.options,
             waiting: None,
+            last_failure: self.last_failure.clone(),
         }
     }
 

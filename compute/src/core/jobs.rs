@@ -300,6 +300,9 @@ impl Scheduler {
         if let Some(until) = found.driver.rests_until {
             self.resting_drivers.remove(&(until, job));
         }
+        if let Some(until) = found.driver.rests_until {
+            self.resting_drivers.remove(&(until, job));
+        }
         for (id, attempt) in &found.attempts {
             if let Some(executor) = self.executors.get_mut(attempt.executor) {
                 executor.running.remove(id);

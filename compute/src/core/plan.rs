@@ -4,7 +4,6 @@ use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
 use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS};
 use situ_wire::messages::scheduler::{PersistedInput, Plan, StageOutput, StagePlan};
 
-use super::policy::SchedulingPolicy;
 use super::stage::index;
 
 /// The longest name of a dataset, a stage or an action.
@@ -16,7 +15,7 @@ const PLACES: usize = 32;
 ///
 /// # Errors
 /// Says which rule is broken, and where.
-pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolicy) -> Result<(), String> {
+pub(super) fn check_plan(plan: &Plan, action: ActionId) -> Result<(), String> {
     check_label("the action", &plan.name)?;
     let mut known = Known::new();
     for node in &plan.nodes {
@@ -44,9 +43,7 @@ pub(super) fn check_plan(plan: &Plan, action: ActionId, policy: &SchedulingPolic
         })?;
         ensure(filled.insert(shuffle), || format!("two stages fill {shuffle}"))?;
     }
-    check_stage(&known, last, &filled)?;
-    let tasks: u64 = plan.stages.iter().map(|stage| u64::from(stage.partitions)).sum();
-    ensure(tasks <= policy.tasks, || format!("it has {tasks} tasks; at most {} are allowed", policy.tasks))
+    check_stage(&known, last, &filled)
 }
 
 /// How many partitions each dataset has.

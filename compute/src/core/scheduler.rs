@@ -51,7 +51,7 @@ pub struct Scheduler {
     pub(super) life: u32,
     /// Jobs whose submission is on the disk and whose driver waits for an executor.
     pub(super) driverless: BTreeSet<JobId>,
-    /// Drivers that are placed again later: their file system is away.
+    /// Drivers that are placed again later.
     pub(super) resting_drivers: BTreeSet<(TimeMs, JobId)>,
     /// Drivers that have a place, by when they must have begun or be heard again.
     pub(super) driver_deadlines: BTreeSet<(TimeMs, JobId)>,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use situ_wire::ids::{ExecutorId, JobId, TaskAttemptId};
-use situ_wire::messages::scheduler::{JobStatus, Locality, QuietAttempt, TaskProgress};
+use situ_wire::messages::scheduler::{FailedAttempt, JobStatus, Locality, QuietAttempt, TaskProgress};
 use situ_wire::time::TimeMs;
 
 use super::job::{Job, Planned};
@@ -147,11 +147,18 @@ impl Scheduler {
         }
         stage.failed += 1;
         let node = self.executors.node(attempt.executor);
+        let setting = match job.launch.options.task_limit_ms {
+            Some(_) => "submit it with a longer `--task-limit`",
+            None => {
+                "submit it with a longer `--task-limit`, or raise `task_limit_ms` in the scheduler's configuration for all"
+            }
+        };
         let message = format!(
             "it was ended because it took longer than {} s, the limit on a task's time; if tasks of this job need longer, \
-             raise the limit, `task_limit_ms`",
+             {setting}",
             limit.as_secs_f64()
         );
+        job.last_failure = Some(FailedAttempt { attempt: id, node: node.clone(), at: now, reason: message.clone() });
         self.cancel(id);
         self.blame_executor(now, id.job, attempt.executor);
         self.blame_task(now, id, attempt, &node, &message);

@@ -70,6 +70,12 @@ pub(super) struct Ending {
     pub(super) retry: bool,
 }
 
+fn not_started(program: &Path, error: &dyn std::fmt::Display, retry: bool) -> Ending {
+    let error = format!("{} cannot be started: {error}", program.display());
+    tracing::warn!(error, "a process of a job cannot be started");
+    Ending { error: Some(error), retry }
+}
+
 /// Runs a process to its end, or until `stop` is sent or dropped; then it and all that it started are killed. They are
 /// killed too when this future is dropped.
 pub(super) async fn run<R: Runtime>(
@@ -85,12 +91,7 @@ pub(super) async fn run<R: Runtime>(
             let (hearing, telling) = control.into_split();
             (child, hearing, telling)
         }
-        Err(error) => {
-            return Ending {
-                error: Some(format!("{} cannot be started: {error}", shim.program.display())),
-                retry: true,
-            };
-        }
+        Err(error) => return not_started(&shim.program, &error, true),
     };
     let mut heard = Vec::new();
     let conversation = async {
@@ -108,9 +109,7 @@ pub(super) async fn run<R: Runtime>(
         tracing::warn!(program = %spec.program.display(), "a log of a job is not whole: {error}");
     }
     match report.map(|report| report.ending) {
-        Ok(ShimEnding::NotStarted { error, retry }) => {
-            Ending { error: Some(format!("{} cannot be started: {error}", spec.program.display())), retry }
-        }
+        Ok(ShimEnding::NotStarted { error, retry }) => not_started(&spec.program, &error, retry),
         Ok(ShimEnding::Ended { status }) => ending(ExitStatus::from_raw(status), || tail(&spec.stderr, from)),
         Ok(ShimEnding::TooMuchMemory { used_bytes }) => {
             let error = format!(

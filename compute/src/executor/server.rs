@@ -16,7 +16,9 @@ use situ_wire::error::RemoteError;
 use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, ExecutorId, JobId};
 use situ_wire::messages::executor::{JobSecret, LogName, ProcessLife, Request, Response};
-use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, Holding, JobLaunch, Program, TaskProgress};
+use situ_wire::messages::scheduler::{
+    ExecutorEvent, ExecutorRegistration, Holding, JobLaunch, Program, TaskFailure, TaskOutcome, TaskProgress,
+};
 use situ_wire::time::TimeMs;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -382,7 +384,10 @@ impl<R: Runtime> Owner<R> {
                         reply.send(result.map(Response::Orders).as_ref().map_err(Clone::clone));
                     }
                 }
-                Action::Report(event) => self.tell(event),
+                Action::Report(event) => {
+                    note_storage(&event);
+                    self.tell(event);
+                }
                 Action::Survey { jobs } => self.survey(jobs),
                 Action::Progress(progress) => drop(self.progress.send_replace(progress)),
                 Action::StartDriver { launch, attempt, life } => self.start_driver(launch, attempt, life),
@@ -515,6 +520,16 @@ impl<R: Runtime> Owner<R> {
         // This drops what stops them.
         let ending = processes.into_values().map(|process| process.task).collect();
         self.removals.begin(&self.runtime, self.directories.job(job), ending, Disk::remove_directory);
+    }
+}
+
+/// Says that a task failed for what it reads or writes: most often for this host's disk, of which the job's user knows
+/// nothing.
+fn note_storage(event: &ExecutorEvent) {
+    if let ExecutorEvent::TaskEnded { attempt, outcome: TaskOutcome::Failed(failure) } = event
+        && let TaskFailure::Storage { message, transient: false } = failure
+    {
+        tracing::warn!(task = %attempt, error = message, "a task failed for its storage");
     }
 }
 

@@ -44,7 +44,11 @@ impl<R: Runtime> Starting<R> {
         [stdout, stderr]: [PathBuf; 2],
         mut stopped: oneshot::Receiver<()>,
     ) -> Result<Ending, Away> {
-        let failed = |reason: String| Ok(Ending { error: Some(reason), retry: true });
+        let job = launch.job;
+        let failed = |reason: String| {
+            tracing::warn!(%job, reason, "a process of a job cannot be started");
+            Ok(Ending { error: Some(reason), retry: true })
+        };
         let (disk, directories) = (self.runtime.disk().clone(), Arc::clone(&self.directories));
         let (job, user, kept) = (launch.job, launch.user.clone(), self.logs_kept);
         let made = self.runtime.blocking(move || make_job(&disk, &directories, job, &user, kept)).await;

@@ -229,6 +229,7 @@ mod tests {
             driver: DriverPlace::Attached,
             options: JobOptions { task_limit_ms: Some(300), check_replay: false },
             waiting: None,
+            last_failure: None,
         };
         let logs = vec![(LogName::DriverOut(1), NodeName("n1".to_owned()))];
         let golden: [(JobRecord, &[u8]); 15] = [

@@ -22,7 +22,8 @@ use crate::time::TimeMs;
 mod status;
 
 pub use status::{
-    ExecutorStatus, LogLocation, Lost, QuietAttempt, Recovery, RecoveryOutcome, StageStatus, WaitReason, Waiting,
+    ExecutorStatus, FailedAttempt, LogLocation, Lost, QuietAttempt, Recovery, RecoveryOutcome, StageStatus, WaitReason,
+    Waiting,
 };
 
 /// A call to the scheduler.
@@ -966,6 +967,8 @@ pub struct JobStatus {
     pub options: JobOptions,
     /// What it waits for; none if something of it goes on or is about to, or if it has ended.
     pub waiting: Option<Waiting>,
+    /// The attempt that failed last, in this life of the scheduler, of tasks that may all be done by now.
+    pub last_failure: Option<FailedAttempt>,
 }
 
 #[cfg(test)]

@@ -57,6 +57,42 @@ fn a_crash_of_a_worker_with_many_tasks_blames_none_of_them_and_the_executor_once
 }
 
 #[test]
+fn the_last_failure_is_told_with_its_node_and_reason() {
+    let mut world = three_on_one();
+    assert_eq!(world.status(JOB).last_failure, None);
+    let full = TaskFailure::Storage { message: "the worker's directory: no space".to_owned(), transient: false };
+    world.ended(2, &["0/1/0"], &TaskOutcome::Failed(full));
+    let failure = world.status(JOB).last_failure.expect("it is told");
+    assert_eq!((failure.attempt.partition.0, failure.node.0.as_str()), (1, "n2"));
+    assert_eq!((failure.at, failure.reason.as_str()), (world.now, "the worker's directory: no space"));
+    world.ended(2, &["0/2/0"], &crashed(0));
+    let failure = world.status(JOB).last_failure.expect("it is told");
+    assert_eq!((failure.attempt.partition.0, failure.reason.as_str()), (2, "its worker process ended: signal 9"));
+}
+
+#[test]
+fn drivers_that_do_not_begin_are_placed_again_at_once_and_then_ever_later() {
+    let mut world = World::with_executors(2);
+    let mut shown = world.submit(1);
+    for (attempt, rest_ms) in [(0, 0), (1, 1_000), (2, 4_000)] {
+        let drives = |shown: &[String], attempt: u32| {
+            let line = shown.iter().find(|line| line.contains(&format!("drive job-1 {attempt}")))?;
+            line[1..2].parse::<u32>().ok()
+        };
+        let on = drives(&shown, attempt).expect("it is placed");
+        let error = Some("its directory cannot be made: no space".to_owned());
+        shown = world.poll(on, vec![ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: true }]);
+        if rest_ms > 0 {
+            assert_eq!(drives(&shown, attempt + 1), None, "not at once");
+            shown = world.live(&[1, 2], rest_ms - 100);
+            assert_eq!(drives(&shown, attempt + 1), None, "not before {rest_ms} ms");
+            shown = world.live(&[1, 2], 200);
+        }
+        assert!(drives(&shown, attempt + 1).is_some(), "after {rest_ms} ms: {shown:?}");
+    }
+}
+
+#[test]
 fn a_task_that_was_to_be_alone_and_was_not_is_blamed_after_all() {
     let mut world = three_on_one();
     world.ended(2, &["0/0/0", "0/1/0", "0/2/0"], &crashed(2));

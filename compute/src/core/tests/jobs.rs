@@ -8,7 +8,7 @@ use situ_wire::messages::scheduler::{DriverPlace, ExecutorEvent, JobOptions, Job
 use situ_wire::path::DfsPath;
 
 use super::world::{JOB, World, attempt, flat, mapped, place, result, told_to_register, word_count};
-use crate::core::{CallId, Caller, Effect, Event, JobRecord};
+use crate::core::{CallId, Caller, Effect, Event, JobRecord, SchedulingPolicy};
 
 #[test]
 fn word_count_from_submission_to_end() {
@@ -126,6 +126,8 @@ fn a_driver_that_is_lost_again_and_again_fails_the_job() {
         let event =
             ExecutorEvent::DriverEnded { job, attempt, error: Some("SIGKILL".to_owned()), retry: true, away: false };
         world.poll(attempt + 1, vec![event]);
+        // One that has not begun is placed again later.
+        world.live(&[1, 2, 3, 4], 5_000);
     }
     let reason = "4 attempts at the driver were lost; the last, attempt 3 on n4: SIGKILL".to_owned();
     assert_eq!(world.status(job).summary.state, JobState::Failed { reason });
@@ -241,7 +243,18 @@ fn a_plan_that_makes_no_sense_fails_the_job() {
     let mut plan = word_count(vec![Vec::new()], 1);
     plan.stages[1].reads = vec![ShuffleId(ScopeId::ROOT, 9)];
     let shown = world.run(job, 0, plan);
-    let reason = "action-0: its plan makes no sense: stage-2 reads Some(shuffle-9), which no stage before it fills";
+    let reason = "action-0: its plan cannot be run: stage-2 reads Some(shuffle-9), which no stage before it fills";
+    assert_eq!(shown[1..], [format!("driver <- failed: {reason}, after record 4")]);
+}
+
+#[test]
+fn a_plan_that_is_too_large_fails_the_job_and_names_the_setting() {
+    let mut world = World::with(SchedulingPolicy { tasks: 2, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    let job = world.start(1);
+    let shown = world.run(job, 0, flat(0, vec![Vec::new(); 3]));
+    let reason = "action-0: the job would have 3 tasks; at most 2 are allowed: use fewer and larger partitions, or raise \
+                  `tasks` in the scheduler's configuration";
     assert_eq!(shown[1..], [format!("driver <- failed: {reason}, after record 4")]);
 }
 
@@ -351,7 +364,7 @@ fn a_driver_that_does_not_begin_is_started_elsewhere_and_at_last_fails_the_job()
     };
     world.poll(2, vec![lost]);
     // Those that follow do not begin.
-    world.live(&[1, 2, 3, 4], 120_100);
+    world.live(&[1, 2, 3, 4], 125_000);
     let JobState::Failed { reason } = world.status(JOB).summary.state else { panic!("it failed") };
     assert!(
         reason.starts_with("4 attempts at the driver were lost; the last, attempt 3 on n")

@@ -158,7 +158,18 @@ fn an_attempt_that_takes_longer_than_the_limit_is_ended_and_counts_as_failed() {
     }
     let JobState::Failed { reason } = world.status(super::world::JOB).summary.state else { panic!("it failed") };
     assert!(reason.contains("longer than 1 s, the limit on a task's time"), "{reason}");
-    assert!(reason.contains("raise the limit, `task_limit_ms`"), "{reason}");
+    assert!(reason.contains("longer `--task-limit`, or raise `task_limit_ms` in"), "{reason}");
+}
+
+#[test]
+fn a_limit_that_the_user_has_set_is_called_as_they_know_it() {
+    let mut world = World::with_executors(1);
+    let job = world.start(1);
+    world.scheduler.jobs.get_mut(&job).unwrap().launch.options.task_limit_ms = Some(1_000);
+    world.run(job, 0, flat(0, vec![Vec::new()]));
+    world.live(&[1, 2, 3, 4], 1_500);
+    let failure = world.status(super::world::JOB).last_failure.expect("it is told");
+    assert!(failure.reason.ends_with("need longer, submit it with a longer `--task-limit`"), "{failure:?}");
 }
 
 #[test]

@@ -7,10 +7,10 @@ use crate::messages::executor::LogName;
 use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
     ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus,
-    Holding, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost, MapOutput,
-    PartitionRange, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome, Request,
-    Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome,
-    TaskProgress, TaskSpec, WaitReason, Waiting,
+    FailedAttempt, Holding, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost,
+    MapOutput, PartitionRange, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome,
+    Request, Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics,
+    TaskOutcome, TaskProgress, TaskSpec, WaitReason, Waiting,
 };
 
 const JOB: JobId = JobId(9);
@@ -338,11 +338,16 @@ fn status() -> JobStatus {
         driver: DriverPlace::Attached,
         options: options(),
         waiting: Some(waiting()),
+        last_failure: Some(failed()),
     }
 }
 
 fn waiting() -> Waiting {
     Waiting { reason: WaitReason::Slots { slots: 4, jobs: 2 }, since: Some(NOW) }
+}
+
+fn failed() -> FailedAttempt {
+    FailedAttempt { attempt: ATTEMPT, node: node(), at: NOW, reason: text("its disk is full") }
 }
 
 fn output() -> MapOutput {
@@ -402,6 +407,7 @@ pub(super) fn add_answers(book: &mut Book) {
     sample!(book, "scheduler", Waiting, waiting());
     sample!(book, "scheduler", StageStatus, stage_status());
     sample!(book, "scheduler", QuietAttempt, quiet());
+    sample!(book, "scheduler", FailedAttempt, failed());
     sample!(book, "scheduler", Recovery, recovery());
     sample!(book, "scheduler", LogLocation, log());
     sample!(book, "scheduler", ExecutorStatus, executor());

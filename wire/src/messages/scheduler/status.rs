@@ -112,6 +112,19 @@ pub enum WaitReason {
     },
 }
 
+/// An attempt at a task that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Which.
+    pub attempt: TaskAttemptId,
+    /// On which node it ran.
+    pub node: NodeName,
+    /// When that was known, by the scheduler's clock.
+    pub at: TimeMs,
+    /// Why, cut short.
+    pub reason: String,
+}
+
 /// Something that was lost and what became of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Recovery {
