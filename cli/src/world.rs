@@ -47,8 +47,13 @@ impl Interrupt {
     /// Listens from now on.
     pub fn listen() -> Self {
         let interrupt = Self::default();
-        interrupt.seen();
+        interrupt.begin();
         interrupt
+    }
+
+    /// Listens from now on, if nobody has listened before.
+    pub fn begin(&self) {
+        drop(self.seen());
     }
 
     /// Waits until this process is asked to end; comes at once if it was since somebody first listened.

@@ -150,6 +150,8 @@ pub async fn start(session: &Session, program: Program, arguments: Vec<String>) 
 
 /// Waits for a job's end, shows how it goes, and says how it went.
 async fn finish(session: &Session, job: JobId, json: bool) -> CliResult {
+    // Before the job is named: whoever has read its name may end the waiting.
+    session.interrupt.begin();
     if !json {
         screen::note(format!("{job}"));
     }
