@@ -379,7 +379,8 @@ async fn a_directory_in_use_and_a_cluster_that_is_not_there_are_named() {
     let again = ["up", "--dir", root.to_str().unwrap()];
     run(SITU.as_ref(), None, &again, b"").fails(1, &["running already"]);
     let config = situ.cluster.layout().config("namenode");
-    let second = ["namenode", "--config", config.to_str().unwrap()];
+    // At another port, for its own is taken, too.
+    let second = ["namenode", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     run(SITU.as_ref(), None, &second, b"").fails(1, &["namenode", "another process"]);
     let stranger = situ.directory().join("stranger");
     std::fs::create_dir(&stranger).unwrap();
