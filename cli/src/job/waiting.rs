@@ -70,6 +70,11 @@ fn reason_text(reason: &WaitReason, now: TimeMs) -> String {
         WaitReason::LostOutputs { outputs, until: None } => {
             format!("{} to be computed again", count((*outputs).into(), "lost map output"))
         }
+        WaitReason::DriverRests { lost, until } => format!(
+            "its driver, of which {} lost before they began; the next one is made {}",
+            if *lost == 1 { "1 attempt was".to_owned() } else { format!("{lost} attempts were") },
+            within(until)
+        ),
     }
 }
 
@@ -95,6 +100,9 @@ pub(super) fn json(waiting: &Waiting) -> Value {
         }
         WaitReason::LostOutputs { outputs, until } => {
             json!({ "reason": "lost outputs", "outputs": outputs, "until_ms": until.map(|until| until.0) })
+        }
+        WaitReason::DriverRests { lost, until } => {
+            json!({ "reason": "driver rests", "lost": lost, "until_ms": until.0 })
         }
     };
     value["since_ms"] = waiting.since.map(|since| since.0).into();

@@ -37,8 +37,11 @@ impl Scheduler {
                 .filter(|_| !driver.has_begun)
                 .map(|by| WaitReason::DriverBegins { node: Some(self.executors.node(executor)), until: Some(by) }),
             None if driver.rests_until.is_some() => {
-                let (since, until) = (driver.outage?.since, driver.rests_until?);
-                Some(WaitReason::FileSystem { since, until })
+                let until = driver.rests_until?;
+                Some(match driver.outage {
+                    Some(outage) => WaitReason::FileSystem { since: outage.since, until },
+                    None => WaitReason::DriverRests { lost: driver.lost, until },
+                })
             }
             None if !self.driverless.contains(&job.id()) => None,
             None => self.no_executors().or_else(|| {

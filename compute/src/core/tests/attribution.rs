@@ -81,7 +81,7 @@ fn drivers_that_do_not_begin_are_placed_again_at_once_and_then_ever_later() {
         };
         let on = drives(&shown, attempt).expect("it is placed");
         let error = Some("its directory cannot be made: no space".to_owned());
-        shown = world.poll(on, vec![ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: true }]);
+        shown = world.poll(on, vec![ExecutorEvent::DriverEnded { job: JOB, attempt, error, retry: true, away: false }]);
         if rest_ms > 0 {
             assert_eq!(drives(&shown, attempt + 1), None, "not at once");
             shown = world.live(&[1, 2], rest_ms - 100);

@@ -399,6 +399,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Excluded => WaitReason::Excluded { executors: 2, until: NOW },
         FileSystem => WaitReason::FileSystem { since: NOW, until: NOW },
         LostOutputs => WaitReason::LostOutputs { outputs: 5, until: Some(NOW) },
+        DriverRests => WaitReason::DriverRests { lost: 2, until: NOW },
     });
     sample!(book, "scheduler", Attachment, attachment());
     sample!(book, "scheduler", MapOutput, output());

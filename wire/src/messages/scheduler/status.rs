@@ -110,6 +110,13 @@ pub enum WaitReason {
         /// Until when their executor may come back with them; none while they are computed again.
         until: Option<TimeMs>,
     },
+    /// Attempts at its driver were lost before they began.
+    DriverRests {
+        /// How many.
+        lost: u32,
+        /// Until when no other one is made.
+        until: TimeMs,
+    },
 }
 
 /// An attempt at a task that failed.
