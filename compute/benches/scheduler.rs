@@ -28,7 +28,7 @@ use situ_wire::ids::{
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
     DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobLaunch, JobOptions, Plan, PlanNode, Program,
-    Request, Response, StageOutput, StagePlan, TaskDone, TaskLocation, TaskOutcome,
+    Request, Resources, Response, StageOutput, StagePlan, TaskDone, TaskLocation, TaskOutcome,
 };
 use situ_wire::time::TimeMs;
 
@@ -264,6 +264,8 @@ impl Simulation {
             reads: reads.iter().map(|shuffle| ShuffleId(ScopeId::ROOT, *shuffle)).collect(),
             preferred,
             persisted: Vec::new(),
+            work: None,
+            resources: Resources::default(),
         };
         let shuffle = |shuffle| StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, shuffle), reducers: reduced };
         Plan {

@@ -36,6 +36,8 @@ pub const REPORT_SLICE_BLOCKS: usize = 50_000;
 pub const CALLS_IN_FLIGHT: usize = 4096;
 /// The largest result of one task that goes by way of the scheduler; a larger one is a file.
 pub const TASK_RESULT_LEN_BYTES: usize = 256 << 10;
+/// The most bytes of a stage's work that travel with its plan; what is longer is a file of the job.
+pub const WORK_LEN_BYTES: usize = 64 << 10;
 /// The most partitions of one dataset.
 pub const PARTITIONS: u32 = 1_000_000;
 /// How deep the scopes of a program may stand within each other.

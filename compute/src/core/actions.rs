@@ -4,12 +4,12 @@ use bytes::Bytes;
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ActionId, JobId, ScopeId};
 use situ_wire::limits::MESSAGE_LEN_BYTES;
-use situ_wire::messages::scheduler::{ActionResult, JobState, Plan, Response, StagePlan};
+use situ_wire::messages::scheduler::{ActionResult, JobState, Payload, Plan, Response, StagePlan, Work};
 use situ_wire::time::TimeMs;
 
 use super::JobRecord;
 use super::calls::{Asked, Outcome};
-use super::job::{Action, DoneAction, Job, pieces};
+use super::job::{Action, DoneAction, Job, pieces, work_len_bytes};
 use super::jobs::cut;
 use super::plan::{check_plan, differs};
 use super::scheduler::Scheduler;
@@ -122,7 +122,8 @@ impl Scheduler {
         let new = || plan.stages.iter().filter(|stage| known(stage).is_none());
         let tasks = found.tasks + new().map(|stage| u64::from(stage.partitions)).sum::<u64>();
         let pieces = found.pieces.saturating_add(new().map(pieces).fold(0, u64::saturating_add));
-        let len = found.kept_len_bytes + plan_len_bytes(&plan);
+        let work = new().map(work_len_bytes).sum::<usize>();
+        let len = found.kept_len_bytes + plan_len_bytes(&plan) + work;
         let too_large = |setting: &'static str| {
             move |reason| {
                 format!(
@@ -144,11 +145,15 @@ impl Scheduler {
             }
             // The stage has the places; nobody asks the plan for them.
             let preferred = std::mem::take(&mut stage.preferred);
+            let work = stage.work.clone();
+            if let Some(Work { payload, .. }) = &mut stage.work {
+                *payload = Payload::Inline(Bytes::new());
+            }
             let Job { stages, cached, .. } = found;
             match stages.get_mut(&key) {
                 Some(before) => before.move_input(&preferred, cached, self.executors.places_mut()),
                 None => {
-                    let stage = StagePlan { preferred, ..stage.clone() };
+                    let stage = StagePlan { preferred, work, ..stage.clone() };
                     found.plan(key, Stage::new(stage, self.executors.places_mut()));
                 }
             }
@@ -165,18 +170,28 @@ impl Scheduler {
     /// If all of an action's results are there, whoever waits for them gets them, once it is on the disk that it is done.
     pub(super) fn finish_action(&mut self, at: TimeMs, job: JobId, action: ActionId) {
         let Some(found) = self.jobs.get_mut(&job) else { return };
-        let key = StageKey::Result(action);
+        let Some(key) = found.root(action) else { return };
         if !found.stages.get(&key).is_some_and(Stage::is_complete) {
             return;
         }
         let Some(Action::Running { digest, plan }) = found.actions.remove(&action) else { return };
         found.under_way.remove(&action);
-        let Some(stage) = found.forget_stage(key) else { return };
+        let results = match key {
+            StageKey::Result(_) => found.forget_stage(key).map(Stage::into_results),
+            // Others may read it.
+            StageKey::Shuffle(_) => found.stages.get(&key).map(Stage::totals),
+        };
+        let Some(results) = results else { return };
+        let results_len_bytes = match key {
+            StageKey::Result(_) => results.iter().map(Bytes::len).sum::<usize>(),
+            // They were made just now.
+            StageKey::Shuffle(_) => 0,
+        };
         let given = found.give(&plan);
         let given = self.record_given(job, given);
         let Some(found) = self.jobs.get_mut(&job) else { return };
-        let (name, results) = (plan.name.clone(), stage.into_results());
-        let kept = found.kept_len_bytes - plan_len_bytes(&plan) - results.iter().map(Bytes::len).sum::<usize>();
+        let name = plan.name.clone();
+        let kept = found.kept_len_bytes - plan_len_bytes(&plan) - results_len_bytes;
         let mut done = DoneAction { name, digest, results, given, record: None };
         found.kept_len_bytes = kept + done.len_bytes();
         if let Err(reason) = ensure_kept(found.kept_len_bytes, self.policy.results_len_bytes) {
@@ -290,7 +305,8 @@ pub(super) fn recorded_len_bytes(value: &Bytes) -> usize {
 
 /// A stage that was planned before must be planned the same again.
 fn check_same(before: &StagePlan, stage: &StagePlan) -> Result<(), String> {
-    let shape = |stage: &StagePlan| (stage.stage, stage.partitions, stage.output, stage.reads.clone());
+    let work = |stage: &StagePlan| stage.work.as_ref().map(|work| (work.kind.clone(), work.digest));
+    let shape = |stage: &StagePlan| (stage.stage, stage.partitions, stage.output, stage.reads.clone(), work(stage));
     if shape(before) == shape(stage) {
         return Ok(());
     }

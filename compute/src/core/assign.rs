@@ -25,6 +25,8 @@ impl Scheduler {
             return;
         }
         self.take_turns(now);
+        self.start_reserved(now);
+        self.take_turns(now);
         let mut last = None;
         while self.executors.has_free()
             && let Some(turn) = self.turns.next(last)
@@ -79,12 +81,20 @@ impl Scheduler {
     fn assign_one(&mut self, now: TimeMs, job: JobId) -> bool {
         let at = self.turns.clock.read(now);
         let Some(usable) = self.jobs.get(&job).map(|found| self.usable(found)) else { return false };
-        let Self { jobs, executors, policy, .. } = self;
-        let Some(Job { stages, needed, .. }) = jobs.get_mut(&job) else { return false };
-        let best = needed.iter().find_map(|key| {
-            let stage = stages.get_mut(key).filter(|stage| stage.is_open())?;
+        let open: Vec<StageKey> = self.jobs.get(&job).map(Job::open_stages).unwrap_or_default();
+        if let Some(reason) = open.iter().find_map(|key| self.never_fits(job, *key)) {
+            self.fail_job(now, job, &reason);
+            return false;
+        }
+        let best = open.into_iter().find_map(|key| {
+            let Self { jobs, executors, policy, .. } = &mut *self;
+            let stage = jobs.get_mut(&job)?.stages.get_mut(&key)?;
             let allowed = stage.allowed(at, policy);
-            Some((*key, stage.find_place(executors, allowed, &usable)?))
+            let found = stage.find_place(executors, allowed, &usable);
+            if found.is_none() && stage.is_large() && !executors.has_room_for(&stage.plan.resources) {
+                self.reserve(job, key);
+            }
+            Some((key, found?))
         });
         let Some((key, (level, executor, partition))) = best else { return false };
         self.launch(now, job, key, partition, executor, level);
@@ -130,14 +140,15 @@ impl Scheduler {
         let number = found.numbers.take(self.life, stage.plan.stage, partition);
         let attempt = TaskAttemptId { job, stage: stage.plan.stage, partition, attempt: number };
         let Some(stage) = found.stages.get(&key) else { return };
-        let Some(task) = found.task_spec(attempt, stage, level) else { return };
+        let slots = there.slots_of(&stage.plan.resources).unwrap_or(there.registration.slots);
+        let Some(task) = found.task_spec(attempt, stage, (level, slots)) else { return };
         let alone = task.alone;
         let begins = found.touched.insert(executor);
         if begins {
             there.push(ExecutorCommand::BeginJob { job: found.launch.clone() });
         }
         there.push(ExecutorCommand::RunTask { task: Box::new(task) });
-        there.running.insert(attempt);
+        there.running.insert(attempt, slots);
         // Where its driver is, or was, it has had nothing else until now.
         if begins || found.driver.place == Some(executor) || found.driver.lost_on.contains(&executor) {
             found.logs.insert((LogName::Worker, there.registration.node.clone()));
@@ -154,6 +165,12 @@ impl Scheduler {
 }
 
 impl Job {
+    /// Its stages that have tasks to start.
+    fn open_stages(&self) -> Vec<StageKey> {
+        let is_open = |key: &&StageKey| self.stages.get(key).is_some_and(Stage::is_open);
+        self.needed.iter().filter(is_open).copied().collect()
+    }
+
     /// Whether it has tasks that may be started.
     pub(super) fn is_open(&self) -> bool {
         !self.resumes && self.needed.iter().filter_map(|key| self.stages.get(key)).any(Stage::is_open)

@@ -109,6 +109,15 @@ impl Scheduler {
             TaskFailure::PlanMismatch { message } => {
                 self.fail_job(now, id.job, &differs(&message));
             }
+            TaskFailure::NoEngine { kind, known } => {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let reason = format!(
+                    "{id} ({}) on {node}: its work is for an engine {kind:?}, and the program has these: {known}; register \
+                     it with `situ_compute::Program::engine`",
+                    stage.plan.name
+                );
+                self.fail_job(now, id.job, &reason);
+            }
             TaskFailure::Fetch { shuffle, map, reason } => {
                 let task = stage.task_mut(id.partition);
                 task.fetch_failures += 1;
@@ -295,6 +304,7 @@ fn reason_of(failure: &TaskFailure) -> Cow<'_, str> {
         | TaskFailure::Storage { message, .. } => message.into(),
         TaskFailure::WorkerLost { reason, .. } => format!("its worker process ended: {reason}").into(),
         TaskFailure::WorkerSilent { reason, .. } => reason.into(),
+        TaskFailure::NoEngine { kind, .. } => format!("there is no engine {kind:?}").into(),
         TaskFailure::Cancelled => "it was cancelled".into(),
     }
 }

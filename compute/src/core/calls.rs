@@ -96,6 +96,13 @@ impl Scheduler {
                 Some(Action::Running { plan, .. }) => now(Response::Plan(Some(plan.clone()))),
                 Some(Action::Done(_) | Action::Recorded { .. }) | None => now(Response::Plan(None)),
             },
+            Request::StageWork { job, secret, stage } => {
+                let found = self.job_of(job, secret)?;
+                let stages = found.needed.iter().filter_map(|key| found.stages.get(key));
+                let work =
+                    stages.filter(|needed| needed.plan.stage == stage).find_map(|needed| needed.plan.work.clone());
+                now(Response::StageWork(work.map(Box::new)))
+            }
             Request::MapOutputs { job, secret, shuffle, reduce, by } => {
                 self.job_of(job, secret)?;
                 self.map_outputs(job, shuffle, reduce, by)
@@ -290,6 +297,7 @@ fn required_role(request: &Request) -> Option<Role> {
         | Request::EndScope { .. }
         | Request::Plan { .. }
         | Request::MapOutputs { .. }
+        | Request::StageWork { .. }
         | Request::DriverEnd { .. }
         | Request::OwnDirectory { .. }
         | Request::Publishing { .. }

@@ -34,16 +34,20 @@ impl Scheduler {
             self.check_waiting(job);
         }
         for (id, executor) in self.executors.iter() {
-            for attempt in &executor.running {
+            for attempt in executor.running.iter() {
                 let of = self.jobs.get(&attempt.job).and_then(|job| job.attempts.get(attempt));
                 assert!(
                     of.is_some_and(|of| of.executor == id),
                     "a slot is taken by an attempt that is known: {attempt}"
                 );
             }
-            for attempt in &executor.reported {
+            for attempt in executor.reported.iter() {
                 let waits = self.jobs.get(&attempt.job).is_some_and(|job| job.reports.runs(*attempt));
                 assert!(waits, "a slot is taken by an attempt that was reported: {attempt}");
+            }
+            if let Some(job) = executor.reserved {
+                let reserved = self.jobs.get(&job).and_then(|job| job.reserved);
+                assert_eq!(reserved.map(|reserved| reserved.executor), Some(id), "who is kept for a job knows it");
             }
             for (job, attempt) in &executor.drivers {
                 let driver = self.jobs.get(job).map(|job| (job.driver.place, job.driver.attempt));
@@ -139,7 +143,7 @@ impl Scheduler {
         let mut recent = job.actions.iter().rev().take(RECENT_ACTIONS).filter(|(_, action)| is_running(action));
         assert!(recent.all(|(action, _)| job.under_way.contains(action)), "what runs is under way");
         for action in &job.under_way {
-            let complete = job.stages.get(&StageKey::Result(*action)).map(Stage::is_complete);
+            let complete = job.root(*action).and_then(|root| job.stages.get(&root)).map(Stage::is_complete);
             assert_eq!(complete, Some(false), "an action that is complete is done: {action}");
         }
         assert!(

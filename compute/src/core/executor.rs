@@ -1,15 +1,16 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use situ_wire::ids::{JobId, TaskAttemptId};
+use situ_wire::ids::JobId;
 use situ_wire::limits::MESSAGE_LEN_BYTES;
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, ExecutorStatus};
+use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, ExecutorStatus, Resources};
 use situ_wire::time::TimeMs;
 
 use super::CallId;
 use super::jobs::ARGUMENTS_LEN_BYTES;
 use super::places::Home;
 use super::policy::{SchedulingPolicy, ms};
+use super::slots::Slots;
 
 /// One run of an executor.
 ///
@@ -37,10 +38,12 @@ pub(super) struct Executor {
     disconnected: Option<TimeMs>,
     /// The poll that is kept.
     parked: Option<CallId>,
-    /// Attempts that take a slot.
-    pub(super) running: BTreeSet<TaskAttemptId>,
-    /// Attempts that it has reported, which take a slot until a plan names them.
-    pub(super) reported: BTreeSet<TaskAttemptId>,
+    /// Attempts that take slots.
+    pub(super) running: Slots,
+    /// Attempts that it has reported, which take slots until a plan names them.
+    pub(super) reported: Slots,
+    /// The job for a large task of which it is kept: no other gets a slot.
+    pub(super) reserved: Option<JobId>,
     /// It has not told yet all that it has: until then, or that time, it gets no tasks.
     pub(super) reports_until: Option<TimeMs>,
     /// Drivers that run there, with their attempts.
@@ -60,6 +63,8 @@ pub(super) struct Executor {
 pub(super) struct Noted {
     /// Its load, if it has free slots.
     pub(super) free: Option<u64>,
+    /// How many slots nobody has taken, if it gets tasks.
+    pub(super) room: Option<u32>,
     /// How many drivers it has and its load, if it is live.
     pub(super) live: Option<(usize, u64)>,
     /// When something must be done about it.
@@ -110,8 +115,9 @@ impl Executor {
             quiet_since: Some(now),
             disconnected: None,
             parked: None,
-            running: BTreeSet::new(),
-            reported: BTreeSet::new(),
+            running: Slots::default(),
+            reported: Slots::default(),
+            reserved: None,
             reports_until: None,
             drivers: BTreeMap::new(),
             commands: VecDeque::new(),
@@ -125,6 +131,7 @@ impl Executor {
     pub(super) fn note(&self, policy: &SchedulingPolicy) -> Noted {
         Noted {
             free: (self.free() > 0).then(|| self.load()),
+            room: self.takes_tasks().then(|| self.room()),
             live: (self.liveness == Liveness::Live).then(|| (self.drivers.len(), self.load())),
             due: Some(self.next_due(policy)).filter(|due| *due < TimeMs::NEVER),
             told: self.parked.is_some() && self.has_commands(),
@@ -132,16 +139,35 @@ impl Executor {
         }
     }
 
-    /// How many more tasks it takes.
+    /// How many slots whoever comes may take.
     pub(super) fn free(&self) -> u32 {
-        let running = u32::try_from(self.running.len() + self.reported.len()).unwrap_or(u32::MAX);
-        let takes = self.liveness == Liveness::Live && self.reports_until.is_none();
-        if takes { self.registration.slots.saturating_sub(running) } else { 0 }
+        if self.reserved.is_some() { 0 } else { self.room() }
+    }
+
+    /// How many slots nobody has taken.
+    pub(super) fn room(&self) -> u32 {
+        let taken = self.running.taken().saturating_add(self.reported.taken());
+        if self.takes_tasks() { self.registration.slots.saturating_sub(taken) } else { 0 }
+    }
+
+    /// Whether it gets tasks now.
+    pub(super) fn takes_tasks(&self) -> bool {
+        self.liveness == Liveness::Live && self.reports_until.is_none()
+    }
+
+    /// How many slots a task takes that needs so much; none if it can never be here.
+    pub(super) fn slots_of(&self, resources: &Resources) -> Option<u32> {
+        resources.slots_of(self.registration.slots, self.registration.worker_memory_bytes)
+    }
+
+    /// Whether such a task may begin here now.
+    pub(super) fn has_room(&self, resources: &Resources) -> bool {
+        self.slots_of(resources).is_some_and(|slots| slots <= self.room())
     }
 
     /// How busy it is, in thousandths of its slots.
     pub(super) fn load(&self) -> u64 {
-        self.running.len() as u64 * 1000 / u64::from(self.registration.slots.max(1))
+        u64::from(self.running.taken()) * 1000 / u64::from(self.registration.slots.max(1))
     }
 
     pub(super) fn push(&mut self, command: ExecutorCommand) {
@@ -246,6 +272,7 @@ impl Executor {
         self.liveness = Liveness::Dead;
         self.running.clear();
         self.reported.clear();
+        self.reserved = None;
         self.reports_until = None;
         self.drivers.clear();
         self.commands.clear();
@@ -258,7 +285,7 @@ impl Executor {
         ExecutorStatus {
             registration: self.registration.clone(),
             liveness: self.liveness,
-            running: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            running: self.running.taken(),
             last_poll: self.last_poll,
         }
     }

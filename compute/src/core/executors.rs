@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use situ_wire::ids::{ExecutorId, NodeName};
 use situ_wire::messages::namenode::Liveness;
-use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration};
+use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, Resources};
 use situ_wire::time::TimeMs;
 
 use super::CallId;
 use super::executor::{Executor, Noted};
 use super::places::{Home, Node, Places, Rack};
 use super::policy::SchedulingPolicy;
+
+/// What an executor has: slots, and memory for a worker.
+type Capacity = (u32, u64);
+
+fn capacity(registration: &ExecutorRegistration) -> Capacity {
+    (registration.slots, registration.worker_memory_bytes)
+}
 
 /// All executors that are known, dead ones for a while too.
 ///
@@ -33,6 +40,10 @@ pub(super) struct Executors {
     last_freed: u64,
     /// Those that get work, those with the fewest drivers first.
     live: BTreeSet<(usize, u64, ExecutorId)>,
+    /// Those that get work, by how much they have and how many slots nobody has taken: there are few kinds of executors.
+    rooms: BTreeMap<Capacity, BTreeSet<(u32, ExecutorId)>>,
+    /// How many there are of each kind, dead ones too.
+    capacities: BTreeMap<Capacity, usize>,
     /// When something must be done about which.
     due: BTreeSet<(TimeMs, ExecutorId)>,
     /// Those that wait for commands that are there.
@@ -110,6 +121,35 @@ impl Executors {
         !self.free.is_empty()
     }
 
+    /// Whether there is room for a task that needs so much, where nothing else is kept.
+    pub(super) fn has_room_for(&self, resources: &Resources) -> bool {
+        let mut kinds = self.rooms.iter();
+        kinds.any(|((slots, memory), there)| {
+            let wanted = resources.slots_of(*slots, *memory);
+            wanted.is_some_and(|wanted| there.range((wanted, ExecutorId(0))..).any(|(_, id)| self.is_unreserved(*id)))
+        })
+    }
+
+    fn is_unreserved(&self, id: ExecutorId) -> bool {
+        self.get(id).is_some_and(|executor| executor.reserved.is_none())
+    }
+
+    /// Of those that can hold a task that needs so much the one that lacks the fewest slots for it.
+    pub(super) fn roomiest(&self, resources: &Resources, usable: impl Fn(ExecutorId) -> bool) -> Option<ExecutorId> {
+        let of_kind = |((slots, memory), there): (&Capacity, &BTreeSet<(u32, ExecutorId)>)| {
+            let wanted = resources.slots_of(*slots, *memory)?;
+            let (room, id) = there.iter().rev().find(|(_, id)| self.is_unreserved(*id) && usable(*id))?;
+            Some((wanted.saturating_sub(*room), *id))
+        };
+        self.rooms.iter().filter_map(of_kind).min().map(|(_, id)| id)
+    }
+
+    /// What the largest of all that are known has, if none of them can ever hold a task that needs so much.
+    pub(super) fn largest_without(&self, resources: &Resources) -> Option<Capacity> {
+        let holds = |(slots, memory): &Capacity| resources.slots_of(*slots, *memory).is_some();
+        if self.capacities.keys().any(holds) { None } else { self.capacities.keys().next_back().copied() }
+    }
+
     /// Those of a rack with free slots as listed, the least busy first.
     pub(super) fn free_in(&self, rack: Rack) -> impl Iterator<Item = (u64, ExecutorId)> {
         let all = (rack, 0, ExecutorId(0))..=(rack, u64::MAX, ExecutorId(u128::MAX));
@@ -151,6 +191,7 @@ impl Executors {
     pub(super) fn insert(&mut self, registration: ExecutorRegistration, owner: String, now: TimeMs) {
         let (id, home) = (registration.id, self.places.home(&registration.node, &registration.rack));
         self.remove(id);
+        *self.capacities.entry(capacity(&registration)).or_default() += 1;
         let mut executor = Executor::new(registration, owner, now);
         executor.home = home;
         self.all.insert(id, executor);
@@ -187,7 +228,14 @@ impl Executors {
     fn remove(&mut self, id: ExecutorId) {
         let Some(executor) = self.all.remove(&id) else { return };
         self.on.remove(&(executor.home.node, id));
-        self.unlist(id, executor.home, executor.freed, executor.noted);
+        let capacity = capacity(&executor.registration);
+        if let Some(others) = self.capacities.get_mut(&capacity) {
+            *others -= 1;
+            if *others == 0 {
+                self.capacities.remove(&capacity);
+            }
+        }
+        self.unlist(id, capacity, executor.home, executor.freed, executor.noted);
         self.unnoted.remove(&id);
         if executor.liveness != Liveness::Dead && self.places.leave(executor.home) {
             self.moved.push(executor.home);
@@ -232,6 +280,7 @@ impl Executors {
         while let Some(id) = self.unnoted.pop_first() {
             let Some(executor) = self.all.get_mut(&id) else { continue };
             let (before, freed, home) = (executor.noted, executor.freed, executor.home);
+            let capacity = capacity(&executor.registration);
             let noted = executor.note(policy);
             if noted == before {
                 continue;
@@ -244,8 +293,12 @@ impl Executors {
             };
             executor.freed = freed_now;
             self.last_freed = self.last_freed.max(freed_now);
-            self.version += u64::from((noted.free, noted.live.is_some()) != (before.free, before.live.is_some()));
-            self.unlist(id, home, freed, before);
+            let changes = |noted: &Noted| (noted.free, noted.room, noted.live.is_some());
+            self.version += u64::from(changes(&noted) != changes(&before));
+            self.unlist(id, capacity, home, freed, before);
+            if let Some(room) = noted.room {
+                self.rooms.entry(capacity).or_default().insert((room, id));
+            }
             if let Some(load) = noted.free {
                 self.free.insert((load, id));
                 self.free_in.insert((home.rack, load, id));
@@ -258,7 +311,15 @@ impl Executors {
         }
     }
 
-    fn unlist(&mut self, id: ExecutorId, home: Home, freed: u64, noted: Noted) {
+    fn unlist(&mut self, id: ExecutorId, capacity: Capacity, home: Home, freed: u64, noted: Noted) {
+        if let Some(room) = noted.room
+            && let Some(there) = self.rooms.get_mut(&capacity)
+        {
+            there.remove(&(room, id));
+            if there.is_empty() {
+                self.rooms.remove(&capacity);
+            }
+        }
         if let Some(load) = noted.free {
             self.free.remove(&(load, id));
             self.free_in.remove(&(home.rack, load, id));
@@ -293,16 +354,18 @@ impl Executors {
     pub(super) fn check(&self, policy: &SchedulingPolicy) {
         assert!(self.unnoted.is_empty(), "whatever has changed is listed anew");
         let mut sizes = [0; 6];
+        let mut rooms = 0;
         for (id, executor) in &self.all {
             assert_eq!(*id, executor.registration.id, "an executor stands under its own id");
-            let slots = usize::try_from(executor.registration.slots).unwrap_or(usize::MAX);
-            assert!(executor.running.len() <= slots, "no executor has more tasks than slots");
+            executor.running.check();
+            executor.reported.check();
+            assert!(executor.running.taken() <= executor.registration.slots, "no executor has more tasks than slots");
             if executor.liveness == Liveness::Dead {
                 assert!(executor.running.is_empty() && executor.drivers.is_empty(), "nothing runs on the dead");
             }
             let noted = executor.note(policy);
             assert_eq!(noted, executor.noted, "an executor is listed as it is");
-            let Noted { free, live, due, told, suspect } = noted;
+            let Noted { free, room, live, due, told, suspect } = noted;
             let Home { node, rack } = executor.home;
             let listed = free.is_none_or(|load| {
                 self.free.contains(&(load, *id))
@@ -310,6 +373,10 @@ impl Executors {
                     && self.freed.get(&executor.freed) == Some(id)
             });
             assert!(listed, "free slots are listed");
+            let there = self.rooms.get(&capacity(&executor.registration));
+            let has_room = |room| there.is_some_and(|there| there.contains(&(room, *id)));
+            assert!(room.is_none_or(has_room), "room is listed");
+            rooms += usize::from(room.is_some());
             assert!(
                 live.is_none_or(|(drivers, load)| self.live.contains(&(drivers, load, *id))),
                 "the live are listed"
@@ -327,6 +394,8 @@ impl Executors {
             [self.live.len(), self.due.len(), self.told.len(), self.suspects.len(), self.on.len()],
             "nobody else is listed"
         );
+        assert_eq!(rooms, self.rooms.values().map(BTreeSet::len).sum::<usize>(), "nobody else has room");
+        assert_eq!(self.capacities.values().sum::<usize>(), self.all.len(), "what executors have is counted");
         self.check_places();
     }
 

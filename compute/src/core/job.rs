@@ -9,8 +9,8 @@ use situ_wire::ids::{
 use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::executor::{JobSecret, LogName};
 use situ_wire::messages::scheduler::{
-    ActionResult, DriverPlace, FailedAttempt, JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost,
-    PersistedInput, Plan, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec,
+    ActionResult, DriverPlace, FailedAttempt, JobLaunch, JobState, JobStatus, JobSummary, Locality, Lost, Payload,
+    PersistedInput, Plan, StageOutput, StagePlan, StageStatus, TaskMetrics, TaskSpec, TaskWork, Work,
 };
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -20,6 +20,7 @@ use super::places::Places;
 use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
 use super::reports::Reports;
+use super::reserve::Reserved;
 use super::resuming::Former;
 use super::scopes::Scopes;
 use super::stage::{Stage, StageKey};
@@ -95,8 +96,10 @@ pub(super) struct Job {
     pub(super) resumes: bool,
     /// Shuffles that the driver has released and an action under way may need.
     pub(super) released: BTreeSet<ShuffleId>,
-    /// How much the results of its actions and the plans of those under way take.
+    /// How much the results of its actions, the plans of those under way and the work of its stages take.
     pub(super) kept_len_bytes: usize,
+    /// The executor that is kept for a large task of it.
+    pub(super) reserved: Option<Reserved>,
     /// How many tasks the stages have that it keeps, and how many pieces their shuffles.
     pub(super) tasks: u64,
     pub(super) pieces: u64,
@@ -415,6 +418,7 @@ impl Job {
             resumes: false,
             released: BTreeSet::new(),
             kept_len_bytes: 0,
+            reserved: None,
             tasks: 0,
             pieces: 0,
         }
@@ -446,6 +450,7 @@ impl Job {
         self.needed.remove(&key);
         self.tasks -= u64::from(stage.plan.partitions);
         self.pieces -= pieces(&stage.plan);
+        self.kept_len_bytes -= work_len_bytes(&stage.plan);
         let is = |planned: &&mut Planned| matches!(planned, Planned::Kept(other) if *other == key);
         if let Some(planned) = self.planned.iter_mut().rev().find(is) {
             *planned = Planned::Gone(Box::new(stage.status()));
@@ -466,7 +471,7 @@ impl Job {
     pub(super) fn find_needed(&mut self, at: TimeMs, places: &Places) {
         let mut needed: BTreeMap<StageKey, ActionId> = BTreeMap::new();
         for action in &self.under_way {
-            let mut open = vec![StageKey::Result(*action)];
+            let mut open: Vec<StageKey> = self.root(*action).into_iter().collect();
             while let Some(key) = open.pop() {
                 let Some(stage) = self.stages.get(&key).filter(|stage| !stage.is_complete()) else { continue };
                 if let Entry::Vacant(entry) = needed.entry(key) {
@@ -533,12 +538,29 @@ impl Job {
         }
     }
 
-    /// What an attempt is told.
-    pub(super) fn task_spec(&self, attempt: TaskAttemptId, stage: &Stage, locality: Locality) -> Option<TaskSpec> {
+    /// What an attempt is told that runs so near to its input and takes so many slots.
+    pub(super) fn task_spec(
+        &self,
+        attempt: TaskAttemptId,
+        stage: &Stage,
+        (locality, slots): (Locality, u32),
+    ) -> Option<TaskSpec> {
         let action = stage.needed_by?;
         let Some(Action::Running { digest, .. }) = self.actions.get(&action) else { return None };
+        let work = match &stage.plan.work {
+            None => TaskWork::Replay { action, plan_digest: *digest },
+            Some(work) => TaskWork::Payload { action, kind: work.kind.clone(), digest: work.digest },
+        };
         let (output, alone) = (stage.plan.output, stage.task(attempt.partition).is_alone());
-        Some(TaskSpec { attempt, action, plan_digest: *digest, output, locality, alone })
+        Some(TaskSpec { attempt, work, output, locality, alone, slots })
+    }
+
+    /// What the results of an action come from: its last stage. None if it does not run.
+    pub(super) fn root(&self, action: ActionId) -> Option<StageKey> {
+        match self.actions.get(&action)? {
+            Action::Running { plan, .. } => plan.stages.last().map(|stage| StageKey::from(stage.output)),
+            Action::Done(_) | Action::Recorded { .. } => None,
+        }
     }
 
     /// Adds what a done task took.
@@ -556,6 +578,14 @@ impl Job {
             // The figures come from a user's process.
             *sum = sum.saturating_add(more);
         }
+    }
+}
+
+/// How much of a stage's work is kept with it.
+pub(super) fn work_len_bytes(stage: &StagePlan) -> usize {
+    match &stage.work {
+        Some(Work { payload: Payload::Inline(bytes), .. }) => bytes.len(),
+        Some(Work { payload: Payload::Stored { .. }, .. }) | None => 0,
     }
 }
 

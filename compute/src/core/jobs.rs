@@ -308,6 +308,9 @@ impl Scheduler {
                 executor.running.remove(id);
             }
         }
+        if let Some(reserved) = found.reserved {
+            self.free_reserved(job, reserved);
+        }
         for executor in &found.touched {
             if let Some(executor) = self.executors.get_mut(*executor) {
                 executor.drivers.remove(&job);

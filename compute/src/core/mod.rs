@@ -13,6 +13,7 @@
 //! | `spares` | outputs that there are twice |
 //! | `pending`, `homes`, `waiting` | which of a stage's tasks wait and where their input lies |
 //! | `assign`, `turns`, `search` | which task goes to which executor: fair sharing, delay scheduling |
+//! | `slots`, `reserve` | how many slots tasks take; room that is kept for large ones |
 //! | `speculation` | tasks that are slow, have come to a standstill or take too long |
 //! | `tasks` | how tasks end: done, failed, fetch failures |
 //! | `attribution` | who is to blame for a failure: the task, its executor, nobody |
@@ -57,12 +58,14 @@ mod record;
 mod recovery;
 mod release;
 mod reports;
+mod reserve;
 mod resuming;
 mod rollback;
 mod scheduler;
 mod scopes;
 mod search;
 mod session;
+mod slots;
 mod spares;
 mod speculation;
 mod stage;

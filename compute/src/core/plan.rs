@@ -1,13 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
-use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS};
-use situ_wire::messages::scheduler::{PersistedInput, Plan, StageOutput, StagePlan};
+use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS, WORK_LEN_BYTES};
+use situ_wire::messages::scheduler::{Payload, PersistedInput, Plan, StageOutput, StagePlan, Work};
 
 use super::stage::index;
 
 /// The longest name of a dataset, a stage or an action.
 const LABEL_LEN_BYTES: usize = 1 << 10;
+/// The most reduce partitions of a shuffle in which an action ends: all totals are one answer.
+const TOTALS: u32 = 100_000;
 /// The most places that one partition's input may have.
 const PLACES: usize = 32;
 
@@ -29,21 +31,29 @@ pub(super) fn check_plan(plan: &Plan, action: ActionId) -> Result<(), String> {
         ensure(known.insert(id, node.partitions).is_none(), || format!("there are two of {id}"))?;
     }
     let Some((last, before)) = plan.stages.split_last() else { return Err("it has no stages".to_owned()) };
-    ensure(last.output == StageOutput::Result { action }, || {
-        format!("its last stage must give the result of {action}; it gives {:?}", last.output)
-    })?;
+    if let StageOutput::Result { action: other } = last.output {
+        ensure(other == action, || {
+            format!("its last stage must give the result of {action}; it gives that of {other}")
+        })?;
+    }
     let mut filled: BTreeSet<ShuffleId> = BTreeSet::new();
     for stage in before {
         check_stage(&known, stage, &filled)?;
-        let StageOutput::Shuffle { shuffle, reducers } = stage.output else {
+        if let StageOutput::Result { .. } = stage.output {
             return Err(format!("{} gives a result, but is not the last stage", stage.stage));
-        };
-        ensure((1..=PARTITIONS).contains(&reducers), || {
-            format!("{shuffle} has {reducers} reduce partitions; 1 to {PARTITIONS} are allowed")
-        })?;
-        ensure(filled.insert(shuffle), || format!("two stages fill {shuffle}"))?;
+        }
+        check_shuffle(stage.output, PARTITIONS, &mut filled)?;
     }
-    check_stage(&known, last, &filled)
+    check_stage(&known, last, &filled)?;
+    check_shuffle(last.output, TOTALS, &mut filled)
+}
+
+fn check_shuffle(output: StageOutput, most: u32, filled: &mut BTreeSet<ShuffleId>) -> Result<(), String> {
+    let StageOutput::Shuffle { shuffle, reducers } = output else { return Ok(()) };
+    ensure((1..=most).contains(&reducers), || {
+        format!("{shuffle} has {reducers} reduce partitions; 1 to {most} are allowed")
+    })?;
+    ensure(filled.insert(shuffle), || format!("two stages fill {shuffle}"))
 }
 
 /// How many partitions each dataset has.
@@ -68,7 +78,22 @@ fn check_stage(known: &Known, stage: &StagePlan, filled: &BTreeSet<ShuffleId>) -
         let long = places.iter().any(|place| place.node.0.len().max(place.rack.0.len()) > NAME_LEN_BYTES);
         ensure(!long, || format!("{id} names a node or rack with more than {NAME_LEN_BYTES} bytes"))?;
     }
+    stage.work.as_ref().map_or(Ok(()), |work| check_work(stage, work))?;
     stage.persisted.iter().try_for_each(|input| check_persisted(known, stage, input))
+}
+
+/// What travels is short, and what its digest says.
+fn check_work(stage: &StagePlan, work: &Work) -> Result<(), String> {
+    let id = stage.stage;
+    let found = work.kind.len();
+    ensure(found <= NAME_LEN_BYTES, || {
+        format!("the kind of work of {id} has {found} bytes; at most {NAME_LEN_BYTES} are allowed")
+    })?;
+    let Payload::Inline(bytes) = &work.payload else { return Ok(()) };
+    ensure(bytes.len() <= WORK_LEN_BYTES, || {
+        format!("the work of {id} takes {} bytes; at most {WORK_LEN_BYTES} travel with a plan", bytes.len())
+    })?;
+    ensure(*blake3::hash(bytes).as_bytes() == work.digest, || format!("the work of {id} is not what its digest says"))
 }
 
 /// Every range lies within the stage and within the dataset, behind the range before it.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use situ_wire::ids::{DatasetId, ExecutorId, JobId, PartitionId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
-    ExecutorCommand, Holding, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskSpec,
+    ExecutorCommand, Holding, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskSpec, TaskWork,
 };
 use situ_wire::time::TimeMs;
 
@@ -153,7 +153,7 @@ impl Scheduler {
     }
 
     fn task_held(&mut self, executor: ExecutorId, task: Box<TaskSpec>) {
-        let (id, key, action) = (task.attempt, StageKey::from(task.output), task.action);
+        let (id, key, action, slots) = (task.attempt, StageKey::from(task.output), task.work.action(), task.slots);
         let Some(found) = self.jobs.get_mut(&id.job) else { return };
         if found.attempts.get(&id).is_some_and(|attempt| attempt.executor == executor) {
             return;
@@ -164,7 +164,7 @@ impl Scheduler {
             && !found.is_over(action)
             && found.reports.insert(key, id, report, &self.policy);
         match self.executors.get_mut(executor) {
-            Some(there) if kept => _ = there.reported.insert(id),
+            Some(there) if kept => there.reported.insert(id, slots.clamp(1, there.registration.slots)),
             _ => self.executors.command(executor, ExecutorCommand::CancelTask { attempt: id }),
         }
     }
@@ -300,10 +300,11 @@ impl Scheduler {
         let id = task.attempt;
         let Some(there) = self.executors.get_mut(executor) else { return };
         there.reported.remove(&id);
-        let has_room = there.running.len() < index(there.registration.slots);
         let Some(found) = self.jobs.get_mut(&id.job) else { return };
-        let action = found.actions.get(&task.action);
-        let planned = matches!(action, Some(Action::Running { digest, .. }) if *digest == task.plan_digest);
+        let resources = found.stages.get(&key).map(|stage| stage.plan.resources).unwrap_or_default();
+        let slots = there.slots_of(&resources).unwrap_or(there.registration.slots);
+        let has_room = slots <= there.registration.slots - there.running.taken();
+        let planned = found.is_planned(key, &task.work);
         let stage = found.stages.get_mut(&key).filter(|stage| {
             planned && has_room && stage.is_waited_for(id) && stage.attempts(id.partition.0).next().is_none()
         });
@@ -313,7 +314,7 @@ impl Scheduler {
         stage.adopt_running(id, executor, now);
         let attempt = Attempt { stage: key, executor, started: now, cancelled: false, alone: task.alone };
         found.attempts.insert(id, attempt);
-        there.running.insert(id);
+        there.running.insert(id, slots);
     }
 
     /// Partitions in memory that plans under way keep.
@@ -353,6 +354,18 @@ impl Scheduler {
 }
 
 impl Job {
+    /// Whether a task does what its stage is planned to do.
+    fn is_planned(&self, key: StageKey, work: &TaskWork) -> bool {
+        let own = self.stages.get(&key).and_then(|stage| stage.plan.work.as_ref());
+        match (work, self.actions.get(&work.action()), own) {
+            (TaskWork::Replay { plan_digest, .. }, Some(Action::Running { digest, .. }), None) => digest == plan_digest,
+            (TaskWork::Payload { kind, digest, .. }, Some(Action::Running { .. }), Some(own)) => {
+                own.kind == *kind && own.digest == *digest
+            }
+            _ => false,
+        }
+    }
+
     /// Whether what an executor says of an attempt can be believed: that there was one is known by its number.
     fn may_adopt(&self, life: u32, id: TaskAttemptId) -> bool {
         !self.varies && id.attempt < self.numbers.next(life, id.stage, id.partition)

@@ -55,6 +55,8 @@ pub struct Scheduler {
     pub(super) resting_drivers: BTreeSet<(TimeMs, JobId)>,
     /// Drivers that have a place, by when they must have begun or be heard again.
     pub(super) driver_deadlines: BTreeSet<(TimeMs, JobId)>,
+    /// Jobs for a large task of which an executor is kept.
+    pub(super) reserving: BTreeSet<JobId>,
     /// Jobs whose drivers are attached, by when these must be heard again.
     pub(super) sessions: BTreeSet<(Option<TimeMs>, JobId)>,
     /// Jobs that have ended and may have left something aside. Each stands in the journal too; what cannot be taken away
@@ -104,6 +106,7 @@ impl Scheduler {
             driverless: BTreeSet::new(),
             resting_drivers: BTreeSet::new(),
             driver_deadlines: BTreeSet::new(),
+            reserving: BTreeSet::new(),
             sessions: BTreeSet::new(),
             cleaning: BTreeMap::new(),
             executors: Executors::default(),

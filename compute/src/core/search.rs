@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use situ_wire::ids::ExecutorId;
-use situ_wire::messages::scheduler::Locality;
+use situ_wire::messages::scheduler::{Locality, Resources};
 
 use super::executor::Executor;
 use super::executors::Executors;
@@ -46,6 +46,8 @@ struct Search<'a> {
     tasks: &'a [Task],
     executors: &'a Executors,
     usable: &'a Usable,
+    /// What a task takes more than a slot for.
+    large: Option<&'a Resources>,
 }
 
 impl Stage {
@@ -54,7 +56,12 @@ impl Stage {
     pub(super) fn find_place(&mut self, executors: &Executors, allowed: Locality, usable: &Usable) -> Option<Found> {
         self.pending.look(executors);
         let near = self.pending.near()?;
-        let search = Search { pending: &self.pending, near, tasks: &self.tasks, executors, usable };
+        let large = self.is_large().then_some(&self.plan.resources);
+        // While it waits for room, an event costs it nothing more.
+        if large.is_some_and(|large| !executors.has_room_for(large)) {
+            return None;
+        }
+        let search = Search { pending: &self.pending, near, tasks: &self.tasks, executors, usable, large };
         let (mut old_process, mut old_node) = (Vec::new(), Vec::new());
         let process = search.in_memory(&mut old_process);
         let node = (allowed >= Locality::Node).then(|| search.on_node(&mut old_node)).flatten();
@@ -134,7 +141,7 @@ impl Search<'_> {
     /// The least busy executor of a rack for which there is a task.
     fn first_in(&self, rack: u32, task: impl Fn(ExecutorId) -> Option<u32>) -> Option<(Offer, u32)> {
         let rack = self.pending.homes.racks()[index(rack)];
-        let usable = self.executors.free_in(rack).filter(|(_, executor)| self.usable.contains(*executor));
+        let usable = self.executors.free_in(rack).filter(|(_, executor)| self.takes(*executor));
         usable
             .filter_map(|offer| Some((offer, task(offer.1).filter(|partition| self.fits(offer.1, *partition))?)))
             .next()
@@ -153,10 +160,16 @@ impl Search<'_> {
 
     /// The first task that may run on an executor.
     fn first(&self, executor: ExecutorId, mut partitions: impl Iterator<Item = u32>) -> Option<u32> {
-        if !self.usable.contains(executor) {
+        if !self.takes(executor) {
             return None;
         }
         partitions.find(|partition| self.fits(executor, *partition))
+    }
+
+    /// Whether an executor with free slots may take a task of the stage, and has room for it.
+    fn takes(&self, executor: ExecutorId) -> bool {
+        let has_room = |large| self.executors.get(executor).is_some_and(|there| there.has_room(large));
+        self.usable.contains(executor) && self.large.is_none_or(has_room)
     }
 
     /// A task avoids executors on which it failed while one that may be used is left on which it did not.

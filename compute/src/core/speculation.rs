@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use situ_wire::ids::{ExecutorId, JobId, TaskAttemptId};
-use situ_wire::messages::scheduler::{FailedAttempt, JobStatus, Locality, QuietAttempt, TaskProgress};
+use situ_wire::messages::scheduler::{FailedAttempt, JobStatus, Locality, QuietAttempt, Resources, TaskProgress};
 use situ_wire::time::TimeMs;
 
 use super::job::{Job, Planned};
@@ -58,7 +58,8 @@ impl Scheduler {
         }
         let found = self.jobs.get(&job)?;
         candidates.into_iter().find_map(|(key, running, is_stalled)| {
-            let executor = self.place_for_second(found, running.executor, is_stalled)?;
+            let resources = found.stages.get(&key)?.plan.resources;
+            let executor = self.place_for_second(found, &resources, running.executor, is_stalled)?;
             let partition = running.attempt.partition.0;
             let level = self.locality_of(found, found.stages.get(&key)?, partition, executor);
             Some(Second { key, partition, executor, level })
@@ -67,10 +68,19 @@ impl Scheduler {
 
     /// Where a second attempt may run: elsewhere. One at a task that has come to a standstill may run on the same executor
     /// if there is no other at all.
-    fn place_for_second(&self, job: &Job, first_on: ExecutorId, is_stalled: bool) -> Option<ExecutorId> {
+    fn place_for_second(
+        &self,
+        job: &Job,
+        resources: &Resources,
+        first_on: ExecutorId,
+        is_stalled: bool,
+    ) -> Option<ExecutorId> {
         let usable = self.usable(job);
         let owner = |executor: ExecutorId| self.executors.get(executor).map_or("", |executor| &executor.owner);
-        let fits = |executor: &ExecutorId| usable.contains(*executor) && !self.executors.is_suspected(owner(*executor));
+        let has_room = |id: ExecutorId| self.executors.get(id).is_some_and(|there| there.has_room(resources));
+        let fits = |executor: &ExecutorId| {
+            usable.contains(*executor) && has_room(*executor) && !self.executors.is_suspected(owner(*executor))
+        };
         let mut free = self.executors.free().map(|(_, executor)| executor).filter(fits);
         if is_stalled && usable.len() == 1 {
             return free.next();

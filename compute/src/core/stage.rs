@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
+use situ_wire::codec;
 use situ_wire::ids::{ActionId, ExecutorId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
-use situ_wire::messages::scheduler::{Locality, StageOutput, StagePlan, StageStatus, TaskLocation};
+use situ_wire::messages::executor::ShufflePiece;
+use situ_wire::messages::scheduler::{Locality, ReduceTotal, StageOutput, StagePlan, StageStatus, TaskLocation};
 use situ_wire::time::TimeMs;
 
 use super::attribution::Trouble;
@@ -162,6 +164,11 @@ impl Stage {
     /// Whether tasks of it may be started.
     pub(super) fn is_open(&self) -> bool {
         self.needed_by.is_some() && self.ready && !self.pending.is_empty()
+    }
+
+    /// Whether its tasks may take more than a slot.
+    pub(super) fn is_large(&self) -> bool {
+        self.plan.resources.cores > 1 || self.plan.resources.memory_bytes > 0
     }
 
     pub(super) fn task(&self, partition: PartitionId) -> &Task {
@@ -426,6 +433,13 @@ impl Stage {
         self.tasks.into_iter().map(results).collect()
     }
 
+    /// What there is of its shuffle for each reduce partition, encoded.
+    pub(super) fn totals(&self) -> Vec<Bytes> {
+        assert!(self.is_complete(), "only a finished stage has all pieces");
+        let done = self.tasks.iter().filter_map(|task| task.done.as_ref());
+        totals(self.plan.output, done.map(|done| done.pieces.iter()))
+    }
+
     pub(super) fn check(&self, executors: &Executors) {
         assert_eq!(self.needed_by.is_some(), self.pending.near().is_some(), "what somebody needs is sorted by place");
         self.pending.check(executors);
@@ -458,6 +472,22 @@ impl Stage {
         sorted.sort_unstable();
         assert_eq!(sorted, self.sorted_ms, "durations are sorted");
     }
+}
+
+/// The result of an action that ends in a shuffle: what its map tasks wrote for each reduce partition, together, as an
+/// encoded [`ReduceTotal`].
+pub(crate) fn totals<P: Iterator<Item = ShufflePiece>>(
+    output: StageOutput,
+    tasks: impl Iterator<Item = P>,
+) -> Vec<Bytes> {
+    let StageOutput::Shuffle { reducers, .. } = output else { return Vec::new() };
+    let mut totals = vec![ReduceTotal::default(); index(reducers)];
+    for (reduce, piece) in tasks.flat_map(|pieces| (0..index(reducers)).zip(pieces)) {
+        let total = &mut totals[reduce];
+        total.len_bytes = total.len_bytes.saturating_add(piece.len_bytes);
+        total.records = total.records.saturating_add(piece.records);
+    }
+    totals.iter().map(|total| codec::encode(total).expect("two numbers fit into a message").into()).collect()
 }
 
 /// A partition's place in a list. Partitions of known stages are below [`situ_wire::limits::PARTITIONS`].

@@ -1,4 +1,4 @@
-use situ_wire::ids::{DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{ActionId, DatasetId, ExecutorId, JobId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::limits::TASK_RESULT_LEN_BYTES;
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{
@@ -117,9 +117,11 @@ impl Scheduler {
             StageKey::Shuffle(shuffle) => {
                 self.check_given(now, job, shuffle);
                 self.note_held(now, job, shuffle);
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.find_needed(now, self.executors.places());
-                }
+                let Some(found) = self.jobs.get_mut(&job) else { return };
+                found.find_needed(now, self.executors.places());
+                let ends_here = |action: &ActionId| found.root(*action) == Some(key);
+                let ended: Vec<ActionId> = found.under_way.iter().copied().filter(ends_here).collect();
+                ended.into_iter().for_each(|action| self.finish_action(now, job, action));
             }
         }
     }

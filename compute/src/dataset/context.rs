@@ -3,6 +3,7 @@ use std::sync::{Arc, TryLockError};
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, StageId};
+use situ_wire::messages::scheduler::Resources;
 
 use super::graph::{ActionTask, Graph, Kept, Node, NodeKind, Parent, node_name};
 use super::places::{Places, Preferred};
@@ -74,9 +75,9 @@ impl Context {
         kind: NodeKind,
     ) -> Node {
         assert!(partitions > 0, "every dataset has a partition");
-        let scope = self.here();
+        let (scope, resources) = (self.here(), Resources::default());
         let broken = scope.misplaced(&name);
-        Node { id, scope, name, parents, partitions, preferred, kind, value: None, broken }
+        Node { id, scope, name, parents, partitions, preferred, kind, resources, value: None, broken }
     }
 
     /// The first of the next `count` ids.

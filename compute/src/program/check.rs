@@ -33,14 +33,14 @@ static HAS_WARNED: AtomicBool = AtomicBool::new(false);
 ///
 /// Records that differ only in the order of what they hold are the same: a `HashMap` has none.
 pub(super) fn compute_twice(
-    attempt: TaskAttemptId,
+    (attempt, slots): (TaskAttemptId, u32),
     control: &Arc<TaskControl>,
     world: &Arc<dyn World>,
     (found, memory): (&Found, &Arc<MemoryManager>),
     (again, other_memory): (&Found, &Arc<MemoryManager>),
 ) -> TaskOutcome {
     let watched = Watched::new(world, world.scratch().root().to_owned(), true);
-    let (mut done, records) = match compute(attempt, control, &watched, found, memory) {
+    let (mut done, records) = match compute((attempt, slots), control, &watched, found, memory) {
         (TaskOutcome::Done(done), records) => (done, records),
         (failed @ TaskOutcome::Failed(_), _) => return failed,
     };
@@ -49,7 +49,7 @@ pub(super) fn compute_twice(
     }
     let aside = world.scratch().root().join(ASIDE);
     let shadow = Watched::new(world, aside.clone(), false);
-    let (second, other_records) = compute(attempt, control, &shadow, again, other_memory);
+    let (second, other_records) = compute((attempt, slots), control, &shadow, again, other_memory);
     if let StageTask::Map { shuffle, .. } = &again.task
         && let Err(error) = world.scratch().remove(&output_path(&aside, *shuffle, attempt))
         && matches!(second, TaskOutcome::Done(_))
@@ -110,14 +110,14 @@ fn warn(what: &str) {
 
 /// Does a task on a thread that has done nothing before; gives a hash of the records that it wrote, too.
 fn compute(
-    attempt: TaskAttemptId,
+    task: (TaskAttemptId, u32),
     control: &Arc<TaskControl>,
     world: &Arc<Watched>,
     found: &Found,
     memory: &Arc<MemoryManager>,
 ) -> (TaskOutcome, blake3::Hash) {
     let world: Arc<dyn World> = Arc::<Watched>::clone(world);
-    let run = || run_task(attempt, Arc::clone(control), &world, memory, |context| run_stage_task(&found.task, context));
+    let run = || run_task(task, Arc::clone(control), &world, memory, |context| run_stage_task(&found.task, context));
     let work = || records::noting(run);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("task".to_owned()).stack_size(STACK_LEN_BYTES);

@@ -33,12 +33,14 @@ pub(crate) struct Holdings {
     job: JobId,
     secret: JobSecret,
     life: ProcessLife,
-    slots: usize,
+    slots: u32,
     /// Whether it takes no more tasks.
     leaving: bool,
     polls: u64,
     /// The tasks that its executor is not known to know the end of.
     held: BTreeMap<TaskAttemptId, Arc<TaskControl>>,
+    /// How many slots those take that run.
+    taken: BTreeMap<TaskAttemptId, u32>,
     /// Of these, how those ended that have.
     ended: Vec<Ended>,
 }
@@ -46,8 +48,8 @@ pub(crate) struct Holdings {
 impl Holdings {
     /// A worker that holds nothing yet.
     pub(crate) fn new(job: JobId, secret: JobSecret, life: ProcessLife, slots: u32) -> Self {
-        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
-        Self { job, secret, life, slots, leaving: false, polls: 0, held: BTreeMap::new(), ended: Vec::new() }
+        let (held, taken) = (BTreeMap::new(), BTreeMap::new());
+        Self { job, secret, life, slots, leaving: false, polls: 0, held, taken, ended: Vec::new() }
     }
 
     /// The next poll, and how many outcomes it tells. The one before was answered or is given up.
@@ -60,17 +62,16 @@ impl Holdings {
         let held =
             others.map(|(attempt, control)| TaskProgress { attempt: *attempt, steps: control.steps() }).collect();
         let Self { job, secret, life, polls: number, .. } = *self;
-        let free = u32::try_from(self.free()).unwrap_or(u32::MAX);
+        let free = self.free();
         (WorkerPoll { job, secret, life, number, held, ended: ended.to_vec(), free }, told)
     }
 
-    /// How many more tasks it can run.
-    fn free(&self) -> usize {
+    /// How many slots nobody has.
+    fn free(&self) -> u32 {
         if self.leaving {
             return 0;
         }
-        let running = self.held.len() - self.ended.len();
-        self.slots.saturating_sub(running)
+        self.slots.saturating_sub(self.taken.values().sum())
     }
 
     /// The poll in force, which told so many outcomes, was answered.
@@ -80,8 +81,9 @@ impl Holdings {
         }
     }
 
-    /// Takes a task; what it is given up by.
-    pub(crate) fn take(&mut self, attempt: TaskAttemptId) -> Arc<TaskControl> {
+    /// Takes a task that takes so many slots; what it is given up by.
+    pub(crate) fn take(&mut self, attempt: TaskAttemptId, slots: u32) -> Arc<TaskControl> {
+        self.taken.insert(attempt, slots);
         Arc::clone(self.held.entry(attempt).or_default())
     }
 
@@ -93,6 +95,7 @@ impl Holdings {
 
     /// A task has ended.
     pub(crate) fn end(&mut self, attempt: TaskAttemptId, outcome: TaskOutcome) {
+        self.taken.remove(&attempt);
         self.ended.push((attempt, outcome));
     }
 
@@ -165,7 +168,7 @@ pub(super) async fn serve<R: Runtime>(
             worker.runs.wake();
         }
         for task in orders.run {
-            let control = holdings.take(task.attempt);
+            let control = holdings.take(task.attempt, task.slots);
             run(Arc::clone(&worker), task, control, end.clone());
         }
         if holdings.free() == 0
@@ -211,7 +214,7 @@ mod tests {
 
     fn holdings(tasks: u32) -> Holdings {
         let mut holdings = Holdings::new(JOB, JobSecret([0; 16]), ProcessLife(1), 4);
-        (0..tasks).for_each(|task| drop(holdings.take(attempt(task))));
+        (0..tasks).for_each(|task| drop(holdings.take(attempt(task), 1)));
         holdings
     }
 
@@ -260,7 +263,7 @@ mod tests {
     #[test]
     fn the_steps_of_tasks_are_told_and_what_is_given_up_hears_of_it() {
         let mut holdings = holdings(0);
-        let control = holdings.take(attempt(7));
+        let control = holdings.take(attempt(7), 1);
         holdings.give_up(attempt(7));
         holdings.give_up(attempt(8));
         assert_eq!(format!("{control:?}"), "TaskControl { steps: 0, given_up: true }");

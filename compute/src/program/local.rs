@@ -260,6 +260,7 @@ pub(super) fn describe(attempt: TaskAttemptId, failure: &TaskFailure) -> String 
         | TaskFailure::Storage { message, .. } => message.clone(),
         TaskFailure::WorkerLost { reason, .. } | TaskFailure::WorkerSilent { reason, .. } => reason.clone(),
         TaskFailure::Cancelled => "it was cancelled".to_owned(),
+        TaskFailure::NoEngine { kind, known } => format!("there is no engine {kind:?}, only these: {known:?}"),
     };
     format!("{attempt}: {reason}")
 }
@@ -270,7 +271,8 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
         let run = |stage: &StagePlan, attempt| {
             let task = graph.stage_task(stage.stage).ok_or_else(|| format!("there is no {}", stage.stage))?;
-            match run_task(attempt, Arc::default(), &world, &self.memory, |context| run_stage_task(&task, context)) {
+            match run_task((attempt, 1), Arc::default(), &world, &self.memory, |context| run_stage_task(&task, context))
+            {
                 TaskOutcome::Done(done) => Ok(*done),
                 TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
             }

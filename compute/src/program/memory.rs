@@ -74,8 +74,7 @@ pub(crate) struct MemoryManager {
 
 #[derive(Default)]
 struct Pool {
-    /// What each running task holds.
-    tasks: BTreeMap<u64, u64>,
+    tasks: BTreeMap<u64, Borrower>,
     next_task: u64,
     kept: Kept,
     /// What tasks have left to the next ones.
@@ -83,6 +82,14 @@ struct Pool {
     /// Partitions that are not kept any more, and of which nobody has been told yet.
     dropped: Vec<(DatasetId, PartitionId)>,
     peak_bytes: u64,
+}
+
+/// A running task.
+#[derive(Clone, Copy)]
+struct Borrower {
+    held_bytes: u64,
+    /// How many slots it takes: so many parts it may have.
+    slots: u32,
 }
 
 impl MemoryManager {
@@ -158,17 +165,17 @@ impl MemoryManager {
     }
 
     /// Lends a task more, if it may have it.
-    fn lend(&self, task: u64, more_bytes: u64) -> bool {
+    pub(crate) fn lend(&self, task: u64, more_bytes: u64) -> bool {
         let (mut pool, limits) = (self.pool(), &self.limits);
-        let running = pool.tasks.len().max(1) as u64;
-        let sure = limits.slot_bytes() / 2;
-        let held = pool.tasks.get(&task).copied().unwrap_or(0);
-        let wanted = held + more_bytes;
+        let Some(Borrower { held_bytes, slots }) = pool.tasks.get(&task).copied() else { return false };
+        let taken: u64 = pool.tasks.values().map(|task| u64::from(task.slots)).sum();
+        let (own, sure_of_each) = (u64::from(slots), limits.slot_bytes() / 2);
+        let (wanted, sure) = (held_bytes + more_bytes, own * sure_of_each);
         if wanted > sure {
-            let others = pool.tasks.iter().filter(|(other, _)| **other != task);
-            let claimed: u64 = others.map(|(_, held)| (*held).max(sure)).sum();
-            let idle = u64::from(limits.slots).saturating_sub(running) * sure;
-            if wanted > limits.execution_bytes / running || wanted + claimed + idle > limits.execution_bytes {
+            let others = pool.tasks.iter().filter(|(other, _)| **other != task).map(|(_, other)| other);
+            let claimed: u64 = others.map(|other| other.held_bytes.max(u64::from(other.slots) * sure_of_each)).sum();
+            let idle = u64::from(limits.slots).saturating_sub(taken) * sure_of_each;
+            if wanted > limits.execution_bytes / taken * own || wanted + claimed + idle > limits.execution_bytes {
                 return false;
             }
         }
@@ -184,7 +191,7 @@ impl MemoryManager {
     }
 
     /// Lends a task what it must have.
-    fn lend_anyway(&self, task: u64, more_bytes: u64) {
+    pub(crate) fn lend_anyway(&self, task: u64, more_bytes: u64) {
         let mut pool = self.pool();
         let dropped = pool.make_room(more_bytes, self.limits.total_bytes);
         pool.add(task, more_bytes);
@@ -192,17 +199,17 @@ impl MemoryManager {
         drop(dropped);
     }
 
-    fn give_back(&self, task: u64, bytes: u64) {
-        if let Some(held) = self.pool().tasks.get_mut(&task) {
-            debug_assert!(*held >= bytes, "nobody gives back more than was lent");
-            *held = held.saturating_sub(bytes);
+    pub(crate) fn give_back(&self, task: u64, bytes: u64) {
+        if let Some(Borrower { held_bytes, .. }) = self.pool().tasks.get_mut(&task) {
+            debug_assert!(*held_bytes >= bytes, "nobody gives back more than was lent");
+            *held_bytes = held_bytes.saturating_sub(bytes);
         }
     }
 }
 
 impl Pool {
     fn execution_bytes(&self) -> u64 {
-        self.tasks.values().sum()
+        self.tasks.values().map(|task| task.held_bytes).sum()
     }
 
     /// All that is in use.
@@ -219,7 +226,10 @@ impl Pool {
     }
 
     fn add(&mut self, task: u64, more_bytes: u64) {
-        *self.tasks.entry(task).or_default() += more_bytes;
+        // One that has ended holds nothing.
+        if let Some(task) = self.tasks.get_mut(&task) {
+            task.held_bytes += more_bytes;
+        }
         self.note_peak();
     }
 
@@ -296,17 +306,30 @@ impl Drop for Keeping {
 pub(crate) struct TaskMemory {
     manager: Arc<MemoryManager>,
     task: u64,
+    slots: u32,
     operators: RefCell<Vec<Weak<Operator>>>,
 }
 
 impl TaskMemory {
-    pub(crate) fn begin(manager: &Arc<MemoryManager>) -> Rc<Self> {
+    /// A task begins that takes so many slots.
+    pub(crate) fn begin(manager: &Arc<MemoryManager>, slots: u32) -> Rc<Self> {
         let mut pool = manager.pool();
         let task = pool.next_task;
         pool.next_task += 1;
-        pool.tasks.insert(task, 0);
+        let slots = slots.clamp(1, manager.limits.slots);
+        pool.tasks.insert(task, Borrower { held_bytes: 0, slots });
         drop(pool);
-        Rc::new(Self { manager: Arc::clone(manager), task, operators: RefCell::default() })
+        Rc::new(Self { manager: Arc::clone(manager), task, slots, operators: RefCell::default() })
+    }
+
+    /// Under which number it borrows.
+    pub(crate) fn borrower(&self) -> u64 {
+        self.task
+    }
+
+    /// What it is meant to have.
+    pub(crate) fn share_bytes(&self) -> u64 {
+        self.manager.limits.slot_bytes() * u64::from(self.slots)
     }
 
     pub(crate) fn manager(&self) -> &Arc<MemoryManager> {
@@ -395,7 +418,7 @@ impl Reservation {
 
     /// Holds `len_bytes` for what cannot be spilled, if a slot has so much at all, whatever others hold of it now.
     pub(crate) fn insist(&self, len_bytes: usize) -> bool {
-        let granted = len_bytes as u64 <= self.task.manager.limits.slot_bytes().max(SLOT_MIN_BYTES);
+        let granted = len_bytes as u64 <= self.task.share_bytes().max(SLOT_MIN_BYTES);
         if granted {
             self.take(len_bytes);
         }
@@ -443,11 +466,11 @@ mod tests {
     #[test]
     fn a_task_is_sure_of_half_a_slot_whatever_the_other_holds() {
         let manager = manager(2);
-        let first = TaskMemory::begin(&manager);
+        let first = TaskMemory::begin(&manager, 1);
         let large = first.reserve();
         assert!(large.grow_to(4700), "alone it may have all but what the other slot is sure of");
         assert!(!large.grow_to(4900));
-        let second = TaskMemory::begin(&manager);
+        let second = TaskMemory::begin(&manager, 1);
         let small = second.reserve();
         assert!(small.grow_to(1500));
         assert!(!small.grow_to(3000), "the first has it");
@@ -461,6 +484,18 @@ mod tests {
     }
 
     #[test]
+    fn a_task_of_several_slots_has_the_part_of_all_of_them() {
+        let manager = manager(4);
+        let large = TaskMemory::begin(&manager, 3);
+        let small = TaskMemory::begin(&manager, 1);
+        let (most, rest) = (large.reserve(), small.reserve());
+        assert_eq!((large.share_bytes(), small.share_bytes()), (4800, 1600));
+        assert!(most.grow_to(4700) && !most.grow_to(4800 + 100));
+        assert!(rest.grow_to(1500) && !rest.grow_to(1700), "each has its part");
+        assert!(most.insist(4800) && !rest.insist(2 << 20));
+    }
+
+    #[test]
     fn what_a_task_must_have_pushes_kept_partitions_out() {
         let manager = manager(1);
         for partition in 0..3 {
@@ -468,7 +503,7 @@ mod tests {
             assert!(keeping.grow_to(1000));
             keeping.finish(Arc::new(vec![partition]), 1000);
         }
-        let task = TaskMemory::begin(&manager);
+        let task = TaskMemory::begin(&manager, 1);
         let reservation = task.reserve();
         reservation.take(6500);
         assert_eq!(manager.kept_bytes(), 0);
@@ -481,7 +516,7 @@ mod tests {
         let manager = manager(1);
         let spare = manager.lend_spare(800);
         assert!(spare.is_some() && manager.lend_spare(100).is_none(), "an eighth of 6400 is for that");
-        let task = TaskMemory::begin(&manager);
+        let task = TaskMemory::begin(&manager, 1);
         let reservation = task.reserve();
         assert!(!reservation.grow_to(6000));
         drop(spare);
@@ -492,7 +527,7 @@ mod tests {
     #[test]
     fn operators_of_one_task_share_its_part() {
         let manager = manager(1);
-        let task = TaskMemory::begin(&manager);
+        let task = TaskMemory::begin(&manager, 1);
         let (emitting, gathering) = (task.reserve(), task.reserve());
         assert!(emitting.grow_to(6000));
         assert!(!gathering.grow_to(2000) && !emitting.is_asked(), "it does not listen");
@@ -517,7 +552,7 @@ mod tests {
         assert!(keep(0) && keep(1) && keep(2));
         assert!(!keep(3), "a dataset does not push itself out");
         let read = manager.get::<u32>(DatasetId(ScopeId::ROOT, 1), 0).unwrap();
-        let task = TaskMemory::begin(&manager);
+        let task = TaskMemory::begin(&manager, 1);
         let reservation = task.reserve();
         assert!(reservation.grow_to(4000));
         assert!(manager.get::<u32>(DatasetId(ScopeId::ROOT, 1), 1).is_none(), "it was used before the others");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use situ_runtime::disk::memory::MemoryDisk;
 use situ_wire::ids::{ActionId, ClientId, OperationId, ScopeId, TaskAttemptId};
-use situ_wire::messages::scheduler::{Locality, Plan, StagePlan, TaskOutcome, TaskSpec};
+use situ_wire::messages::scheduler::{Locality, Plan, StagePlan, TaskOutcome, TaskSpec, TaskWork};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -265,7 +265,8 @@ impl Backend for RehearsedDriver {
         let run = |stage: &StagePlan, attempt: TaskAttemptId| {
             let worker = &self.workers[self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()];
             let locality = Locality::NoPreference;
-            let spec = TaskSpec { attempt, action, plan_digest, output: stage.output, locality, alone: false };
+            let work = TaskWork::Replay { action, plan_digest };
+            let spec = TaskSpec { attempt, work, output: stage.output, locality, alone: false, slots: 1 };
             let outcome = worker.run(&spec, &Arc::default(), &world);
             let mut known = self.side.known();
             known.seen.kept = known.seen.kept.max(kept(&worker.first));

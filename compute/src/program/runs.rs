@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use situ_wire::ids::ActionId;
-use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, TaskSpec};
+use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, TaskSpec, TaskWork};
 
 use super::check::compute_twice;
 use super::follow::{DriverSide, Follower};
@@ -71,47 +71,62 @@ impl Runs {
 
     /// Does one task. Blocks.
     pub(super) fn run(&self, spec: &TaskSpec, control: &Arc<TaskControl>, world: &Arc<dyn World>) -> TaskOutcome {
-        let found = match self.find(spec, control, &self.first, "this worker") {
+        let asked = match &spec.work {
+            TaskWork::Replay { action, plan_digest } => (*action, *plan_digest),
+            TaskWork::Payload { kind, .. } => {
+                return TaskOutcome::Failed(TaskFailure::NoEngine { kind: kind.clone(), known: Vec::new() });
+            }
+        };
+        let found = match self.find(spec, asked, control, &self.first, "this worker") {
             Ok(found) => found,
             Err(failure) => return TaskOutcome::Failed(cut(failure)),
         };
         let Some(second) = &self.second else {
             let control = Arc::clone(control);
             let work = |context: &TaskContext| run_stage_task(&found.task, context);
-            return run_task(spec.attempt, control, world, &self.first.memory, work);
+            return run_task((spec.attempt, spec.slots), control, world, &self.first.memory, work);
         };
-        match self.find(spec, control, second, "a second run in this worker") {
-            Ok(again) => {
-                compute_twice(spec.attempt, control, world, (&found, &self.first.memory), (&again, &second.memory))
-            }
+        match self.find(spec, asked, control, second, "a second run in this worker") {
+            Ok(again) => compute_twice(
+                (spec.attempt, spec.slots),
+                control,
+                world,
+                (&found, &self.first.memory),
+                (&again, &second.memory),
+            ),
             Err(failure) => TaskOutcome::Failed(cut(failure)),
         }
     }
 
     /// What a task shall do, once a run of the program has come to its action and its graph is known to be the driver's.
-    fn find(&self, spec: &TaskSpec, control: &TaskControl, run: &Run, whose: &str) -> Result<Found, TaskFailure> {
+    fn find(
+        &self,
+        spec: &TaskSpec,
+        (action, plan_digest): (ActionId, [u8; 32]),
+        control: &TaskControl,
+        run: &Run,
+        whose: &str,
+    ) -> Result<Found, TaskFailure> {
         let mismatch = |message: String| TaskFailure::PlanMismatch { message };
-        let reached = run.replay.wait_for(spec.action, control).map_err(|why| match why {
+        let reached = run.replay.wait_for(action, control).map_err(|why| match why {
             NotReached::Passed | NotReached::GivenUp => TaskFailure::Cancelled,
             NotReached::Away(error) => TaskFailure::Storage {
-                message: format!("the program could not go on in {whose} before {}: {error}", spec.action),
+                message: format!("the program could not go on in {whose} before {action}: {error}"),
                 transient: true,
             },
-            NotReached::Ended => mismatch(format!("the program ended in {whose} before {}", spec.action)),
+            NotReached::Ended => mismatch(format!("the program ended in {whose} before {action}")),
             NotReached::Other => mismatch(format!(
-                "{} is an action in the driver, but a value that the driver records in {whose}",
-                spec.action
+                "{action} is an action in the driver, but a value that the driver records in {whose}"
             )),
             NotReached::Failed(error) => TaskFailure::Program {
                 message: format!(
-                    "the program failed in {whose} before {}: {error}; what only the driver can have, as a file of its node, \
-                     comes through `context.once`",
-                    spec.action
+                    "the program failed in {whose} before {action}: {error}; what only the driver can have, as a file of its \
+                     node, comes through `context.once`"
                 ),
             },
         })?;
-        if reached.digest != spec.plan_digest {
-            return Err(mismatch(self.difference(spec.action, &reached, whose)));
+        if reached.digest != plan_digest {
+            return Err(mismatch(self.difference(action, &reached, whose)));
         }
         let found = |task| Ok(Found { task, graph: Arc::clone(&reached.graph) });
         match (reached.graph.stage_task(spec.attempt.stage), spec.output) {

@@ -21,6 +21,8 @@ use super::world::World;
 
 /// How much of what a failure says is told. It may be the text of a panic, of any length: it must fit into a message.
 const TOLD_CHARS: usize = 8_000;
+/// How many engines a failure names at most.
+const ENGINES_TOLD: usize = 100;
 /// How much an outcome may take together.
 const LEFT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
 /// What an outcome takes beside what is counted, and what each of these takes, at most.
@@ -86,9 +88,9 @@ impl TaskContext {
         self.0.memory.reserve()
     }
 
-    /// How much memory a task has, while all slots are in use.
+    /// How much memory the task has, while all slots are in use.
     pub(crate) fn memory_slot_bytes(&self) -> u64 {
-        self.0.memory.manager().limits().slot_bytes()
+        self.0.memory.share_bytes()
     }
 
     /// How much memory an operator has, whatever others of the task hold.
@@ -165,9 +167,9 @@ pub(crate) fn is_in_task() -> bool {
     IN_TASK.get()
 }
 
-/// Runs `work` as the task `attempt`, and says how it went whatever happens in it.
+/// Runs `work` as the task `attempt`, which takes so many slots, and says how it went whatever happens in it.
 pub(crate) fn run_task(
-    attempt: TaskAttemptId,
+    (attempt, slots): (TaskAttemptId, u32),
     control: Arc<TaskControl>,
     world: &Arc<dyn World>,
     memory: &Arc<MemoryManager>,
@@ -178,7 +180,7 @@ pub(crate) fn run_task(
     let task = TaskContext(Rc::new(Inner {
         attempt,
         world: Arc::clone(world),
-        memory: TaskMemory::begin(memory),
+        memory: TaskMemory::begin(memory, slots),
         metrics: Cell::default(),
         cached: RefCell::default(),
         scratch_files: Cell::new(0),
@@ -249,6 +251,9 @@ pub(crate) fn about_len_bytes(outcome: &TaskOutcome) -> usize {
             | TaskFailure::Storage { message: text, .. }
             | TaskFailure::WorkerSilent { reason: text, .. },
         ) => OUTCOME_LEN_BYTES + text.len(),
+        TaskOutcome::Failed(TaskFailure::NoEngine { kind, known }) => {
+            OUTCOME_LEN_BYTES + kind.len() + known.iter().map(|kind| kind.len() + 8).sum::<usize>()
+        }
         TaskOutcome::Failed(TaskFailure::Cancelled) => OUTCOME_LEN_BYTES,
     }
 }
@@ -279,6 +284,7 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
                 text.push_str(" ...");
             }
         }
+        TaskFailure::NoEngine { known, .. } => known.truncate(ENGINES_TOLD),
         TaskFailure::Cancelled => {}
     }
     failure
@@ -372,7 +378,7 @@ mod tests {
 
     fn run(control: &Arc<TaskControl>, work: impl FnOnce(&TaskContext) -> TaskOutput) -> TaskOutcome {
         let world: Arc<dyn World> = Arc::new(Empty);
-        run_task(ATTEMPT, Arc::clone(control), &world, &memory(), work)
+        run_task((ATTEMPT, 1), Arc::clone(control), &world, &memory(), work)
     }
 
     #[test]
@@ -401,7 +407,7 @@ mod tests {
             keeping.finish(Arc::new(vec![partition]), 100);
         };
         let run = |result: Bytes| {
-            run_task(ATTEMPT, Arc::default(), &world, &manager, |task| {
+            run_task((ATTEMPT, 1), Arc::default(), &world, &manager, |task| {
                 (0..2).for_each(keep);
                 (0..2).for_each(|partition| task.note_cached(DatasetId(ScopeId::ROOT, 1), partition));
                 // Another task needs the room.

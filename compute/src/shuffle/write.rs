@@ -487,7 +487,7 @@ pub(super) mod tests {
         let world: Arc<dyn World> = Arc::new(OnlyDisk(scratch));
         let limits = MemoryLimits { total_bytes: limit_bytes, execution_bytes: limit_bytes, kept_bytes: 0, slots: 1 };
         let manager = MemoryManager::new(limits);
-        let outcome = run_task(attempt, Arc::default(), &world, &manager, |task| {
+        let outcome = run_task((attempt, 1), Arc::default(), &world, &manager, |task| {
             work(task);
             TaskOutput::Result(Bytes::new())
         });

@@ -19,12 +19,16 @@ use crate::ids::{
 use crate::path::DfsPath;
 use crate::time::TimeMs;
 
+mod plan;
 mod status;
+mod work;
 
+pub use plan::{Plan, PlanNode};
 pub use status::{
     ExecutorStatus, FailedAttempt, LogLocation, Lost, QuietAttempt, Recovery, RecoveryOutcome, StageStatus, WaitReason,
     Waiting,
 };
+pub use work::{Payload, ReduceTotal, Resources, TaskWork, Work};
 
 /// A call to the scheduler.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -188,6 +192,15 @@ pub enum Request {
         secret: JobSecret,
         /// Which action.
         action: ActionId,
+    },
+    /// The work of a stage, for its tasks. Answer: [`Response::StageWork`].
+    StageWork {
+        /// Its job.
+        job: JobId,
+        /// Shows it.
+        secret: JobSecret,
+        /// Which stage.
+        stage: StageId,
     },
     /// Where the outputs of a shuffle's map tasks are. While some of them are being computed again, it is
     /// [`ErrorCode::OutputsLost`](crate::error::ErrorCode::OutputsLost): the task ends as cancelled, for the tasks that
@@ -493,10 +506,8 @@ pub struct JobLaunch {
 pub struct TaskSpec {
     /// Which attempt at which task.
     pub attempt: TaskAttemptId,
-    /// The action that it is for: a worker must have replayed up to it.
-    pub action: ActionId,
-    /// The digest of the plan of that action, which the worker compares with its own.
-    pub plan_digest: [u8; 32],
+    /// What it does.
+    pub work: TaskWork,
     /// What becomes of the partition.
     pub output: StageOutput,
     /// How local the task is to its input, for its statistics.
@@ -504,6 +515,8 @@ pub struct TaskSpec {
     /// Whether its worker runs nothing else beside it: workers have ended with it and others, and it is not known which of
     /// them is to blame.
     pub alone: bool,
+    /// How many slots of its executor it takes, and with them its part of the worker's memory.
+    pub slots: u32,
 }
 
 /// How far a task has come.
@@ -604,116 +617,13 @@ pub enum TaskFailure {
     },
     /// It was cancelled. Does not count against the task.
     Cancelled,
-}
-
-/// What an action needs: the part of the graph that it reaches, cut into stages.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Plan {
-    /// Of a built-in program, the BLAKE3 hash of the executable that holds it: processes of different releases must not
-    /// compute together. None where the job itself names the hash.
-    pub build: Option<[u8; 32]>,
-    /// The datasets that the action reaches and the action itself, each behind those that it is made from.
-    pub nodes: Vec<PlanNode>,
-    /// The stages that the action needs, parents first; the last one gives the result.
-    pub stages: Vec<StagePlan>,
-    /// What the action is called, for people: `collect at main.rs:12`.
-    pub name: String,
-}
-
-impl Plan {
-    /// A digest of the build, the graph and the action's name: what a driver, a driver that was started anew and the workers
-    /// must agree on. Where the input lies and how the stages are cut is not in it: the first may change, the second follows.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the plan of an action");
-        let mut text = |text: &str| {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        text(&self.name);
-        for node in &self.nodes {
-            text(&node.name);
-        }
-        hasher.update(&(self.nodes.len() as u64).to_le_bytes());
-        for node in &self.nodes {
-            hasher.update(&node.id.to_le_bytes());
-            hasher.update(&node.partitions.to_le_bytes());
-            hasher.update(&(node.parents.len() as u64).to_le_bytes());
-            for parent in &node.parents {
-                hasher.update(&parent.to_le_bytes());
-            }
-            hasher.update(&[u8::from(node.value.is_some())]);
-            hasher.update(&node.value.unwrap_or_default());
-        }
-        hasher.update(&[u8::from(self.build.is_some())]);
-        hasher.update(&self.build.unwrap_or_default());
-        *hasher.finalize().as_bytes()
-    }
-
-    /// Says where this plan (`mine`, as people call whoever made it) first differs from `other` (`theirs`); none if their
-    /// digests are equal.
-    #[must_use]
-    pub fn difference(&self, mine: &str, other: &Self, theirs: &str) -> Option<String> {
-        if self.digest() == other.digest() {
-            return None;
-        }
-        if self.build != other.build {
-            let show = |plan: &Self| match plan.build {
-                Some(hash) => format!("{}..", &blake3::Hash::from_bytes(hash).to_hex()[..16]),
-                None => "none that is known".to_owned(),
-            };
-            return Some(format!(
-                "its build is {} in {mine} and {} in {theirs}: run the same release of situ on all executors",
-                show(self),
-                show(other)
-            ));
-        }
-        let longest = self.nodes.len().max(other.nodes.len());
-        let node = (0..longest).find(|&index| self.nodes.get(index) != other.nodes.get(index));
-        let Some(index) = node else {
-            return Some(format!("the action is {:?} in {mine} and {:?} in {theirs}", self.name, other.name));
-        };
-        let (here, there) = (self.nodes.get(index), other.nodes.get(index));
-        if let (Some(here), Some(there)) = (here, there)
-            && (PlanNode { value: None, ..here.clone() }) == (PlanNode { value: None, ..there.clone() })
-        {
-            return Some(format!("{:?} has other values of the driver in {mine} than in {theirs}", here.name));
-        }
-        let (first, second) = (here.map(|node| node.id), there.map(|node| node.id));
-        let show = |node: Option<&PlanNode>| match node {
-            Some(PlanNode { id, name, parents, partitions, .. }) => {
-                let also = if first.is_some() && second.is_some() && first != second {
-                    format!("{id}, ")
-                } else {
-                    String::new()
-                };
-                format!("{also}{name:?} with {partitions} partitions, made from {parents:?}")
-            }
-            None => "missing".to_owned(),
-        };
-        let which = match (first, second) {
-            (Some(id), None) | (None, Some(id)) => id.to_string(),
-            (Some(id), Some(other)) if id == other => id.to_string(),
-            _ => format!("dataset {index} of the action"),
-        };
-        Some(format!("{which} is {} in {mine} and {} in {theirs}", show(here), show(there)))
-    }
-}
-
-/// One dataset of the graph, as far as a driver and a worker must agree on it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct PlanNode {
-    /// Its id: its place among all that its scope of the program made.
-    pub id: DatasetId,
-    /// Its operation and where in the program it stands: `flat_map at main.rs:12`.
-    pub name: String,
-    /// What it is made from.
-    pub parents: Vec<DatasetId>,
-    /// How many partitions it has.
-    pub partitions: u32,
-    /// The digest of the driver's value that it holds, if it holds one; of an action, that of all values that the driver
-    /// had given before.
-    pub value: Option<[u8; 32]>,
+    /// The program has no engine for the work of its stage. Ends the job.
+    NoEngine {
+        /// Which kind of work it is.
+        kind: String,
+        /// For which kinds the program has one.
+        known: Vec<String>,
+    },
 }
 
 /// One stage: the same work for every partition of a dataset.
@@ -733,6 +643,10 @@ pub struct StagePlan {
     pub preferred: Vec<Vec<TaskLocation>>,
     /// The datasets within the stage that are kept in memory once computed, so that a task goes where they are.
     pub persisted: Vec<PersistedInput>,
+    /// What its tasks do; none if the program says that.
+    pub work: Option<Work>,
+    /// What each of its tasks needs.
+    pub resources: Resources,
 }
 
 /// A dataset that is kept in memory, as a stage reads it.
@@ -874,6 +788,8 @@ pub enum Response {
     Action(ActionResult),
     /// A plan.
     Plan(Option<Box<Plan>>),
+    /// The work of a stage; none if nobody needs that now.
+    StageWork(Option<Box<Work>>),
     /// Where each map partition's output is, in order.
     MapOutputs(Vec<MapOutput>),
     /// A driver may begin.

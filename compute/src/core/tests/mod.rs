@@ -13,4 +13,5 @@ mod scopes;
 mod sessions;
 mod simulation;
 mod speculation;
+mod stages;
 mod world;

@@ -6,7 +6,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ActionId, DatasetId, ExecutorId, JobId, PartitionId, ScopeId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{
-    ExecutorEvent, Holding, JobState, Locality, Plan, Request, StageOutput, TaskDone, TaskOutcome, TaskSpec,
+    ExecutorEvent, Holding, JobState, Locality, Plan, Request, StageOutput, TaskDone, TaskOutcome, TaskSpec, TaskWork,
 };
 
 use super::world::{JOB, World, attempt, mapped, place, result, word_count};
@@ -52,11 +52,11 @@ fn runs(text: &str, output: StageOutput) -> Holding {
     let (attempt, plan_digest, locality) = (attempt(text), plan().digest(), Locality::Node);
     Holding::Task(Box::new(TaskSpec {
         attempt,
-        action: ActionId(ScopeId::ROOT, 0),
-        plan_digest,
+        work: TaskWork::Replay { action: ActionId(ScopeId::ROOT, 0), plan_digest },
         output,
         locality,
         alone: false,
+        slots: 1,
     }))
 }
 

@@ -791,7 +791,7 @@ impl Simulation {
             return self.later(500, Happens::TaskEnds { executor, life, attempt, outcome });
         }
         let contents: Vec<u32> = outputs.iter().map(|output| output.pieces[0].crc32c).collect();
-        let result = result_of(attempt.job, task.action, attempt.partition.0, &contents);
+        let result = result_of(attempt.job, task.work.action(), attempt.partition.0, &contents);
         let cached = vec![(DatasetId(ScopeId::ROOT, 2), attempt.partition)];
         self.work(executor, life, attempt, TaskDone { result, cached, ..TaskDone::default() });
     }

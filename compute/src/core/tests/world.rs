@@ -11,8 +11,8 @@ use situ_wire::ids::{
 use situ_wire::messages::executor::{JobSecret, ShufflePiece};
 use situ_wire::messages::scheduler::{
     ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, JobOptions, JobStatus,
-    PartitionRange, PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Response, StageOutput,
-    StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome, TaskProgress,
+    PartitionRange, PersistedInput, Plan, PlanNode, Program, Recovery, RecoveryOutcome, Request, Resources, Response,
+    StageOutput, StagePlan, TaskDone, TaskFailure, TaskLocation, TaskOutcome, TaskProgress,
 };
 use situ_wire::time::TimeMs;
 
@@ -360,6 +360,8 @@ pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan 
                 reads: Vec::new(),
                 preferred: places,
                 persisted: Vec::new(),
+                work: None,
+                resources: Resources::default(),
             },
             StagePlan {
                 stage: StageId(ScopeId::ROOT, 2),
@@ -369,6 +371,8 @@ pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan 
                 reads: vec![ShuffleId(ScopeId::ROOT, 2)],
                 preferred: Vec::new(),
                 persisted: Vec::new(),
+                work: None,
+                resources: Resources::default(),
             },
         ],
         name: "collect".to_owned(),

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId, StageId};
-use situ_wire::messages::scheduler::{PersistedInput, Plan, PlanNode, StageOutput, StagePlan};
+use situ_wire::messages::scheduler::{PersistedInput, Plan, PlanNode, Resources, StageOutput, StagePlan};
 
 pub(crate) use node::{ActionTask, Kept, MapTask, Node, NodeKind, Parent, ResultTask};
 
@@ -180,6 +180,11 @@ impl Graph {
             reads,
             preferred: node.preferred.as_ref().map(|places| places.to_vec()).unwrap_or_default(),
             persisted: self.persisted_inputs(&nodes, node, &persisted),
+            work: None,
+            resources: nodes
+                .iter()
+                .map(|place| self.nodes[*place].resources)
+                .fold(Resources::default(), Resources::max),
         });
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::PartitionRange;
+use situ_wire::messages::scheduler::{PartitionRange, Resources};
 
 use crate::dataset::places::Preferred;
 use crate::dataset::scope::Scope;
@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) partitions: u32,
     pub(crate) preferred: Preferred,
     pub(crate) kind: NodeKind,
+    /// What a task needs that computes it.
+    pub(crate) resources: Resources,
     /// The digest of the driver's value that it holds.
     pub(crate) value: Option<[u8; 32]>,
     /// Why no action can compute it.

@@ -26,6 +26,7 @@ fn node(id: u32, name: &str, parents: Vec<Parent>, partitions: u32, kind: NodeKi
         kind,
         value: None,
         broken: None,
+        resources: Resources::default(),
     })
 }
 
@@ -82,6 +83,8 @@ fn a_plan_is_cut_at_shuffles_parents_first_and_holds_what_is_reached() {
         reads: Vec::new(),
         preferred: vec![vec![place("a")], vec![place("b")]],
         persisted: vec![PersistedInput { dataset: DatasetId(ScopeId::ROOT, 1), partitions: vec![range(0, 0, 2)] }],
+        work: None,
+        resources: Resources::default(),
     };
     let result = StagePlan {
         stage: StageId(ScopeId::ROOT, 6),
@@ -91,6 +94,8 @@ fn a_plan_is_cut_at_shuffles_parents_first_and_holds_what_is_reached() {
         reads: vec![ShuffleId(ScopeId::ROOT, 3)],
         preferred: Vec::new(),
         persisted: Vec::new(),
+        work: None,
+        resources: Resources::default(),
     };
     assert_eq!(plan.stages, [map, result]);
     let task = |stage| graph.stage_task(StageId(ScopeId::ROOT, stage));

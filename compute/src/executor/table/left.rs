@@ -74,7 +74,7 @@ fn len_bytes(result: &Bytes) -> usize {
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::{ActionId, JobId, ScopeId, StageId};
-    use situ_wire::messages::scheduler::Locality;
+    use situ_wire::messages::scheduler::{Locality, TaskWork};
 
     use super::*;
 
@@ -86,8 +86,8 @@ mod tests {
             attempt: 0,
         };
         let (action, output) = (ActionId(ScopeId::ROOT, 0), StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) });
-        let (plan_digest, locality, alone) = ([0; 32], Locality::Node, false);
-        let task = TaskSpec { attempt, action, plan_digest, output, locality, alone };
+        let (work, locality) = (TaskWork::Replay { action, plan_digest: [0; 32] }, Locality::Node);
+        let task = TaskSpec { attempt, work, output, locality, alone: false, slots: 1 };
         let cached =
             cached.iter().map(|dataset| (DatasetId(ScopeId::ROOT, *dataset), PartitionId(partition))).collect();
         left.note(&task, &TaskDone { result: vec![0; len].into(), cached, ..TaskDone::default() });
@@ -109,7 +109,8 @@ mod tests {
         let (action, output) = (ActionId(ScopeId::ROOT, 0), StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) });
         let attempt =
             TaskAttemptId { job: JobId(1), stage: StageId(ScopeId::ROOT, 1), partition: PartitionId(0), attempt: 0 };
-        let task = TaskSpec { attempt, action, plan_digest: [0; 32], output, locality: Locality::Node, alone: false };
+        let (work, locality) = (TaskWork::Replay { action, plan_digest: [0; 32] }, Locality::Node);
+        let task = TaskSpec { attempt, work, output, locality, alone: false, slots: 1 };
         let dropped = (0..4).map(|partition| (DatasetId(ScopeId::ROOT, 1), PartitionId(partition))).collect();
         left.note(&task, &TaskDone { dropped, ..TaskDone::default() });
         assert_eq!(told(&left).1, 4);

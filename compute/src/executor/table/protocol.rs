@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use situ_wire::ids::{ActionId, PartitionId, ScopeId, StageId};
-use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput};
+use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput, TaskWork};
 
 use super::*;
 use crate::program::heartbeat::Holdings;
@@ -123,9 +123,10 @@ impl Simulation {
         match what {
             Happens::Submit(attempt) => {
                 let output = StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) };
-                let (action, plan_digest, locality) = (ActionId(ScopeId::ROOT, 0), [0; 32], Locality::Any);
+                let work = TaskWork::Replay { action: ActionId(ScopeId::ROOT, 0), plan_digest: [0; 32] };
+                let (locality, slots) = (Locality::Any, 1 + u32::from(self.random.below(4) == 0));
                 let alone = self.random.below(10) == 0;
-                let task = Box::new(TaskSpec { attempt, action, plan_digest, output, locality, alone });
+                let task = Box::new(TaskSpec { attempt, work, output, locality, alone, slots });
                 self.table.handle(self.now, Event::Command(ExecutorCommand::RunTask { task }));
             }
             Happens::Arrives(waiter, poll) => self.table.handle(self.now, Event::Poll { waiter, poll }),
@@ -206,7 +207,7 @@ impl Simulation {
         }
         for task in orders.run {
             assert!(self.begun.insert(task.attempt), "an attempt runs once: {}", task.attempt);
-            self.process.as_mut().unwrap().holdings.take(task.attempt);
+            self.process.as_mut().unwrap().holdings.take(task.attempt, task.slots);
             self.later(3_000, Happens::TaskEnds(life, task.attempt));
         }
         self.wake(life);

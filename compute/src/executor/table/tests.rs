@@ -1,5 +1,5 @@
 use situ_wire::ids::{ActionId, PartitionId, ScopeId, StageId};
-use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput, TaskDone};
+use situ_wire::messages::scheduler::{JobOptions, Locality, StageOutput, TaskDone, TaskWork};
 
 use super::*;
 use crate::program::task::cut;
@@ -26,11 +26,11 @@ fn attempt(partition: u32) -> TaskAttemptId {
 fn task(partition: u32) -> TaskSpec {
     TaskSpec {
         attempt: attempt(partition),
-        action: ActionId(ScopeId::ROOT, 0),
-        plan_digest: [0; 32],
+        work: TaskWork::Replay { action: ActionId(ScopeId::ROOT, 0), plan_digest: [0; 32] },
         output: StageOutput::Result { action: ActionId(ScopeId::ROOT, 0) },
         locality: Locality::Node,
         alone: false,
+        slots: 1,
     }
 }
 

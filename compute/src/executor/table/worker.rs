@@ -181,10 +181,11 @@ impl Worker {
         queued: &mut VecDeque<Box<TaskSpec>>,
         actions: &mut VecDeque<Action>,
     ) {
-        let Some(Parked { free, until, .. }) = self.parked else { return };
+        let Some(Parked { mut free, until, .. }) = self.parked else { return };
         let mut orders = Orders::default();
-        for _ in 0..free {
-            let Some(task) = queued.pop_front_if(|task| self.takes(task)) else { break };
+        // A large one that waits at the front is not passed: it would wait for ever.
+        while let Some(task) = queued.pop_front_if(|task| task.slots <= free && self.takes(task)) {
+            free -= task.slots;
             orders.run.push((*task).clone());
             self.held.insert(task.attempt, Held { task, steps: 0, cancelled: None });
         }

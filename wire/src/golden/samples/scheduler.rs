@@ -8,9 +8,9 @@ use crate::messages::namenode::Liveness;
 use crate::messages::scheduler::{
     ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus,
     FailedAttempt, Holding, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost,
-    MapOutput, PartitionRange, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery, RecoveryOutcome,
-    Request, Response, StageOutput, StagePlan, StageStatus, TaskDone, TaskFailure, TaskLocation, TaskMetrics,
-    TaskOutcome, TaskProgress, TaskSpec, WaitReason, Waiting,
+    MapOutput, PartitionRange, Payload, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery,
+    RecoveryOutcome, ReduceTotal, Request, Resources, Response, StageOutput, StagePlan, StageStatus, TaskDone,
+    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec, TaskWork, WaitReason, Waiting, Work,
 };
 
 const JOB: JobId = JobId(9);
@@ -51,12 +51,16 @@ fn launch() -> JobLaunch {
 pub(super) fn task() -> TaskSpec {
     TaskSpec {
         attempt: ATTEMPT,
-        action: ACTION,
-        plan_digest: [0x9d; 32],
+        work: TaskWork::Replay { action: ACTION, plan_digest: [0x9d; 32] },
         output: StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
         locality: Locality::Node,
         alone: true,
+        slots: 2,
     }
+}
+
+fn work() -> Work {
+    Work { kind: text("sql"), digest: [0x7a; 32], payload: Payload::Inline(bytes()) }
 }
 
 pub(super) fn progress() -> TaskProgress {
@@ -90,6 +94,8 @@ fn plan() -> Plan {
         reads: vec![SHUFFLE],
         preferred: vec![vec![TaskLocation { node: node(), rack: rack() }], vec![]],
         persisted: vec![persisted()],
+        work: Some(work()),
+        resources: Resources { cores: 2, memory_bytes: 3 << 20 },
     };
     let node = PlanNode {
         id: DatasetId(ScopeId::ROOT, 4),
@@ -179,6 +185,7 @@ fn requests(book: &mut Book) {
             outcome: bytes(),
         },
         Plan => Request::Plan { job: JOB, secret: SECRET, action: ACTION },
+        StageWork => Request::StageWork { job: JOB, secret: SECRET, stage: StageId(ScopeId::ROOT, 4) },
         MapOutputs => Request::MapOutputs {
             job: JOB,
             secret: SECRET,
@@ -262,7 +269,17 @@ fn tasks(book: &mut Book) {
         Storage => TaskFailure::Storage { message: text("/in: not found"), transient: true },
         WorkerSilent => TaskFailure::WorkerSilent { reason: text("silent"), company: 3 },
         Cancelled => TaskFailure::Cancelled,
+        NoEngine => TaskFailure::NoEngine { kind: text("sql"), known: vec![text("words")] },
     });
+    variants!(book, "scheduler", TaskWork {
+        Replay => task().work,
+        Payload => TaskWork::Payload { action: ACTION, kind: text("sql"), digest: [0x7a; 32] },
+    });
+    variants!(book, "scheduler", Payload {
+        Inline => work().payload,
+        Stored => Payload::Stored { path: path("/.situ/jobs/1/values/a"), len_bytes: 70_000 },
+    });
+    sample!(book, "scheduler", ReduceTotal, ReduceTotal { len_bytes: 300, records: 7 });
     variants!(book, "scheduler", StageOutput {
         Shuffle => StageOutput::Shuffle { shuffle: SHUFFLE, reducers: 8 },
         Result => StageOutput::Result { action: ACTION },
@@ -281,6 +298,8 @@ fn plans(book: &mut Book) {
     sample!(book, "scheduler", Plan, plan());
     sample!(book, "scheduler", PlanNode, nodes.remove(0));
     sample!(book, "scheduler", StagePlan, stages.remove(0));
+    sample!(book, "scheduler", Work, work());
+    sample!(book, "scheduler", Resources, Resources { cores: 2, memory_bytes: 3 << 20 });
     sample!(book, "scheduler", PersistedInput, persisted());
     sample!(book, "scheduler", PartitionRange, persisted().partitions.remove(0));
     sample!(book, "scheduler", TaskLocation, TaskLocation { node: node(), rack: rack() });
@@ -426,6 +445,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Commands => Response::Commands { last: 13, commands: vec![(13, ExecutorCommand::EndJob { job: JOB })] },
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
+        StageWork => Response::StageWork(Some(Box::new(work()))),
         MapOutputs => Response::MapOutputs(vec![output()]),
         Begun => Response::Begun { publisher: ClientId(7), session_ms: 30_000, attached: true },
         Publication => Response::Publication { published: true },

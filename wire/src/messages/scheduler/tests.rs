@@ -64,6 +64,17 @@ fn a_digest_does_not_depend_on_where_input_lies() {
         reads: Vec::new(),
         preferred: Vec::new(),
         persisted: Vec::new(),
+        work: None,
+        resources: Resources { cores: 3, memory_bytes: 1 },
     });
     assert_eq!(one.digest(), moved.digest());
+    let with = |digest| {
+        let mut plan = moved.clone();
+        plan.stages[0].work =
+            Some(Work { kind: "sql".to_owned(), digest, payload: Payload::Inline(bytes::Bytes::new()) });
+        plan
+    };
+    assert_ne!(with([0; 32]).digest(), moved.digest(), "what the tasks do is in it");
+    let said = with([0; 32]).difference("the driver", &with([1; 32]), "this run");
+    assert_eq!(said.as_deref(), Some("stage-0 has other work in the driver than in this run"));
 }
