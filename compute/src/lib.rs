@@ -13,6 +13,7 @@
 //! | [`scheduler`] | the scheduler's server |
 //! | [`executor`] | the executor: starts drivers and workers, serves shuffle output and logs |
 //! | [`dataset`] | [`Context`], [`Dataset`]: what programs are written with |
+//! | [`engine`] | stages whose tasks are given to them, for engines with a plan of their own |
 //! | [`program`] | what a program links: its entry point, the driver's and the worker's loops |
 //! | [`shuffle`] | how records move from one stage to the next |
 //! | [`builtin`] | the programs that every executor has: word count, grep, pi |
@@ -28,6 +29,7 @@ compile_error!(
 pub mod builtin;
 pub mod core;
 pub mod dataset;
+pub mod engine;
 pub mod executor;
 pub mod program;
 pub mod scheduler;
@@ -36,7 +38,8 @@ pub mod testing;
 pub mod text;
 
 pub use dataset::{Broadcast, Context, Dataset, Key, LocalIterator, Record, Records, TextLine, TextOptions, Values};
+pub use engine::Resources;
 pub use ordered_float::OrderedFloat;
 pub use program::error::{ProgramError, ProgramResult};
-pub use program::{run, run_with};
+pub use program::{Program, run, run_with};
 pub use text::Text;

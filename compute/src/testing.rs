@@ -15,6 +15,7 @@ use situ_runtime::disk::fs::FsDisk;
 use situ_runtime::real::RealClock;
 
 use crate::dataset::Context;
+use crate::engine::Engines;
 use crate::program::local::{self, LocalOptions};
 
 /// A context that runs everything in this process, one task after the other: the same plans, tasks and shuffle files as
@@ -22,4 +23,10 @@ use crate::program::local::{self, LocalOptions};
 #[must_use]
 pub fn context(directory: &Path) -> Context {
     local::context(FsDisk, RealClock::new(), directory, LocalOptions::default())
+}
+
+/// The same for a program with engines for the work of its stages (see [`crate::engine`]).
+#[must_use]
+pub fn context_with(directory: &Path, engines: Engines) -> Context {
+    local::context_with(FsDisk, RealClock::new(), directory, LocalOptions::default(), engines)
 }

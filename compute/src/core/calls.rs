@@ -2,7 +2,7 @@ use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::hello::Role;
 use situ_wire::ids::{ActionId, JobId, PartitionId, ScopeId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::JobSecret;
-use situ_wire::messages::scheduler::{ActionResult, MapOutput, Request, Response};
+use situ_wire::messages::scheduler::{ActionResult, MapOutput, Request, Response, StagePlan, StageWork};
 use situ_wire::time::TimeMs;
 
 use super::finished::Ended;
@@ -99,9 +99,11 @@ impl Scheduler {
             Request::StageWork { job, secret, stage } => {
                 let found = self.job_of(job, secret)?;
                 let stages = found.needed.iter().filter_map(|key| found.stages.get(key));
-                let work =
-                    stages.filter(|needed| needed.plan.stage == stage).find_map(|needed| needed.plan.work.clone());
-                now(Response::StageWork(work.map(Box::new)))
+                let work = |needed: &super::stage::Stage| {
+                    let StagePlan { work, reads, .. } = &needed.plan;
+                    Some(Box::new(StageWork { work: work.clone()?, reads: reads.clone() }))
+                };
+                now(Response::StageWork(stages.filter(|needed| needed.plan.stage == stage).find_map(work)))
             }
             Request::MapOutputs { job, secret, shuffle, reduce, by } => {
                 self.job_of(job, secret)?;

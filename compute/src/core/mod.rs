@@ -80,6 +80,7 @@ pub use event::{CallId, Caller, Effect, Event, RecordId};
 pub use policy::SchedulingPolicy;
 pub use record::{JobRecord, SecretKey, Submission};
 pub use scheduler::Scheduler;
+pub(crate) use stage::totals;
 
 #[cfg(test)]
 mod tests;

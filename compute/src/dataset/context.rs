@@ -147,7 +147,7 @@ impl Context {
     }
 
     /// Gives an action its number in its scope and lets no other of that run meanwhile.
-    fn numbered<O>(
+    pub(super) fn numbered<O>(
         &self,
         name: &str,
         run: impl FnOnce(ActionId, &Scope, &mut Actions) -> Result<O, ProgramError>,

@@ -1,8 +1,10 @@
+use std::panic::Location;
 use std::sync::Arc;
 
 use situ_wire::ids::DatasetId;
+use situ_wire::messages::scheduler::Resources;
 
-use super::graph::{Node, Parent};
+use super::graph::{Node, NodeKind, Parent};
 use super::places::Preferred;
 use super::{Context, Records};
 use crate::program::task::TaskContext;
@@ -91,6 +93,18 @@ impl<T> Dataset<T> {
 }
 
 impl<T: 'static> Dataset<T> {
+    /// The same records. Each task that computes them, and whatever else the same task does, takes as many slots of its
+    /// executor as have these cores and this memory: what it gathers may take so much before it spills.
+    #[track_caller]
+    #[must_use]
+    pub fn with_resources(&self, resources: Resources) -> Self {
+        let name = Context::name("with_resources", Location::caller());
+        let (parents, preferred) = (self.parent(), self.preferred.clone());
+        let id = self.context.next_dataset(1);
+        let node = self.context.node(id, name, parents, self.partitions, preferred, NodeKind::Narrow);
+        Self::new(self.context.clone(), Arc::new(Node { resources, ..node }), Arc::clone(&self.compute))
+    }
+
     /// A dataset made from this one partition by partition.
     pub(super) fn narrow<U: 'static>(
         &self,

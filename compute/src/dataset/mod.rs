@@ -32,6 +32,7 @@ mod results;
 mod save;
 mod scope;
 mod sort;
+mod stage;
 mod text_file;
 mod transform;
 mod values;
@@ -44,6 +45,8 @@ pub use record::{Key, Record};
 pub use records::Records;
 pub use save::TextLine;
 pub(crate) use save::clean_up;
+pub(crate) use stage::read_stored;
+pub use stage::{Shuffle, Stage, Work};
 pub use text_file::TextOptions;
 pub use values::Broadcast;
 
@@ -58,5 +61,7 @@ mod replay_tests;
 mod results_tests;
 #[cfg(test)]
 mod scope_tests;
+#[cfg(test)]
+mod stage_tests;
 #[cfg(test)]
 mod tests;

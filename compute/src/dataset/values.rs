@@ -193,6 +193,19 @@ enum Place {
 }
 
 impl EncodedValue {
+    /// A value in a file of which length and hash are known.
+    pub(super) fn stored(path: DfsPath, len_bytes: u64, hash: [u8; 32]) -> Self {
+        Self { hash, head_len_bytes: len_bytes, place: Place::Stored { path } }
+    }
+
+    /// The file that it is in, if it is in one.
+    pub(super) fn stored_at(&self) -> Option<&DfsPath> {
+        match &self.place {
+            Place::Inline(_) => None,
+            Place::Stored { path } => Some(path),
+        }
+    }
+
     /// Its head, checked. Calls `go_on` now and then.
     pub(super) fn read(&self, files: &dyn Files, go_on: impl FnMut()) -> Result<Bytes, StorageError> {
         self.read_part(files, 0..self.head_len_bytes, &self.hash, go_on)

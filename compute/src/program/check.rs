@@ -220,6 +220,10 @@ impl Scratch for Watched {
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         self.world.scratch().remove(path)
     }
+
+    fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
+        self.world.scratch().remove_directory(path)
+    }
 }
 
 impl Files for Watched {

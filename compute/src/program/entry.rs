@@ -24,6 +24,7 @@ use super::session::Session;
 use super::task::unwound;
 use super::worker::Worker;
 use crate::dataset::{self, Context};
+use crate::engine::{Engine, Engines};
 
 /// The exit code of a process that was not started as it should be.
 const USAGE: u8 = 2;
@@ -71,12 +72,64 @@ const NETWORK_THREADS: usize = 2;
 ///
 /// Started by hand it says how to submit it, and returns 2.
 pub fn run(program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
-    run_erased(None, &program)
+    run_erased(None, Engines::default(), &program)
 }
 
 /// As [`run`], with the arguments that the program gets.
 pub fn run_with(arguments: &[String], program: impl Fn(&Context, &[String]) -> ProgramResult + Sync) -> ExitCode {
-    run_erased(Some(arguments), &program)
+    run_erased(Some(arguments), Engines::default(), &program)
+}
+
+/// A program that brings engines for the work of its stages (see [`crate::engine`]).
+///
+/// ```no_run
+/// # use bytes::Bytes;
+/// # use situ_compute::engine::{Engine, Output, TaskContext, TaskError, Work};
+/// struct Lengths;
+///
+/// impl Engine for Lengths {
+///     fn run(&self, work: &Bytes, task: &TaskContext) -> Result<Output, TaskError> {
+///         Ok(Output::result(format!("{} bytes in {}", work.len(), task.partition())))
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     let program = situ_compute::Program::new(|context, _| {
+///         let said = context.stage("lengths", 4, Work::new("lengths", "some work")).run()?;
+///         println!("{said:?}");
+///         Ok(())
+///     });
+///     program.engine("lengths", Lengths).run()
+/// }
+/// ```
+pub struct Program<F> {
+    main: F,
+    engines: Engines,
+}
+
+impl<F> std::fmt::Debug for Program<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("engines", &self.engines).finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn(&Context, &[String]) -> ProgramResult + Sync> Program<F> {
+    /// A program as for [`run`], without engines.
+    pub fn new(main: F) -> Self {
+        Self { main, engines: Engines::default() }
+    }
+
+    /// The work of stages whose kind is `kind` is run by `engine`.
+    #[must_use]
+    pub fn engine(mut self, kind: &str, engine: impl Engine) -> Self {
+        self.engines = self.engines.with(kind, engine);
+        self
+    }
+
+    /// Runs it: what `main` calls and returns, as [`run`].
+    pub fn run(self) -> ExitCode {
+        run_erased(None, self.engines, &self.main)
+    }
 }
 
 /// A program behind a pointer: nothing below here knows its type, so that all of it, the network stack too, is compiled
@@ -84,19 +137,19 @@ pub fn run_with(arguments: &[String], program: impl Fn(&Context, &[String]) -> P
 type ErasedProgram<'a> = &'a (dyn Fn(&Context, &[String]) -> ProgramResult + Sync);
 
 /// Runs a program with `arguments`, or with those of the process.
-fn run_erased(arguments: Option<&[String]>, program: ErasedProgram<'_>) -> ExitCode {
+fn run_erased(arguments: Option<&[String]>, engines: Engines, program: ErasedProgram<'_>) -> ExitCode {
     let own: Result<Vec<String>, _> = match arguments {
         Some(arguments) => Ok(arguments.to_vec()),
         None => std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect(),
     };
     match own {
-        Ok(arguments) => on_cluster(|cluster| play(cluster, &|context| program(context, &arguments))),
+        Ok(arguments) => on_cluster(|cluster| play(cluster, engines, &|context| program(context, &arguments))),
         Err(argument) => complain(&format!("the argument {argument:?} is not UTF-8")),
     }
 }
 
 /// A program that has its arguments.
-type Program<'a> = &'a (dyn Fn(&Context) -> ProgramResult + Sync);
+type Main<'a> = &'a (dyn Fn(&Context) -> ProgramResult + Sync);
 
 /// Runs as a process of a job that has ended: takes away what the job wrote aside below `outputs` and did not publish.
 /// What may not be deleted is told, and is no failure: the scheduler would have it tried for ever.
@@ -193,17 +246,17 @@ fn end_with_shim<R: Runtime>(runtime: &R) -> std::io::Result<()> {
 }
 
 /// Plays the process's part to its end.
-fn play(cluster: &Arc<Cluster<RealRuntime>>, program: Program<'_>) -> ExitCode {
+fn play(cluster: &Arc<Cluster<RealRuntime>>, engines: Engines, program: Main<'_>) -> ExitCode {
     match cluster.environment.role.clone() {
         ProcessRole::Driver { attempt } => drive(cluster, attempt, program),
         ProcessRole::Worker { executor, work_dir, slots, memory_bytes, life } => {
-            let worker = Worker::new(Arc::clone(cluster), &work_dir, slots, memory_bytes);
+            let worker = Worker::new(Arc::clone(cluster), engines, &work_dir, slots, memory_bytes);
             work(&worker, executor, life, slots, program)
         }
     }
 }
 
-fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Program<'_>) -> ExitCode {
+fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Main<'_>) -> ExitCode {
     let session = match Session::begin(Arc::clone(cluster), attempt) {
         Ok(session) => session,
         Err(error) => return fail(&format!("the driver cannot begin: {error}")),
@@ -247,7 +300,7 @@ fn on_thread<'scope, R: Runtime, O: Send + 'scope>(
 }
 
 /// Runs the program; a panic in it is an error like another.
-fn run_program(context: &Context, program: Program<'_>) -> Result<(), String> {
+fn run_program(context: &Context, program: Main<'_>) -> Result<(), String> {
     context.take_over();
     match catch_unwind(AssertUnwindSafe(|| program(context))) {
         Ok(result) => result.map_err(|error| error.to_string()),
@@ -261,7 +314,7 @@ fn work<R: Runtime>(
     executor: SocketAddr,
     life: ProcessLife,
     slots: u32,
-    program: Program<'_>,
+    program: Main<'_>,
 ) -> ExitCode {
     let cluster = Arc::clone(&worker.cluster);
     let serving = heartbeat::serve(Arc::clone(worker), executor, life, slots);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use situ_wire::ids::{ActionId, OperationId};
-use situ_wire::messages::scheduler::Plan;
+use situ_wire::ids::{ActionId, OperationId, StageId};
+use situ_wire::messages::scheduler::{Plan, StageWork, TaskFailure};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -35,6 +35,9 @@ pub(super) trait DriverSide: Send + Sync + 'static {
 
     /// The plan that the driver sent for an action.
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String>;
+
+    /// The work of a stage; none if nobody needs that any more.
+    fn stage_work(&self, stage: StageId) -> Result<Option<Box<StageWork>>, TaskFailure>;
 
     /// The file system.
     fn files(&self) -> &dyn Files;

@@ -16,7 +16,7 @@ use situ_runtime::disk::{Disk, DiskError, DiskErrorKind, File, OpenMode};
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ActionId, ClientId, JobId, OperationId, PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::{StageOutput, StagePlan, TaskDone, TaskFailure, TaskOutcome};
+use situ_wire::messages::scheduler::{StageOutput, StagePlan, StageWork, TaskDone, TaskFailure, TaskOutcome};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -30,8 +30,9 @@ use super::world::{
     Backend, DiskScratch, Entry, Files, Input, InputBlock, InputStatistics, Output, Piece, Pieces, Released, ScopePath,
     Scratch, World,
 };
-use crate::core::job_directory;
+use crate::core::{job_directory, totals};
 use crate::dataset::{Context, Graph};
+use crate::engine::{Assignment, Engines, TaskError, run_assignment};
 use crate::shuffle::{OutputFile, output_path};
 
 /// How a program runs in one process.
@@ -69,6 +70,17 @@ pub fn context<D: Disk, C: Clock>(disk: D, clock: C, root: &Path, options: Local
     attempts(disk, clock, root, options)()
 }
 
+/// The same with engines for the work of stages.
+pub fn context_with<D: Disk, C: Clock>(
+    disk: D,
+    clock: C,
+    root: &Path,
+    options: LocalOptions,
+    engines: Engines,
+) -> Context {
+    in_world(&LocalWorld::new(disk, clock, root, options), engines, 0).0
+}
+
 /// The same for a job whose driver is started again and again while nobody remembers what an earlier one recorded: each
 /// context is that of the next attempt.
 pub(crate) fn attempts<D: Disk, C: Clock>(
@@ -78,7 +90,7 @@ pub(crate) fn attempts<D: Disk, C: Clock>(
     options: LocalOptions,
 ) -> impl Fn() -> Context {
     let (world, next) = (LocalWorld::new(disk, clock, root, options), AtomicU32::new(0));
-    move || in_world(&world, next.fetch_add(1, Ordering::Relaxed)).0
+    move || in_world(&world, Engines::default(), next.fetch_add(1, Ordering::Relaxed)).0
 }
 
 /// The same, with what counts the memory of its tasks.
@@ -89,12 +101,16 @@ pub(crate) fn measured<D: Disk, C: Clock>(
     root: &Path,
     options: LocalOptions,
 ) -> (Context, Arc<MemoryManager>) {
-    in_world(&LocalWorld::new(disk, clock, root, options), 0)
+    in_world(&LocalWorld::new(disk, clock, root, options), Engines::default(), 0)
 }
 
-fn in_world<D: Disk, C: Clock>(world: &Arc<LocalWorld<D, C>>, attempt: u32) -> (Context, Arc<MemoryManager>) {
+fn in_world<D: Disk, C: Clock>(
+    world: &Arc<LocalWorld<D, C>>,
+    engines: Engines,
+    attempt: u32,
+) -> (Context, Arc<MemoryManager>) {
     let memory = MemoryManager::new(world.options.memory_limits());
-    let backend = LocalBackend { world: Arc::clone(world), memory: Arc::clone(&memory), attempt };
+    let backend = LocalBackend { world: Arc::clone(world), memory: Arc::clone(&memory), engines, attempt };
     (Context::new(Arc::new(backend)), memory)
 }
 
@@ -174,7 +190,14 @@ impl<D: Disk, C: Clock> LocalWorld<D, C> {
                 self.outputs().insert(shuffle, outputs);
             }
         }
-        Ok(results)
+        Ok(match stages.last().map(|stage| stage.output) {
+            // It may have been filled before.
+            Some(output @ StageOutput::Shuffle { shuffle, .. }) => {
+                let tasks = self.outputs().get(&shuffle).cloned().unwrap_or_default();
+                totals(output, tasks.into_iter().map(|(_, pieces)| pieces.into_iter()))
+            }
+            _ => results,
+        })
     }
 
     pub(super) fn outputs(&self) -> MutexGuard<'_, Outputs> {
@@ -249,6 +272,7 @@ fn read_piece<D: Disk>(
 struct LocalBackend<D, C> {
     world: Arc<LocalWorld<D, C>>,
     memory: Arc<MemoryManager>,
+    engines: Engines,
     attempt: u32,
 }
 
@@ -270,6 +294,16 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         let plan = graph.plan(None);
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
         let run = |stage: &StagePlan, attempt| {
+            if let Some(work) = &stage.work {
+                let given = StageWork { work: work.clone(), reads: stage.reads.clone() };
+                let loaded = || Assignment::load(&given, &self.world.files).map_err(TaskError::from);
+                let load = || Ok(Arc::new(loaded()?));
+                let (engine, task) = ((&self.engines, work.kind.as_str()), ((attempt, 1), stage.output));
+                return match run_assignment(engine, task, Arc::default(), &world, &self.memory, load) {
+                    TaskOutcome::Done(done) => Ok(*done),
+                    TaskOutcome::Failed(failure) => Err(describe(attempt, &failure)),
+                };
+            }
             let task = graph.stage_task(stage.stage).ok_or_else(|| format!("there is no {}", stage.stage))?;
             match run_task((attempt, 1), Arc::default(), &world, &self.memory, |context| run_stage_task(&task, context))
             {

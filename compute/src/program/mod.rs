@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`environment`] | what an executor tells a process of a job |
-//! | `entry` | [`run`]: what the program's `main` calls |
+//! | `entry` | [`run`], [`Program`]: what the program's `main` calls |
 //! | `replay`, `follow` | how a worker's run of the program follows its driver's |
 //! | `runs` | the runs of the program in a worker, and what its tasks do with them |
 //! | `check` | a task that is computed with two runs, and compared |
@@ -47,5 +47,5 @@ mod worker;
 pub(crate) mod world;
 
 pub(crate) use entry::clean_up;
-pub use entry::{run, run_with};
+pub use entry::{Program, run, run_with};
 pub use session::{Session, SessionError};

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use situ_runtime::disk::memory::MemoryDisk;
-use situ_wire::ids::{ActionId, ClientId, OperationId, ScopeId, TaskAttemptId};
-use situ_wire::messages::scheduler::{Locality, Plan, StagePlan, TaskOutcome, TaskSpec, TaskWork};
+use situ_wire::ids::{ActionId, ClientId, OperationId, ScopeId, StageId, TaskAttemptId};
+use situ_wire::messages::scheduler::{
+    Locality, Plan, StagePlan, StageWork, TaskFailure, TaskOutcome, TaskSpec, TaskWork, Work,
+};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -23,6 +25,7 @@ use super::replay::Failure;
 use super::runs::{Run, Runs, STACK_LEN_BYTES};
 use super::world::{Backend, Files, Released, ScopePath, World};
 use crate::dataset::{Context, Graph};
+use crate::engine::Engines;
 
 /// The world of a job.
 type OneWorld = LocalWorld<MemoryDisk, StillClock>;
@@ -48,6 +51,8 @@ pub(crate) struct Seen {
     pub(crate) shuffles: usize,
     /// How many persisted datasets were released.
     pub(crate) datasets_released: usize,
+    /// How often a worker asked for the work of a stage.
+    pub(crate) works_asked: usize,
 }
 
 /// What the workers learn.
@@ -72,12 +77,17 @@ struct Known {
 impl Rehearsal {
     /// A job with `workers` workers.
     pub(crate) fn new(workers: usize, checked: bool) -> Self {
+        Self::with(workers, checked, &Engines::default())
+    }
+
+    /// The same for a program with engines.
+    pub(crate) fn with(workers: usize, checked: bool, engines: &Engines) -> Self {
         let (disk, options) = (MemoryDisk::default(), LocalOptions::default());
         let world = LocalWorld::new(disk.clone(), StillClock, Path::new("/r"), options);
         let side = Arc::new(Side { world: Arc::clone(&world), known: Mutex::default(), changed: Condvar::new() });
         let runs = || {
             let driver: Arc<dyn DriverSide> = Arc::<Side>::clone(&side);
-            Arc::new(Runs::new(driver, options.memory_limits(), checked))
+            Arc::new(Runs::new(driver, engines.clone(), options.memory_limits(), checked))
         };
         let workers = std::iter::repeat_with(runs).take(workers).collect();
         Self { disk, world, side, workers, attempt: 0 }
@@ -87,7 +97,7 @@ impl Rehearsal {
     pub(crate) fn restarted(self) -> Self {
         self.side.known().ended = false;
         let driver: Arc<dyn DriverSide> = Arc::<Side>::clone(&self.side);
-        let late = Runs::new(driver, LocalOptions::default().memory_limits(), false);
+        let late = Runs::new(driver, Engines::default(), LocalOptions::default().memory_limits(), false);
         Self { workers: vec![Arc::new(late)], attempt: self.attempt + 1, ..self }
     }
 
@@ -207,6 +217,14 @@ impl DriverSide for Side {
         Ok(self.known().plans.get(&action).cloned().map(Box::new))
     }
 
+    fn stage_work(&self, stage: StageId) -> Result<Option<Box<StageWork>>, TaskFailure> {
+        let mut known = self.known();
+        known.seen.works_asked += 1;
+        let found = known.plans.values().flat_map(|plan| &plan.stages).find(|plan| plan.stage == stage);
+        let work = |plan: &StagePlan| Some(Box::new(StageWork { work: plan.work.clone()?, reads: plan.reads.clone() }));
+        Ok(found.and_then(work))
+    }
+
     fn files(&self) -> &dyn Files {
         World::files(self.world.as_ref())
     }
@@ -265,7 +283,10 @@ impl Backend for RehearsedDriver {
         let run = |stage: &StagePlan, attempt: TaskAttemptId| {
             let worker = &self.workers[self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()];
             let locality = Locality::NoPreference;
-            let work = TaskWork::Replay { action, plan_digest };
+            let work = match &stage.work {
+                None => TaskWork::Replay { action, plan_digest },
+                Some(Work { kind, digest, .. }) => TaskWork::Payload { action, kind: kind.clone(), digest: *digest },
+            };
             let spec = TaskSpec { attempt, work, output: stage.output, locality, alone: false, slots: 1 };
             let outcome = worker.run(&spec, &Arc::default(), &world);
             let mut known = self.side.known();

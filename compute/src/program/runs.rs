@@ -12,6 +12,7 @@ use super::replay::{NotReached, Reached, Replay};
 use super::task::{TaskContext, TaskControl, TaskOutput, cut, run_task};
 use super::world::World;
 use crate::dataset::{Context, Graph, StageTask};
+use crate::engine::{Assignment, Engines, TaskError, Works, run_assignment};
 
 /// How much stack the threads have that run tasks and the program: datasets that are made from each other by thousands call
 /// each other as deep, and are dropped so. Only what is used takes memory.
@@ -20,6 +21,8 @@ pub(crate) const STACK_LEN_BYTES: usize = 256 << 20;
 /// The run of the program that tasks are done with, and when the program is checked another one to compare it with.
 pub(super) struct Runs {
     driver: Arc<dyn DriverSide>,
+    engines: Engines,
+    works: Works,
     pub(super) first: Run,
     pub(super) second: Option<Run>,
 }
@@ -44,9 +47,15 @@ impl Run {
 
 impl Runs {
     /// Runs that have so much memory together.
-    pub(super) fn new(driver: Arc<dyn DriverSide>, limits: MemoryLimits, checked: bool) -> Self {
+    pub(super) fn new(driver: Arc<dyn DriverSide>, engines: Engines, limits: MemoryLimits, checked: bool) -> Self {
         let limits = if checked { limits.halved() } else { limits };
-        Self { driver, first: Run::new(limits), second: checked.then(|| Run::new(limits)) }
+        Self {
+            driver,
+            engines,
+            works: Works::default(),
+            first: Run::new(limits),
+            second: checked.then(|| Run::new(limits)),
+        }
     }
 
     /// The context with which a run follows the driver.
@@ -73,9 +82,7 @@ impl Runs {
     pub(super) fn run(&self, spec: &TaskSpec, control: &Arc<TaskControl>, world: &Arc<dyn World>) -> TaskOutcome {
         let asked = match &spec.work {
             TaskWork::Replay { action, plan_digest } => (*action, *plan_digest),
-            TaskWork::Payload { kind, .. } => {
-                return TaskOutcome::Failed(TaskFailure::NoEngine { kind: kind.clone(), known: Vec::new() });
-            }
+            TaskWork::Payload { kind, digest, .. } => return self.run_payload(spec, kind, *digest, control, world),
         };
         let found = match self.find(spec, asked, control, &self.first, "this worker") {
             Ok(found) => found,
@@ -96,6 +103,27 @@ impl Runs {
             ),
             Err(failure) => TaskOutcome::Failed(cut(failure)),
         }
+    }
+
+    /// Does a task that no run of the program knows. Blocks.
+    fn run_payload(
+        &self,
+        spec: &TaskSpec,
+        kind: &str,
+        digest: [u8; 32],
+        control: &Arc<TaskControl>,
+        world: &Arc<dyn World>,
+    ) -> TaskOutcome {
+        let stage = spec.attempt.stage;
+        let ask = || {
+            let work = self.driver.stage_work(stage)?;
+            // Nobody waits for a task whose stage is gone.
+            let work = work.filter(|given| given.work.digest == digest).ok_or(TaskFailure::Cancelled)?;
+            Assignment::load(&work, world.files()).map_err(|error| TaskError::from(error).into())
+        };
+        let load = || self.works.get((stage, digest), ask);
+        let task = ((spec.attempt, spec.slots), spec.output);
+        run_assignment((&self.engines, kind), task, Arc::clone(control), world, &self.first.memory, load)
     }
 
     /// What a task shall do, once a run of the program has come to its action and its graph is known to be the driver's.

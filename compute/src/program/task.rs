@@ -4,8 +4,8 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use bytes::Bytes;
 use situ_wire::error::Retry;
@@ -54,28 +54,70 @@ impl TaskControl {
     }
 }
 
+/// What a task is and has counted, for all threads that work for it.
+pub(crate) struct SharedTask {
+    attempt: TaskAttemptId,
+    world: Arc<dyn World>,
+    metrics: Mutex<TaskMetrics>,
+    /// Numbers the files that it makes in the worker's directory.
+    scratch_files: AtomicU32,
+    control: Arc<TaskControl>,
+}
+
+impl SharedTask {
+    pub(crate) fn attempt(&self) -> TaskAttemptId {
+        self.attempt
+    }
+
+    pub(crate) fn world(&self) -> &Arc<dyn World> {
+        &self.world
+    }
+
+    /// Counts something.
+    pub(crate) fn measure(&self, change: impl FnOnce(&mut TaskMetrics)) {
+        change(&mut self.metrics.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn metrics(&self) -> TaskMetrics {
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a step of its progress; false if nobody waits for it any more.
+    pub(crate) fn step(&self) -> bool {
+        self.control.steps.fetch_add(1, Ordering::Relaxed);
+        !self.control.is_given_up()
+    }
+
+    /// A name that no other file in the worker's directory has.
+    pub(crate) fn scratch_path(&self, purpose: &str) -> std::path::PathBuf {
+        let number = self.scratch_files.fetch_add(1, Ordering::Relaxed);
+        let TaskAttemptId { stage, partition, attempt, .. } = self.attempt;
+        self.world.scratch().spill().join(format!("{stage}-{partition}-{attempt}-{purpose}-{number}"))
+    }
+}
+
 /// What the operations of a task share: what it is, the world, and what it has counted. A task runs on one thread.
 #[derive(Clone)]
 pub(crate) struct TaskContext(Rc<Inner>);
 
 struct Inner {
-    attempt: TaskAttemptId,
-    world: Arc<dyn World>,
+    shared: Arc<SharedTask>,
     memory: Rc<TaskMemory>,
-    metrics: Cell<TaskMetrics>,
     cached: RefCell<Vec<(DatasetId, PartitionId)>>,
-    /// Numbers the files that it makes in the worker's directory.
-    scratch_files: Cell<u32>,
-    control: Arc<TaskControl>,
 }
 
 impl TaskContext {
+    /// What other threads may know of it.
+    pub(crate) fn shared(&self) -> &Arc<SharedTask> {
+        &self.0.shared
+    }
+
     pub(crate) fn attempt(&self) -> TaskAttemptId {
-        self.0.attempt
+        self.0.shared.attempt
     }
 
     pub(crate) fn world(&self) -> &Arc<dyn World> {
-        &self.0.world
+        &self.0.shared.world
     }
 
     /// What the task holds of the worker's memory.
@@ -100,17 +142,13 @@ impl TaskContext {
 
     /// Counts something.
     pub(crate) fn measure(&self, change: impl FnOnce(&mut TaskMetrics)) {
-        let mut metrics = self.0.metrics.get();
-        change(&mut metrics);
-        self.0.metrics.set(metrics);
+        self.0.shared.measure(change);
     }
 
     /// Ends the task if it was cancelled meanwhile. Called wherever it has read or written something, which counts as a
     /// step of its progress.
     pub(crate) fn go_on(&self) {
-        let control = &self.0.control;
-        control.steps.fetch_add(1, Ordering::Relaxed);
-        if control.is_given_up() {
+        if !self.0.shared.step() {
             abort(TaskFailure::Cancelled);
         }
     }
@@ -118,14 +156,6 @@ impl TaskContext {
     /// Notes that the worker now keeps a partition.
     pub(crate) fn note_cached(&self, dataset: DatasetId, partition: u32) {
         self.0.cached.borrow_mut().push((dataset, PartitionId(partition)));
-    }
-
-    /// A name that no other file in the worker's directory has.
-    pub(crate) fn scratch_path(&self, purpose: &str) -> std::path::PathBuf {
-        let number = self.0.scratch_files.get();
-        self.0.scratch_files.set(number + 1);
-        let TaskAttemptId { stage, partition, attempt, .. } = self.0.attempt;
-        self.0.world.scratch().spill().join(format!("{stage}-{partition}-{attempt}-{purpose}-{number}"))
     }
 }
 
@@ -177,15 +207,16 @@ pub(crate) fn run_task(
 ) -> TaskOutcome {
     listen_to_panics();
     let started = world.now();
-    let task = TaskContext(Rc::new(Inner {
+    let shared = SharedTask {
         attempt,
         world: Arc::clone(world),
-        memory: TaskMemory::begin(memory, slots),
-        metrics: Cell::default(),
-        cached: RefCell::default(),
-        scratch_files: Cell::new(0),
+        metrics: Mutex::default(),
+        scratch_files: AtomicU32::new(0),
         control,
-    }));
+    };
+    let memory_of_task = TaskMemory::begin(memory, slots);
+    let task =
+        TaskContext(Rc::new(Inner { shared: Arc::new(shared), memory: memory_of_task, cached: RefCell::default() }));
     let shared = task.clone();
     IN_TASK.set(true);
     let result = catch_unwind(AssertUnwindSafe(move || work(&shared)));
@@ -198,7 +229,7 @@ pub(crate) fn run_task(
                 // Another task may have needed the room meanwhile, and told so.
                 cached: memory.still_kept(task.0.cached.take()),
                 dropped: memory.take_dropped(),
-                metrics: task.0.metrics.get(),
+                metrics: task.0.shared.metrics(),
                 ..TaskDone::default()
             };
             match output {

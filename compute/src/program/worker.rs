@@ -9,8 +9,10 @@ use situ_runtime::Runtime;
 use situ_runtime::clock::Clock;
 use situ_runtime::rpc::RpcError;
 use situ_wire::error::{ErrorCode, Retry};
-use situ_wire::ids::{ActionId, PartitionId, ShuffleId, TaskAttemptId};
-use situ_wire::messages::scheduler::{ActionResult, Plan, Request, Response, TaskFailure, TaskOutcome, TaskSpec};
+use situ_wire::ids::{ActionId, PartitionId, ShuffleId, StageId, TaskAttemptId};
+use situ_wire::messages::scheduler::{
+    ActionResult, Plan, Request, Response, StageWork, TaskFailure, TaskOutcome, TaskSpec,
+};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
@@ -25,6 +27,7 @@ use super::own::create_result;
 use super::runs::Runs;
 use super::task::TaskControl;
 use super::world::{DiskScratch, Files, Output, Pieces, ScopePath, Scratch, World};
+use crate::engine::Engines;
 
 /// One piece of text may be as long as a slot's part of a fourth of the worker's memory.
 const TEXT_SHARE: u64 = 4;
@@ -37,7 +40,13 @@ pub(super) struct Worker<R: Runtime> {
 }
 
 impl<R: Runtime> Worker<R> {
-    pub(super) fn new(cluster: Arc<Cluster<R>>, work_dir: &Path, slots: u32, memory_bytes: u64) -> Arc<Self> {
+    pub(super) fn new(
+        cluster: Arc<Cluster<R>>,
+        engines: Engines,
+        work_dir: &Path,
+        slots: u32,
+        memory_bytes: u64,
+    ) -> Arc<Self> {
         let life = match &cluster.environment.role {
             ProcessRole::Worker { life, .. } => Some(*life),
             ProcessRole::Driver { .. } => None,
@@ -56,7 +65,7 @@ impl<R: Runtime> Worker<R> {
         let environment = &cluster.environment;
         // The programs of the executor itself are known.
         let checked = environment.build.is_none() && (environment.check_replay || cfg!(debug_assertions));
-        let runs = Runs::new(Arc::new(driver), MemoryLimits::of_worker(memory_bytes, slots), checked);
+        let runs = Runs::new(Arc::new(driver), engines, MemoryLimits::of_worker(memory_bytes, slots), checked);
         Arc::new(Self { cluster, runs, world })
     }
 
@@ -163,6 +172,19 @@ impl<R: Runtime> DriverSide for ClusterDriver<R> {
             Ok(Response::Plan(plan)) => Ok(plan),
             Ok(other) => Err(wrong_answer("Plan", &other).to_string()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn stage_work(&self, stage: StageId) -> Result<Option<Box<StageWork>>, TaskFailure> {
+        let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
+        let failed = |error: RpcError| TaskFailure::Storage {
+            message: format!("the scheduler does not give the work of {stage}: {error}"),
+            transient: error.retry() == Retry::Later,
+        };
+        match self.cluster.ask(&Request::StageWork { job, secret, stage }) {
+            Ok(Response::StageWork(work)) => Ok(work),
+            Ok(other) => Err(failed(wrong_answer("StageWork", &other))),
+            Err(error) => Err(failed(error)),
         }
     }
 

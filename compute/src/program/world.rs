@@ -48,7 +48,7 @@ pub(crate) trait World: Send + Sync + 'static {
 }
 
 /// Pieces that are being fetched.
-pub(crate) type Pieces = Box<dyn Iterator<Item = Result<Piece, TaskFailure>>>;
+pub(crate) type Pieces = Box<dyn Iterator<Item = Result<Piece, TaskFailure>> + Send>;
 
 /// What one map task wrote for one reduce partition.
 pub(crate) struct Piece {
@@ -57,7 +57,7 @@ pub(crate) struct Piece {
     /// What was reported of it.
     pub(crate) piece: ShufflePiece,
     /// Its bytes, as they come. Who takes them checks them.
-    pub(crate) chunks: Box<dyn Iterator<Item = Result<Bytes, TaskFailure>>>,
+    pub(crate) chunks: Box<dyn Iterator<Item = Result<Bytes, TaskFailure>> + Send>,
 }
 
 /// What runs actions.
@@ -218,7 +218,7 @@ pub(crate) struct InputBlock {
 }
 
 /// A file open for reading.
-pub(crate) trait Input {
+pub(crate) trait Input: Send {
     /// Up to `len_bytes` bytes from `offset` on, at least one but at the end of the file.
     fn read_at(&mut self, offset: u64, len_bytes: usize) -> Result<Bytes, StorageError>;
 
@@ -236,7 +236,7 @@ pub(crate) struct InputStatistics {
 }
 
 /// A file being written. Dropped without [`Output::close`], it is given up.
-pub(crate) trait Output {
+pub(crate) trait Output: Send {
     /// Appends bytes.
     fn write(&mut self, bytes: Bytes) -> Result<(), StorageError>;
 
@@ -265,6 +265,9 @@ pub(crate) trait Scratch: Send + Sync {
 
     /// Deletes a file.
     fn remove(&self, path: &Path) -> Result<(), DiskError>;
+
+    /// Deletes a directory and all that is in it, if it is there.
+    fn remove_directory(&self, path: &Path) -> Result<(), DiskError>;
 }
 
 /// A [`Scratch`] on a disk.
@@ -313,6 +316,10 @@ impl<D: Disk> Scratch for DiskScratch<D> {
 
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         self.disk.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
+        if self.disk.exists(path)? { self.disk.remove_directory(path) } else { Ok(()) }
     }
 }
 

@@ -74,6 +74,22 @@ impl FrameBuffer {
         Ok(())
     }
 
+    /// Takes the bytes of a whole frame, which hold so many records.
+    ///
+    /// # Errors
+    /// When they are too long for its format.
+    pub(crate) fn fill(&mut self, records: u32, bytes: &[u8]) -> Result<(), String> {
+        if bytes.len() > FRAME_LEN_MAX_BYTES {
+            return Err(format!(
+                "a frame has {} bytes; at most {FRAME_LEN_MAX_BYTES} can be moved at once",
+                bytes.len()
+            ));
+        }
+        self.raw.extend_from_slice(bytes);
+        self.records = records;
+        Ok(())
+    }
+
     /// Whether a frame of about `target_bytes` is full. Records may take no byte, so their number counts too.
     pub(crate) fn is_full(&self, target_bytes: usize) -> bool {
         self.raw.len() >= target_bytes || self.records == 1 << 20
@@ -202,6 +218,19 @@ impl FrameReader {
         self.at = self.raw.len() - rest.len();
         self.left -= 1;
         Ok(Some(record))
+    }
+
+    /// The next frame as it was filled, with how many records it holds; none when more bytes are needed, or at the end.
+    ///
+    /// # Errors
+    /// When the bytes are not frames.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(u32, Bytes)>, FrameError> {
+        if !self.unpack()? {
+            return Ok(None);
+        }
+        let mut raw = Bytes::from(std::mem::take(&mut self.raw));
+        let frame = raw.split_off(std::mem::take(&mut self.at));
+        Ok(Some((std::mem::take(&mut self.left), frame)))
     }
 
     /// Accepts that no more bytes of the piece come, and says how many records it had; the next piece may follow.

@@ -22,15 +22,17 @@ mod settle;
 mod size;
 mod sorter;
 mod table;
+mod whole;
 mod write;
 
 pub(crate) use gather::Gatherer;
 pub(crate) use partitioner::{Partitioner, by_hash, by_range, hash_key, partition_of, rank_of};
-pub(crate) use read::ShuffleRecords;
+pub(crate) use read::{PieceReader, ShuffleRecords, window_bytes};
 pub(crate) use settle::Settling;
 pub(crate) use size::outside_len;
 pub(crate) use sorter::{Order, Sorter};
 pub(crate) use table::{Aggregation, COMBINING_TOTAL_BYTES, Table};
+pub(crate) use whole::FrameWriter;
 pub(crate) use write::PieceWriter;
 
 #[cfg(test)]

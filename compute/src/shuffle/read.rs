@@ -1,15 +1,16 @@
 //! Taking records out of what was fetched.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use situ_wire::ids::{PartitionId, ShuffleId};
+use situ_wire::ids::{PartitionId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::TaskFailure;
 
 use super::frame::{FrameError, FrameReader};
 use crate::program::memory::Reservation;
-use crate::program::task::{TaskContext, abort};
+use crate::program::task::{SharedTask, TaskContext, abort};
 use crate::program::world::{Piece, Pieces};
 
 /// How much may be under way to a task at once, at least and at most: as long as the task is busy with one piece, nobody
@@ -25,19 +26,21 @@ pub(super) fn unreadable(error: &FrameError) -> ! {
     })
 }
 
-/// The records of one reduce partition: those of every map task, in the order of the map partitions.
+/// How much may be under way to a task of which an operator may hold `minimum_bytes`.
+pub(crate) fn window_bytes(minimum_bytes: usize) -> usize {
+    (2 * minimum_bytes).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES)
+}
+
+/// What every map task of a shuffle wrote for one reduce partition, in the order of the map partitions, checked.
 ///
-/// They are given while their piece still comes: the checksum of each frame is checked before, that of the piece when all
-/// of it was there. Where that one is wrong the task fails, with whatever it has made of the records.
-pub(crate) struct ShuffleRecords<T> {
-    task: TaskContext,
+/// Frames are given while their piece still comes: the checksum of each is checked before, that of the piece when all of it
+/// was there. Where that one is wrong the task fails, with whatever it has made of them.
+pub(crate) struct PieceReader {
+    task: Arc<SharedTask>,
     shuffle: ShuffleId,
     pieces: Pieces,
     current: Option<Current>,
-    reader: FrameReader,
-    /// Holds what may be under way.
-    _memory: Reservation,
-    records: PhantomData<fn() -> T>,
+    pub(crate) frames: FrameReader,
 }
 
 /// The piece that is being taken.
@@ -63,63 +66,78 @@ impl Current {
     }
 }
 
-impl<T: DeserializeOwned> ShuffleRecords<T> {
-    /// Begins to fetch. Ends the task if it cannot.
-    pub(crate) fn fetch(task: &TaskContext, shuffle: ShuffleId, reduce: PartitionId) -> Self {
-        let memory = task.reserve();
-        let window_bytes = (2 * task.memory_minimum_bytes()).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
-        memory.take(window_bytes);
-        match task.world().fetch(task.attempt(), shuffle, reduce, window_bytes) {
-            Ok(pieces) => Self {
-                task: task.clone(),
-                shuffle,
-                pieces,
-                current: None,
-                reader: FrameReader::default(),
-                _memory: memory,
-                records: PhantomData,
-            },
-            Err(failure) => abort(failure),
-        }
+impl PieceReader {
+    /// Begins to fetch, so many bytes at a time.
+    pub(crate) fn fetch(
+        task: &Arc<SharedTask>,
+        shuffle: ShuffleId,
+        reduce: PartitionId,
+        window_bytes: usize,
+    ) -> Result<Self, TaskFailure> {
+        let pieces = task.world().fetch(task.attempt(), shuffle, reduce, window_bytes)?;
+        Ok(Self { task: Arc::clone(task), shuffle, pieces, current: None, frames: FrameReader::default() })
+    }
+
+    /// Whose piece is being taken.
+    pub(crate) fn map(&self) -> Option<TaskAttemptId> {
+        self.current.as_ref().map(|current| current.piece.map)
     }
 
     /// Takes the bytes that come next; false at the end of the last piece.
     #[inline(never)]
-    fn advance(&mut self) -> bool {
-        self.task.go_on();
+    pub(crate) fn advance(&mut self) -> Result<bool, TaskFailure> {
+        if !self.task.step() {
+            return Err(TaskFailure::Cancelled);
+        }
         let Some(current) = &mut self.current else {
-            let Some(piece) = self.pieces.next() else { return false };
-            let piece = piece.unwrap_or_else(|failure| abort(failure));
-            self.current = Some(Current { piece, found: ShufflePiece { len_bytes: 0, crc32c: 0, records: 0 } });
-            return true;
+            let Some(piece) = self.pieces.next() else { return Ok(false) };
+            self.current = Some(Current { piece: piece?, found: ShufflePiece::default() });
+            return Ok(true);
         };
         match current.piece.chunks.next() {
-            Some(Ok(bytes)) => {
+            Some(bytes) => {
+                let bytes = bytes?;
                 self.task.measure(|metrics| metrics.shuffle_read_bytes += bytes.len() as u64);
                 current.found.len_bytes += bytes.len() as u64;
                 current.found.crc32c = crc32c::crc32c_append(current.found.crc32c, &bytes);
-                self.reader.feed(bytes);
+                self.frames.feed(bytes);
             }
-            Some(Err(failure)) => abort(failure),
             None => {
-                let whole = self.reader.finish().map_err(|error| error.to_string());
+                let whole = self.frames.finish().map_err(|error| error.to_string());
                 let checked = whole.and_then(|records| {
                     current.found.records = records;
                     current.check()
                 });
-                if let Err(reason) = checked {
-                    self.damaged(reason);
-                }
+                checked.map_err(|reason| self.damaged(reason))?;
                 self.current = None;
             }
         }
-        true
+        Ok(true)
     }
 
     /// The bytes are not those that were written: only another run of the map task can help.
-    fn damaged(&self, reason: String) -> ! {
-        let map = self.current.as_ref().map(|current| current.piece.map).expect("bytes are those of a piece");
-        abort(TaskFailure::Fetch { shuffle: self.shuffle, map, reason })
+    pub(crate) fn damaged(&self, reason: String) -> TaskFailure {
+        let map = self.map().expect("bytes are those of a piece");
+        TaskFailure::Fetch { shuffle: self.shuffle, map, reason }
+    }
+}
+
+/// The records of one reduce partition: those of every map task, in the order of the map partitions.
+pub(crate) struct ShuffleRecords<T> {
+    reader: PieceReader,
+    /// Holds what may be under way.
+    _memory: Reservation,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> ShuffleRecords<T> {
+    /// Begins to fetch. Ends the task if it cannot.
+    pub(crate) fn fetch(task: &TaskContext, shuffle: ShuffleId, reduce: PartitionId) -> Self {
+        let memory = task.reserve();
+        let window_bytes = window_bytes(task.memory_minimum_bytes());
+        memory.take(window_bytes);
+        let reader = PieceReader::fetch(task.shared(), shuffle, reduce, window_bytes);
+        Self { reader: reader.unwrap_or_else(|failure| abort(failure)), _memory: memory, records: PhantomData }
     }
 
     /// Ends the task because of a frame.
@@ -127,7 +145,7 @@ impl<T: DeserializeOwned> ShuffleRecords<T> {
         match error {
             // Its checksum is right.
             FrameError::Records(_) => unreadable(error),
-            _ => self.damaged(error.to_string()),
+            _ => abort(self.reader.damaged(error.to_string())),
         }
     }
 }
@@ -138,13 +156,15 @@ impl<T: DeserializeOwned> Iterator for ShuffleRecords<T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         loop {
-            match self.reader.next() {
+            match self.reader.frames.next() {
                 Ok(Some(record)) => return Some(record),
                 Ok(None) => {}
                 Err(error) => self.refuse(&error),
             }
-            if !self.advance() {
-                return None;
+            match self.reader.advance() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(failure) => abort(failure),
             }
         }
     }

@@ -17,7 +17,7 @@ use super::format::{Header, output_path};
 use super::frame::{FrameBuffer, FrameError, FrameReader};
 use super::read::unreadable;
 use crate::program::memory::Reservation;
-use crate::program::task::{TaskContext, abort, abort_disk};
+use crate::program::task::{SharedTask, TaskContext, abort, abort_disk};
 
 /// How long frames become; shorter where there are many pieces.
 const FRAME_TARGET_BYTES: usize = 64 << 10;
@@ -31,7 +31,7 @@ const WRITE_LEN_BYTES: usize = 1 << 20;
 /// How much of a spill file is read at a time, for each piece that is being read.
 pub(super) const SPOOL_READ_LEN_BYTES: usize = 128 << 10;
 /// Less than this is not spilled, however short memory is.
-const SPILL_MIN_BYTES: usize = 256 << 10;
+pub(super) const SPILL_MIN_BYTES: usize = 256 << 10;
 
 /// Splits records into pieces, and holds their frames in memory as far as there is some, in a spill file beyond it.
 pub(crate) struct PieceWriter {
@@ -48,30 +48,30 @@ pub(crate) struct PieceWriter {
 
 /// One piece that is being written.
 #[derive(Default)]
-struct PendingPiece {
+pub(super) struct PendingPiece {
     /// The frame that is being filled.
-    frame: FrameBuffer,
+    pub(super) frame: FrameBuffer,
     /// Finished frames.
-    packed: Vec<u8>,
-    records: u64,
+    pub(super) packed: Vec<u8>,
+    pub(super) records: u64,
     /// Where its earlier frames are in the spill file.
-    spilled: Vec<Segment>,
+    pub(super) spilled: Vec<Segment>,
 }
 
 /// A part of a piece in a spill file.
 #[derive(Clone, Copy)]
-struct Segment {
+pub(super) struct Segment {
     offset: u64,
     len_bytes: usize,
     crc32c: u32,
 }
 
 /// A file of the worker's own directory, deleted when it is dropped.
-struct Spill {
+pub(super) struct Spill {
     file: Box<dyn File>,
     path: PathBuf,
     len_bytes: u64,
-    task: TaskContext,
+    task: Arc<SharedTask>,
 }
 
 impl PieceWriter {
@@ -159,7 +159,7 @@ impl PieceWriter {
     fn spill(&mut self) {
         let spill = match &mut self.spill {
             Some(spill) => spill,
-            None => match Spill::create(&self.task) {
+            None => match Spill::create(self.task.shared()) {
                 Ok(spill) => self.spill.insert(spill),
                 Err(error) => abort_disk(&error),
             },
@@ -178,40 +178,11 @@ impl PieceWriter {
 
     /// Writes all pieces as the output of a map task, in its place, and says what they are.
     pub(crate) fn finish(mut self, shuffle: ShuffleId, map: TaskAttemptId) -> Vec<ShufflePiece> {
-        let pieces = match self.write_output(shuffle, map) {
+        let pieces = std::mem::take(&mut self.pieces);
+        match write_output(self.task.shared(), pieces, self.spill.as_ref(), (shuffle, map)) {
             Ok(pieces) => pieces,
             Err(error) => abort_disk(&error),
-        };
-        self.task.measure(|metrics| {
-            metrics.shuffle_written_bytes += pieces.iter().map(|piece| piece.len_bytes).sum::<u64>();
-            metrics.records += pieces.iter().map(|piece| piece.records).sum::<u64>();
-        });
-        pieces
-    }
-
-    fn write_output(&mut self, shuffle: ShuffleId, map: TaskAttemptId) -> Result<Vec<ShufflePiece>, DiskError> {
-        let world = Arc::clone(self.task.world());
-        let scratch = world.scratch();
-        let path = output_path(scratch.root(), shuffle, map);
-        let aside = path.with_extension("new");
-        let mut out = Appender::new(scratch.create(&aside)?, Header::len_bytes(self.pieces.len()) as u64);
-        let mut header = Header { map, shuffle, pieces: Vec::with_capacity(self.pieces.len()) };
-        for mut piece in std::mem::take(&mut self.pieces) {
-            piece.records += piece.frame.finish(0, &mut piece.packed);
-            let (start, mut crc) = (out.position(), 0);
-            for segment in &piece.spilled {
-                let spill = self.spill.as_ref().expect("a piece with segments has a spill file");
-                crc = spill.copy(*segment, crc, &mut out)?;
-            }
-            crc = crc32c::crc32c_append(crc, &piece.packed);
-            out.append(&piece.packed)?;
-            let len_bytes = out.position() - start;
-            header.pieces.push(ShufflePiece { len_bytes, crc32c: crc, records: piece.records });
         }
-        let file = out.finish()?;
-        file.write_at(0, &header.encode())?;
-        scratch.rename(&aside, &path)?;
-        Ok(header.pieces)
     }
 
     /// Ends the writing; the pieces can be read back by this task.
@@ -235,14 +206,48 @@ impl PieceWriter {
     }
 }
 
+/// Writes pieces as the output of a map task, in its place, and says what they are.
+pub(super) fn write_output(
+    task: &SharedTask,
+    pieces: Vec<PendingPiece>,
+    spill: Option<&Spill>,
+    (shuffle, map): (ShuffleId, TaskAttemptId),
+) -> Result<Vec<ShufflePiece>, DiskError> {
+    let scratch = task.world().scratch();
+    let path = output_path(scratch.root(), shuffle, map);
+    let aside = path.with_extension("new");
+    let mut out = Appender::new(scratch.create(&aside)?, Header::len_bytes(pieces.len()) as u64);
+    let mut header = Header { map, shuffle, pieces: Vec::with_capacity(pieces.len()) };
+    for mut piece in pieces {
+        piece.records += piece.frame.finish(0, &mut piece.packed);
+        let (start, mut crc) = (out.position(), 0);
+        for segment in &piece.spilled {
+            let spill = spill.expect("a piece with segments has a spill file");
+            crc = spill.copy(*segment, crc, &mut out)?;
+        }
+        crc = crc32c::crc32c_append(crc, &piece.packed);
+        out.append(&piece.packed)?;
+        let len_bytes = out.position() - start;
+        header.pieces.push(ShufflePiece { len_bytes, crc32c: crc, records: piece.records });
+    }
+    let file = out.finish()?;
+    file.write_at(0, &header.encode())?;
+    scratch.rename(&aside, &path)?;
+    task.measure(|metrics| {
+        metrics.shuffle_written_bytes += header.pieces.iter().map(|piece| piece.len_bytes).sum::<u64>();
+        metrics.records += header.pieces.iter().map(|piece| piece.records).sum::<u64>();
+    });
+    Ok(header.pieces)
+}
+
 impl Spill {
-    fn create(task: &TaskContext) -> Result<Self, DiskError> {
+    pub(super) fn create(task: &Arc<SharedTask>) -> Result<Self, DiskError> {
         let path = task.scratch_path("spill");
         let file = task.world().scratch().create(&path)?;
-        Ok(Self { file, path, len_bytes: 0, task: task.clone() })
+        Ok(Self { file, path, len_bytes: 0, task: Arc::clone(task) })
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<Segment, DiskError> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<Segment, DiskError> {
         let segment = Segment { offset: self.len_bytes, len_bytes: bytes.len(), crc32c: crc32c::crc32c(bytes) };
         self.file.write_at(segment.offset, bytes)?;
         self.len_bytes += bytes.len() as u64;

@@ -28,7 +28,7 @@ pub use status::{
     ExecutorStatus, FailedAttempt, LogLocation, Lost, QuietAttempt, Recovery, RecoveryOutcome, StageStatus, WaitReason,
     Waiting,
 };
-pub use work::{Payload, ReduceTotal, Resources, TaskWork, Work};
+pub use work::{Payload, ReduceTotal, Resources, StageWork, TaskWork, Work};
 
 /// A call to the scheduler.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -789,7 +789,7 @@ pub enum Response {
     /// A plan.
     Plan(Option<Box<Plan>>),
     /// The work of a stage; none if nobody needs that now.
-    StageWork(Option<Box<Work>>),
+    StageWork(Option<Box<StageWork>>),
     /// Where each map partition's output is, in order.
     MapOutputs(Vec<MapOutput>),
     /// A driver may begin.

@@ -54,7 +54,7 @@ fn a_task_takes_as_many_slots_as_it_needs_cores_or_memory() {
     for (cores, memory_mib) in [(3, 0), (1, 260), (2, 512)] {
         let mut world = one_executor(4);
         let (large, small) = (world.start(1), world.start(2));
-        let mut shown = world.run(large, 0, needing(0, 2, cores, memory_mib));
+        let mut shown = world.run(large, 0, needing(0, if cores == 3 { 1 } else { 2 }, cores, memory_mib));
         shown.extend(world.run(small, 0, needing(0, 1, 1, 0)));
         let shown = started(&mut world, shown);
         let both = cores == 2 || memory_mib > 0;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId, StageId};
 use situ_wire::messages::scheduler::{PersistedInput, Plan, PlanNode, Resources, StageOutput, StagePlan};
 
-pub(crate) use node::{ActionTask, Kept, MapTask, Node, NodeKind, Parent, ResultTask};
+pub(crate) use node::{ActionTask, Carried, CarriedOutput, Kept, MapTask, Node, NodeKind, Parent, ResultTask};
 
 use crate::program::error::ProgramError;
 
@@ -105,7 +105,7 @@ impl Graph {
             NodeKind::Action { action, task: ActionTask { task, checked, .. } } => {
                 Some(StageTask::Result { action: *action, task: Arc::clone(task), checked: *checked })
             }
-            NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } => None,
+            NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } | NodeKind::Carried(_) => None,
         }
     }
 
@@ -135,7 +135,7 @@ impl Graph {
         let mut open = vec![last];
         while let Some(place) = open.pop() {
             let node = &self.nodes[place];
-            if !matches!(node.kind, NodeKind::ReduceSide { .. }) {
+            if !matches!(node.kind, NodeKind::ReduceSide { .. } | NodeKind::Carried(_)) {
                 let parents = node.parents.iter().map(|parent| self.places[&parent.node.id]);
                 open.extend(parents.filter(|parent| seen.insert(*parent)));
             }
@@ -160,15 +160,30 @@ impl Graph {
                         self.add_stage(self.places[&parent.node.id], stages, planned);
                     }
                 }
+                NodeKind::Carried(_) => {
+                    for parent in &node.parents {
+                        reads.push(shuffle_of(parent.node.id));
+                        self.add_stage(self.places[&parent.node.id], stages, planned);
+                    }
+                }
                 NodeKind::Persisted(kept) if !kept.is_released() => persisted.push(node.id),
                 _ => {}
             }
         }
         let node = &self.nodes[last];
-        let output = match node.kind {
-            NodeKind::MapSide { reducers, .. } => StageOutput::Shuffle { shuffle: shuffle_of(node.id), reducers },
-            NodeKind::Action { action, .. } => StageOutput::Result { action },
-            NodeKind::Narrow | NodeKind::Persisted(_) | NodeKind::ReduceSide { .. } => {
+        let output = match &node.kind {
+            NodeKind::MapSide { reducers, .. }
+            | NodeKind::Carried(Carried { output: CarriedOutput::Shuffle { reducers, .. }, .. }) => {
+                StageOutput::Shuffle { shuffle: shuffle_of(node.id), reducers: *reducers }
+            }
+            NodeKind::Action { action, .. }
+            | NodeKind::Carried(Carried { output: CarriedOutput::Result { action }, .. }) => {
+                StageOutput::Result { action: *action }
+            }
+            NodeKind::Narrow
+            | NodeKind::Persisted(_)
+            | NodeKind::ReduceSide { .. }
+            | NodeKind::Carried(Carried { output: CarriedOutput::Nothing, .. }) => {
                 unreachable!("a stage ends in a map side or an action")
             }
         };
@@ -180,12 +195,22 @@ impl Graph {
             reads,
             preferred: node.preferred.as_ref().map(|places| places.to_vec()).unwrap_or_default(),
             persisted: self.persisted_inputs(&nodes, node, &persisted),
-            work: None,
+            work: match &node.kind {
+                NodeKind::Carried(carried) => Some(carried.work.clone()),
+                _ => None,
+            },
             resources: nodes
                 .iter()
                 .map(|place| self.nodes[*place].resources)
                 .fold(Resources::default(), Resources::max),
         });
+    }
+
+    /// What the tasks of the stage that ends in the last node need.
+    #[cfg(test)]
+    pub(crate) fn needs(&self) -> Resources {
+        let nodes = self.stage_nodes(self.nodes.len() - 1);
+        nodes.iter().map(|place| self.nodes[*place].resources).fold(Resources::default(), Resources::max)
     }
 
     /// How the partitions of a stage read each persisted dataset in it.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, ShuffleId};
 use situ_wire::messages::executor::ShufflePiece;
-use situ_wire::messages::scheduler::{PartitionRange, Resources};
+use situ_wire::messages::scheduler::{PartitionRange, Resources, Work};
 
 use crate::dataset::places::Preferred;
 use crate::dataset::scope::Scope;
@@ -76,8 +76,26 @@ pub(crate) enum NodeKind {
         #[expect(dead_code, reason = "it is held, not asked")]
         kept: Arc<Kept>,
     },
+    /// A stage by itself, whose tasks do what travels with the plan. Its parents are those whose shuffles it reads.
+    Carried(Carried),
     /// Computes an action's result.
     Action { action: ActionId, task: ActionTask },
+}
+
+/// What the tasks of a stage do that the program says nothing of, and what becomes of it.
+pub(crate) struct Carried {
+    pub(crate) work: Work,
+    pub(crate) output: CarriedOutput,
+}
+
+/// What becomes of a partition of a carried stage.
+pub(crate) enum CarriedOutput {
+    /// It is not said yet.
+    Nothing,
+    /// It is split for the shuffle that has the next number.
+    Shuffle { reducers: u32, _kept: Arc<Kept> },
+    /// It goes to the driver.
+    Result { action: ActionId },
 }
 
 impl Parent {

@@ -9,8 +9,9 @@ use crate::messages::scheduler::{
     ActionResult, Attachment, DriverPlace, ExecutorCommand, ExecutorEvent, ExecutorRegistration, ExecutorStatus,
     FailedAttempt, Holding, JobLaunch, JobOptions, JobState, JobStatus, JobSummary, Locality, LogLocation, Lost,
     MapOutput, PartitionRange, Payload, PersistedInput, Plan, PlanNode, Program, QuietAttempt, Recovery,
-    RecoveryOutcome, ReduceTotal, Request, Resources, Response, StageOutput, StagePlan, StageStatus, TaskDone,
-    TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec, TaskWork, WaitReason, Waiting, Work,
+    RecoveryOutcome, ReduceTotal, Request, Resources, Response, StageOutput, StagePlan, StageStatus, StageWork,
+    TaskDone, TaskFailure, TaskLocation, TaskMetrics, TaskOutcome, TaskProgress, TaskSpec, TaskWork, WaitReason,
+    Waiting, Work,
 };
 
 const JOB: JobId = JobId(9);
@@ -299,6 +300,7 @@ fn plans(book: &mut Book) {
     sample!(book, "scheduler", PlanNode, nodes.remove(0));
     sample!(book, "scheduler", StagePlan, stages.remove(0));
     sample!(book, "scheduler", Work, work());
+    sample!(book, "scheduler", StageWork, StageWork { work: work(), reads: vec![SHUFFLE] });
     sample!(book, "scheduler", Resources, Resources { cores: 2, memory_bytes: 3 << 20 });
     sample!(book, "scheduler", PersistedInput, persisted());
     sample!(book, "scheduler", PartitionRange, persisted().partitions.remove(0));
@@ -445,7 +447,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Commands => Response::Commands { last: 13, commands: vec![(13, ExecutorCommand::EndJob { job: JOB })] },
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
-        StageWork => Response::StageWork(Some(Box::new(work()))),
+        StageWork => Response::StageWork(Some(Box::new(StageWork { work: work(), reads: vec![SHUFFLE] }))),
         MapOutputs => Response::MapOutputs(vec![output()]),
         Begun => Response::Begun { publisher: ClientId(7), session_ms: 30_000, attached: true },
         Publication => Response::Publication { published: true },

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ActionId;
+use crate::ids::{ActionId, ShuffleId};
 use crate::path::DfsPath;
 
 /// What a task does.
@@ -58,6 +58,15 @@ pub enum Payload {
         /// How many there are.
         len_bytes: u64,
     },
+}
+
+/// What a worker must know to run the tasks of a stage.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StageWork {
+    /// What they do.
+    pub work: Work,
+    /// The shuffles that they read.
+    pub reads: Vec<ShuffleId>,
 }
 
 /// What each task of a stage needs of its executor.
