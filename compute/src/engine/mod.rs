@@ -57,7 +57,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_wire::messages::executor::ShufflePiece;
-pub use situ_wire::messages::scheduler::{ReduceTotal, Resources};
+pub use situ_wire::messages::scheduler::{ReduceTotal, Resources, TaskLocation};
+pub use situ_wire::path::DfsPath;
 
 pub use context::TaskContext;
 pub use error::TaskError;

@@ -6,6 +6,7 @@ const SITU: &str = env!("CARGO_BIN_EXE_situ-under-test");
 
 mod compute;
 mod durable;
+mod engines;
 mod fencing;
 mod following;
 mod hangs;
