@@ -487,7 +487,7 @@ pub(crate) fn totals<P: Iterator<Item = ShufflePiece>>(
         total.len_bytes = total.len_bytes.saturating_add(piece.len_bytes);
         total.records = total.records.saturating_add(piece.records);
     }
-    totals.iter().map(|total| codec::encode(total).expect("two numbers fit into a message").into()).collect()
+    totals.iter().map(|total| codec::encode(total).expect("two numbers fit into a message")).collect()
 }
 
 /// A partition's place in a list. Partitions of known stages are below [`situ_wire::limits::PARTITIONS`].

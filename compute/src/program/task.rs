@@ -23,6 +23,8 @@ use super::world::World;
 const TOLD_CHARS: usize = 8_000;
 /// How many engines a failure names at most.
 const ENGINES_TOLD: usize = 100;
+/// How much of the name of each.
+const ENGINE_CHARS: usize = 255;
 /// How much an outcome may take together.
 const LEFT_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
 /// What an outcome takes beside what is counted, and what each of these takes, at most.
@@ -315,7 +317,14 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
                 text.push_str(" ...");
             }
         }
-        TaskFailure::NoEngine { known, .. } => known.truncate(ENGINES_TOLD),
+        TaskFailure::NoEngine { kind, known } => {
+            known.truncate(ENGINES_TOLD);
+            for name in known.iter_mut().chain([kind]) {
+                if let Some((end, _)) = name.char_indices().nth(ENGINE_CHARS) {
+                    name.truncate(end);
+                }
+            }
+        }
         TaskFailure::Cancelled => {}
     }
     failure

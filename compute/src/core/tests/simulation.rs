@@ -232,6 +232,10 @@ fn plan(seed: u64, job: JobId, action: u32) -> Plan {
     let reducers = number(&mut random);
     let mut plan = word_count(places, reducers);
     plan.name = format!("action {action}");
+    // Some tasks take a whole executor.
+    for stage in &mut plan.stages {
+        stage.resources.cores = 1 + u32::from(random.below(4) == 0);
+    }
     let last = plan.stages.last_mut().unwrap();
     last.output = StageOutput::Result { action: ActionId(ScopeId::ROOT, action) };
     if job != VARYING {
