@@ -185,8 +185,9 @@ fn what_does_not_fit_into_memory_comes_back_as_it_was() {
         if &work[..] == b"give" {
             let mut pieces = task.pieces()?;
             for number in 0..2_000_u32 {
-                let frame: Vec<u8> =
-                    (0..512).map(|at: u32| (number.wrapping_mul(2_654_435_761).rotate_left(at) >> 7) as u8).collect();
+                let frame: Vec<u8> = (0..512)
+                    .map(|at: u32| number.wrapping_mul(2_654_435_761).rotate_left(at).to_le_bytes()[1])
+                    .collect();
                 pieces.write(number % 2, 1, &frame)?;
             }
             return pieces.finish();

@@ -176,7 +176,7 @@ fn an_action_that_ends_in_a_shuffle_gives_what_there_is_for_each_reducer_and_oth
     world.driver(fill(0));
     world.poll(1, Vec::new());
     let shown = world.ended(1, &["1/0/0", "1/1/0"], &mapped(3));
-    let total: Bytes = codec::encode(&ReduceTotal { len_bytes: 20, records: 4 }).unwrap().into();
+    let total: Bytes = codec::encode(&ReduceTotal { len_bytes: 20, records: 4 }).unwrap();
     let answer = format!("driver <- results {:?}, after record", vec![total; 3]);
     assert!(shown.iter().any(|line| line.starts_with(&answer)), "{shown:?}");
     // What is there is told at once, and is read by an action that comes later.
