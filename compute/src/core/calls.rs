@@ -100,8 +100,8 @@ impl Scheduler {
                 let found = self.job_of(job, secret)?;
                 let stages = found.needed.iter().filter_map(|key| found.stages.get(key));
                 let work = |needed: &super::stage::Stage| {
-                    let StagePlan { work, reads, .. } = &needed.plan;
-                    Some(Box::new(StageWork { work: work.clone()?, reads: reads.clone() }))
+                    let StagePlan { work, reads, partitions, .. } = &needed.plan;
+                    Some(Box::new(StageWork { work: work.clone()?, reads: reads.clone(), partitions: *partitions }))
                 };
                 now(Response::StageWork(stages.filter(|needed| needed.plan.stage == stage).find_map(work)))
             }

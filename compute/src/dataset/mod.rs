@@ -52,6 +52,7 @@ pub use values::Broadcast;
 
 pub(crate) use cache::{Dropped, Kept};
 pub(crate) use graph::{Graph, StageTask};
+pub(crate) use results::told_of;
 
 #[cfg(test)]
 mod memory_tests;

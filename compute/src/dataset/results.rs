@@ -129,6 +129,16 @@ impl<'a> ResultWriter<'a> {
     }
 }
 
+/// What is told of a result that is whole already: it is a file if it is too long.
+pub(crate) fn told_of(task: &TaskContext, partitions: u32, result: Bytes) -> Bytes {
+    let mut writer = ResultWriter::new(task, inline_len_bytes(partitions));
+    writer.bytes = result.into();
+    if writer.bytes.len() > writer.limit {
+        writer.write();
+    }
+    writer.finish()
+}
+
 impl Context {
     /// Deletes the files of a scope that has ended. What cannot be deleted now goes with the job.
     pub(super) fn forget_results(&self, scope: ScopeId) {
@@ -151,23 +161,7 @@ impl Context {
     ) -> Result<(), ProgramError> {
         let wrong = |message: String| ProgramError::Result { action: name.to_owned(), message };
         for (partition, part) in (0..).map(PartitionId).zip(&parts.parts) {
-            let Part { records: count, place } = codec::decode(part).map_err(|error| wrong(error.to_string()))?;
-            let bytes = match place {
-                Place::Inline(bytes) => bytes,
-                Place::Stored { attempt, len_bytes, hash } => {
-                    self.here().stores_results();
-                    self.backend().wait_for_need()?;
-                    let own = self.backend().own_directory()?;
-                    let read = || {
-                        let path = result_path(&own, parts.stage, partition, attempt)?;
-                        read_checked(self.backend().files(), &path, 0..len_bytes, &hash, || ())
-                    };
-                    read().map_err(|error| ProgramError::ResultUnreadable {
-                        action: name.to_owned(),
-                        message: error.message,
-                    })?
-                }
-            };
+            let (count, bytes) = self.fetch_part(name, parts.stage, partition, part)?;
             let mut rest = bytes.as_ref();
             for _ in 0..count {
                 into.push(records::take(&mut rest).map_err(|error| wrong(error.to_string()))?);
@@ -177,6 +171,41 @@ impl Context {
             }
         }
         Ok(())
+    }
+
+    /// The results of an action of that name as tasks have given them, in the order of its partitions.
+    pub(super) fn fetch_all(&self, name: &str, parts: &ActionParts) -> Result<Vec<Bytes>, ProgramError> {
+        let numbered = (0..).map(PartitionId).zip(&parts.parts);
+        let fetch = |(partition, part): (PartitionId, &Bytes)| {
+            self.fetch_part(name, parts.stage, partition, part).map(|(_, bytes)| bytes)
+        };
+        numbered.map(fetch).collect()
+    }
+
+    /// How many records the result of a partition has, and their bytes.
+    fn fetch_part(
+        &self,
+        name: &str,
+        stage: StageId,
+        partition: PartitionId,
+        part: &Bytes,
+    ) -> Result<(u64, Bytes), ProgramError> {
+        let wrong = |message: String| ProgramError::Result { action: name.to_owned(), message };
+        let Part { records, place } = codec::decode(part).map_err(|error| wrong(error.to_string()))?;
+        let (attempt, len_bytes, hash) = match place {
+            Place::Inline(bytes) => return Ok((records, bytes)),
+            Place::Stored { attempt, len_bytes, hash } => (attempt, len_bytes, hash),
+        };
+        self.here().stores_results();
+        self.backend().wait_for_need()?;
+        let own = self.backend().own_directory()?;
+        let read = || {
+            let path = result_path(&own, stage, partition, attempt)?;
+            read_checked(self.backend().files(), &path, 0..len_bytes, &hash, || ())
+        };
+        let unreadable =
+            |error: StorageError| ProgramError::ResultUnreadable { action: name.to_owned(), message: error.message };
+        Ok((records, read().map_err(unreadable)?))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_wire::codec;
+use situ_wire::ids::StageId;
 use situ_wire::limits::{NAME_LEN_BYTES, PARTITIONS, WORK_LEN_BYTES};
 use situ_wire::messages::scheduler::{self, Payload, ReduceTotal, Resources, TaskLocation};
 use situ_wire::path::DfsPath;
@@ -12,6 +13,7 @@ use situ_wire::path::DfsPath;
 use super::Context;
 use super::graph::{Carried, CarriedOutput, Graph, Kept, Node, NodeKind, Parent, shuffle_of};
 use super::places::Places;
+use super::results::ActionParts;
 use super::values::{Encoded, EncodedValue};
 use crate::program::error::{ProgramError, StorageError};
 use crate::program::world::Files;
@@ -132,11 +134,12 @@ impl Stage {
         let id = context.next_dataset(1);
         // Its number is that of the action, which is known only when that begins.
         let node = self.node(id, CarriedOutput::Nothing)?;
-        context.run_carried(&name, partitions as usize, |action, value| {
+        let parts = context.run_carried(&name, partitions as usize, |action, value| {
             let NodeKind::Carried(carried) = node.kind else { unreachable!("it was made so") };
             let kind = NodeKind::Carried(Carried { output: CarriedOutput::Result { action }, ..carried });
             Arc::new(Node { kind, value: Some(value), ..node })
-        })
+        })?;
+        context.fetch_all(&name, &ActionParts { stage: StageId(id.0, id.1), parts })
     }
 
     fn node(self, id: situ_wire::ids::DatasetId, output: CarriedOutput) -> Result<Node, ProgramError> {

@@ -19,17 +19,18 @@ const WORKS_LEN_BYTES: usize = 64 << 20;
 pub(crate) struct Assignment {
     bytes: Bytes,
     reads: Vec<ShuffleId>,
+    partitions: u32,
 }
 
 impl Assignment {
     /// Reads and checks what came with a plan.
     pub(crate) fn load(work: &StageWork, files: &dyn Files) -> Result<Self, StorageError> {
-        let StageWork { work, reads } = work;
+        let StageWork { work, reads, partitions } = work;
         let bytes = match &work.payload {
             Payload::Inline(bytes) => bytes.clone(),
             Payload::Stored { path, len_bytes } => crate::dataset::read_stored(files, path, *len_bytes, &work.digest)?,
         };
-        Ok(Self { bytes, reads: reads.clone() })
+        Ok(Self { bytes, reads: reads.clone(), partitions: *partitions })
     }
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn run_assignment(
         match left {
             Ok(output) => match output.0 {
                 Left::Pieces(pieces) => TaskOutput::Pieces(pieces),
-                Left::Result(result) => TaskOutput::Result(result),
+                Left::Result(result) => TaskOutput::Result(crate::dataset::told_of(own, assignment.partitions, result)),
             },
             Err(error) => abort(error.into()),
         }

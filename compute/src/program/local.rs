@@ -295,7 +295,7 @@ impl<D: Disk, C: Clock> Backend for LocalBackend<D, C> {
         let world: Arc<dyn World> = Arc::clone(&self.world) as Arc<dyn World>;
         let run = |stage: &StagePlan, attempt| {
             if let Some(work) = &stage.work {
-                let given = StageWork { work: work.clone(), reads: stage.reads.clone() };
+                let given = StageWork { work: work.clone(), reads: stage.reads.clone(), partitions: stage.partitions };
                 let loaded = || Assignment::load(&given, &self.world.files).map_err(TaskError::from);
                 let load = || Ok(Arc::new(loaded()?));
                 let (engine, task) = ((&self.engines, work.kind.as_str()), ((attempt, 1), stage.output));

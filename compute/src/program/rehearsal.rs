@@ -221,7 +221,10 @@ impl DriverSide for Side {
         let mut known = self.known();
         known.seen.works_asked += 1;
         let found = known.plans.values().flat_map(|plan| &plan.stages).find(|plan| plan.stage == stage);
-        let work = |plan: &StagePlan| Some(Box::new(StageWork { work: plan.work.clone()?, reads: plan.reads.clone() }));
+        let work = |plan: &StagePlan| {
+            let StagePlan { work, reads, partitions, .. } = plan;
+            Some(Box::new(StageWork { work: work.clone()?, reads: reads.clone(), partitions: *partitions }))
+        };
         Ok(found.and_then(work))
     }
 

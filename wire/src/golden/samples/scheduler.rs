@@ -300,7 +300,7 @@ fn plans(book: &mut Book) {
     sample!(book, "scheduler", PlanNode, nodes.remove(0));
     sample!(book, "scheduler", StagePlan, stages.remove(0));
     sample!(book, "scheduler", Work, work());
-    sample!(book, "scheduler", StageWork, StageWork { work: work(), reads: vec![SHUFFLE] });
+    sample!(book, "scheduler", StageWork, StageWork { work: work(), reads: vec![SHUFFLE], partitions: 2 });
     sample!(book, "scheduler", Resources, Resources { cores: 2, memory_bytes: 3 << 20 });
     sample!(book, "scheduler", PersistedInput, persisted());
     sample!(book, "scheduler", PartitionRange, persisted().partitions.remove(0));
@@ -447,7 +447,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Commands => Response::Commands { last: 13, commands: vec![(13, ExecutorCommand::EndJob { job: JOB })] },
         Action => Response::Action(ActionResult::Done(vec![bytes()])),
         Plan => Response::Plan(Some(Box::new(plan()))),
-        StageWork => Response::StageWork(Some(Box::new(StageWork { work: work(), reads: vec![SHUFFLE] }))),
+        StageWork => Response::StageWork(Some(Box::new(StageWork { work: work(), reads: vec![SHUFFLE], partitions: 2 }))),
         MapOutputs => Response::MapOutputs(vec![output()]),
         Begun => Response::Begun { publisher: ClientId(7), session_ms: 30_000, attached: true },
         Publication => Response::Publication { published: true },

@@ -67,6 +67,8 @@ pub struct StageWork {
     pub work: Work,
     /// The shuffles that they read.
     pub reads: Vec<ShuffleId>,
+    /// How many they are.
+    pub partitions: u32,
 }
 
 /// What each task of a stage needs of its executor.
