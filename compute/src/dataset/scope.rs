@@ -33,7 +33,7 @@ pub(crate) struct Scope {
     /// The scope around it.
     outer: Option<Arc<Scope>>,
     ended: AtomicBool,
-    /// Whether results of its actions are files.
+    /// Whether results of its actions, or values of the driver, are files.
     stores: AtomicBool,
 }
 
@@ -103,7 +103,7 @@ impl Scope {
         &self.path
     }
 
-    /// Notes that results of its actions are files.
+    /// Notes that results of its actions, or values of the driver, are files.
     pub(super) fn stores_results(&self) {
         self.stores.store(true, Ordering::Relaxed);
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
+use situ_runtime::disk::Disk;
 use situ_runtime::disk::memory::MemoryDisk;
 
 use super::Context;
@@ -54,6 +55,32 @@ fn a_loop_of_scopes_keeps_nothing_but_what_they_return() {
     assert!(seen.datasets_released as u64 >= ROUNDS, "{seen:?}");
     assert_eq!(*held.lock().unwrap(), 1);
     assert_eq!(job.results(), 1, "what the driver gave for the whole program");
+}
+
+#[test]
+fn values_that_are_files_go_with_their_scope() {
+    let job = Rehearsal::new(2, false);
+    let disk = job.disk.clone();
+    let result = job.run(|context| {
+        for round in 0..3_u64 {
+            let sum = context.scope("round", |context| {
+                let large = context.broadcast(vec![round; 10_000])?;
+                context.parallelize(vec![0_usize, 1], 2).map(move |n| large[n]).reduce(|one, other| one + other)
+            });
+            assert_eq!(sum?, Some(2 * round));
+        }
+        Ok(())
+    });
+    result.unwrap();
+    let mut files = Vec::new();
+    let mut open = vec![std::path::PathBuf::from("/r/files/.situ")];
+    while let Some(directory) = open.pop() {
+        for entry in disk.list(&directory).unwrap() {
+            let path = directory.join(&entry.name);
+            if entry.is_directory { open.push(path) } else { files.push(path) }
+        }
+    }
+    assert!(files.is_empty(), "{files:?}");
 }
 
 #[test]

@@ -9,12 +9,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use situ_wire::codec;
 use situ_wire::error::ErrorCode;
-use situ_wire::ids::ActionId;
+use situ_wire::ids::{ActionId, ScopeId};
 use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
 use super::Context;
 use crate::program::error::{ProgramError, StorageError};
+use crate::program::own::results_directory;
 use crate::program::task::{abort, abort_storage};
 use crate::program::world::Files;
 use crate::shuffle::records;
@@ -139,10 +140,15 @@ impl Context {
         }
         let backend = self.backend();
         let directory = backend.own_directory().map_err(|error| error.to_string())?;
+        self.here().stores_results();
         let bytes = Bytes::from(bytes);
         let write = || {
             files.make_own_directory(&directory)?;
-            let values = directory.join("values")?;
+            let values = match action.0 {
+                ScopeId::ROOT => directory.join("values")?,
+                // It goes when the scope ends.
+                scope => results_directory(&directory, scope)?,
+            };
             files.make_directory(&values)?;
             // Each attempt at the driver writes its own: what counts is recorded.
             let path = values.join(&format!("{action}-attempt-{}", backend.attempt()))?;
