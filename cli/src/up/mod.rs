@@ -6,7 +6,7 @@
 //! | [`process`] | one role as a child process |
 //! | [`cluster`] | all of them: made, started in order, stopped in order |
 //! | [`running`] | which clusters run on this machine |
-//! | [`settings`] | configuration files that people edit and `up` keeps up to date |
+//! | `settings` | configuration files that people edit and `up` keeps up to date |
 //! | [`watch`] | the command: keeps a cluster running until Ctrl-C |
 
 pub mod cluster;
