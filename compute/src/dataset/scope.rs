@@ -61,8 +61,8 @@ struct InnerScopes {
 #[derive(Default)]
 struct Inner {
     entered: u32,
-    /// Whether one of them is under way.
-    open: bool,
+    /// How many of them are under way: in a driver one at most.
+    open: u32,
 }
 
 /// What a scope came to: its value, encoded, or the error that ended it.
@@ -163,13 +163,11 @@ impl Scope {
             return Err(ProgramError::OutOfScope { what: shown });
         }
         let known = inner.names.entry(name.to_owned()).or_default();
-        if known.open {
-            return Err(ProgramError::Concurrent { action: shown });
-        }
+        let is_other_open = known.open > 0;
         let mut hasher = blake3::Hasher::new_derive_key("situ 2026 the id of a scope");
         hasher.update(&self.id().0.to_le_bytes()).update(&known.entered.to_le_bytes()).update(name.as_bytes());
         let hash = hasher.finalize().as_bytes()[..8].try_into().map_or(0, u64::from_le_bytes);
-        (known.entered, known.open) = (known.entered + 1, true);
+        (known.entered, known.open) = (known.entered + 1, known.open + 1);
         if is_own {
             inner.is_within = true;
         } else {
@@ -177,25 +175,34 @@ impl Scope {
         }
         drop(inner);
         let scope = Arc::new(Self::new(self.path.with(ScopeId(hash.max(1))), shown, Some(Arc::clone(self))));
-        Ok(Entered { scope, outer: Arc::clone(self), name: name.to_owned(), is_own })
+        Ok(Entered { scope, outer: Arc::clone(self), name: name.to_owned(), is_own, is_other_open })
     }
 }
 
-/// A scope that is under way; ended when this is dropped.
+/// A scope that was entered; its name is free again when this is dropped.
 struct Entered {
     scope: Arc<Scope>,
     outer: Arc<Scope>,
     name: String,
     /// Whether the thread of the outer one has entered it.
     is_own: bool,
+    /// Whether another one of its name was under way.
+    is_other_open: bool,
+}
+
+impl Entered {
+    /// Nothing is counted in it any more.
+    fn end(&self) {
+        self.scope.ended.store(true, Ordering::Release);
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.scope.ended.store(true, Ordering::Release);
+        self.end();
         let mut inner = self.outer.inner();
         if let Some(known) = inner.names.get_mut(&self.name) {
-            known.open = false;
+            known.open -= 1;
         }
         if self.is_own {
             inner.is_within = false;
@@ -247,8 +254,10 @@ impl Context {
     ///   some hundred bytes with the scheduler, and not even that when a scope around it ends. What it made cannot be used
     ///   outside; what is to stay is made outside, or returned.
     /// - **Scopes run at once when threads enter them**: the actions of one scope run one after the other, those of
-    ///   different scopes do not wait for each other. Scopes that run at once within the same scope have names of their own;
-    ///   those of one name are entered in an order that is the same in each run.
+    ///   different scopes do not wait for each other. Scopes that run at once within the same scope have names of their own,
+    ///   after what differs: `context.scope(&format!("part-{i}"), ..)`. Those of one name are numbered as they are entered, which
+    ///   must be in an order that is the same in each run, as that of a loop: one that is entered while another thread is in
+    ///   one of its name is refused.
     /// - **Who comes late passes over it**: a worker that joins a job, or a driver that is started anew, takes what a scope
     ///   that has ended came to, and does not run it. So **`body` has no effect but what it returns**: what it changes
     ///   outside, or sends to another thread, is missing there.
@@ -280,8 +289,9 @@ impl Context {
     ///
     /// # Errors
     /// [`ProgramError::Scope`] when `body` has failed or panicked in the driver; in every process then.
-    /// [`ProgramError::Concurrent`] when a scope of that name is under way within the same one, and
-    /// [`ProgramError::OutOfScope`] when a thread enters it that was started within another scope of the same one.
+    /// [`ProgramError::ScopeOpen`] when, in the driver, another thread is in a scope of that name within the same one (where
+    /// the program only follows its driver that is [`ProgramError::Scope`]), and [`ProgramError::OutOfScope`] when a thread
+    /// enters it that was started within another scope of the same one.
     #[track_caller]
     pub fn scope<T: Serialize + DeserializeOwned>(
         &self,
@@ -290,9 +300,11 @@ impl Context {
     ) -> Result<T, ProgramError> {
         let entered = self.here().enter(name, Location::caller())?;
         let (path, shown) = (entered.scope.path.clone(), entered.scope.name.clone());
-        let scope = Arc::clone(&entered.scope);
         if let Some(outcome) = self.backend().scope_outcome(&path, &shown)? {
             return decode(&shown, &outcome);
+        }
+        if entered.is_other_open && self.backend().driver_files().is_some() {
+            return self.refuse_scope(&path, shown);
         }
         let context = self.within(Arc::clone(&entered.scope));
         let result = {
@@ -300,15 +312,15 @@ impl Context {
             catch_unwind(AssertUnwindSafe(|| body(&context)))
         };
         drop(context);
-        drop(entered);
+        entered.end();
         let own: Outcome = match &result {
             Ok(Ok(value)) => encode(&shown, value),
             Ok(Err(error)) => Err(error.to_string()),
             Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
         };
         let outcome = self.backend().end_scope(&path, &shown, own.as_ref().err().map(String::as_str), encoded(&own));
-        if outcome.is_ok() && scope.stores.load(Ordering::Relaxed) {
-            self.forget_results(scope.id());
+        if outcome.is_ok() && entered.scope.stores.load(Ordering::Relaxed) {
+            self.forget_results(path.id());
         }
         match (outcome, result) {
             // The job has ended, or nobody can be told: what happened here first says more.
@@ -318,6 +330,14 @@ impl Context {
             // The driver's counts.
             (Ok(outcome), _) => decode(&shown, &outcome),
         }
+    }
+
+    /// Ends a scope in the driver whose name is in use. Every process hears so, whatever the order in which its threads come.
+    fn refuse_scope<T>(&self, path: &ScopePath, shown: String) -> Result<T, ProgramError> {
+        let error = ProgramError::ScopeOpen { scope: shown.clone() };
+        let message = error.to_string();
+        self.backend().end_scope(path, &shown, Some(&message), encoded(&Err(message.clone())))?;
+        Err(error)
     }
 
     /// This thread runs the program.

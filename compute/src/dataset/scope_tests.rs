@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 
 use situ_runtime::disk::Disk;
@@ -161,8 +162,87 @@ fn two_scopes_of_one_name_do_not_run_at_once() {
         })
     });
     let message = error.unwrap_err().to_string();
-    assert!(message.contains("a scope of its own, with a name of its own"), "{message}");
+    let advice = "name them after what differs, as in `context.scope(&format!(\"part-{i}\"), ..)`";
+    assert!(message.contains("scope \"b\" at scope_tests.rs:") && message.ends_with(advice), "{message}");
     assert_eq!(context.scope("a", |_| Ok(3)), Ok(3));
+}
+
+#[test]
+fn the_driver_alone_refuses_a_second_scope_of_one_name_and_all_hear_so() {
+    let seen = Mutex::new(Vec::new());
+    let result = Rehearsal::new(1, false).run(|context| {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        let (first, within) = context.scope("first", |first| {
+            std::thread::scope(|threads| {
+                let (tell, inside) = channel();
+                let (go_on, refused) = channel();
+                let numbers = &numbers;
+                let one = threads.spawn(move || {
+                    first.scope("part", |_| {
+                        tell.send(()).unwrap();
+                        refused.recv().unwrap();
+                        numbers.count()
+                    })
+                });
+                inside.recv().unwrap();
+                let other = threads.spawn(|| first.scope("part", |_| numbers.reduce(|one, other| one + other)));
+                let other = other.join().unwrap();
+                let is_typed = matches!(other, Err(ProgramError::ScopeOpen { .. }));
+                seen.lock().unwrap().push((is_driver(context), is_typed, other.unwrap_err().to_string()));
+                go_on.send(()).unwrap();
+                Ok((one.join().unwrap()?, first.scope("part", |_| Ok(3))?))
+            })
+        })?;
+        assert_eq!((first, within, numbers.count()?), (10, 3, 10));
+        Ok(())
+    });
+    result.unwrap();
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort();
+    let [(false, false, there), (true, true, here)] = &seen[..] else { panic!("{seen:?}") };
+    assert!(there.ends_with(here) && there.contains("part") && there.contains("failed: "), "{there}");
+}
+
+#[test]
+fn where_the_program_only_follows_its_driver_scopes_of_one_name_may_meet() {
+    // In the driver they come one after the other, by what only the driver knows.
+    let (first, second, meet) = (Barrier::new(2), Barrier::new(2), Barrier::new(2));
+    let result = Rehearsal::new(1, false).run(|context| {
+        let one = |context: &Context, tell: &Sender<()>| {
+            context.scope("part", |scope| {
+                tell.send(()).unwrap();
+                first.wait();
+                if !is_driver(scope) {
+                    meet.wait();
+                }
+                scope.share(1)
+            })
+        };
+        let other = |context: &Context| {
+            context.scope("part", |scope| {
+                if !is_driver(scope) {
+                    meet.wait();
+                }
+                second.wait();
+                scope.share(2)
+            })
+        };
+        let entered = std::thread::scope(|threads| {
+            let (tell, inside) = channel();
+            let running = threads.spawn(move || one(context, &tell));
+            if is_driver(context) {
+                let one = running.join().unwrap();
+                return (one, threads.spawn(|| other(context)).join().unwrap());
+            }
+            // The first of them is entered first here, too.
+            inside.recv().unwrap();
+            let other = threads.spawn(|| other(context)).join().unwrap();
+            (running.join().unwrap(), other)
+        });
+        assert_eq!(entered, (Ok(1), Ok(2)));
+        Ok(())
+    });
+    result.unwrap();
 }
 
 #[test]

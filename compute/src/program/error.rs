@@ -63,7 +63,7 @@ pub enum ProgramError {
         /// Why.
         message: String,
     },
-    /// Two threads ran actions at once, or scopes of one name.
+    /// Two threads ran actions of one scope at once.
     #[error(
         "{action} was called while another one of the same scope runs: the actions of a scope run one after the other, in \
          the same order in every run of the program; give each thread a scope of its own, with a name of its own \
@@ -72,6 +72,16 @@ pub enum ProgramError {
     Concurrent {
         /// Which, and where it stands in the program.
         action: String,
+    },
+    /// Two threads were in scopes of one name at once.
+    #[error(
+        "{scope} was entered while another thread is in a scope of that name within the same one: which of them is the first \
+         may be another one in each run of the program; name them after what differs, as in \
+         `context.scope(&format!(\"part-{{i}}\"), ..)`"
+    )]
+    ScopeOpen {
+        /// Which, and where it stands in the program.
+        scope: String,
     },
     /// A thread counts on in a scope whose own thread is within another one.
     #[error(
