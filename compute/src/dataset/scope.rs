@@ -17,6 +17,7 @@ use situ_wire::limits::SCOPES_NESTED;
 use super::Context;
 use super::graph::node_name;
 use crate::program::error::ProgramError;
+use crate::program::follow::ScopeLeft;
 use crate::program::task::panic_message;
 use crate::program::world::ScopePath;
 use crate::shuffle::records;
@@ -260,7 +261,8 @@ impl Context {
     ///   one of its name is refused.
     /// - **Who comes late passes over it**: a worker that joins a job, or a driver that is started anew, takes what a scope
     ///   that has ended came to, and does not run it. So **`body` has no effect but what it returns**: what it changes
-    ///   outside, or sends to another thread, is missing there.
+    ///   outside, or sends to another thread, is missing there. One that is still in a scope when that has ended in the driver
+    ///   leaves `body` at the next action, by unwinding as a panic does but without a message: no error is seen in it.
     ///
     /// On the thread that runs `body`, every dataset that is made and every action that is run belongs to the scope, whoever
     /// made what they start from. Threads that `body` starts use the context that it is given, and enter scopes of that.
@@ -316,6 +318,7 @@ impl Context {
         let own: Outcome = match &result {
             Ok(Ok(value)) => encode(&shown, value),
             Ok(Err(error)) => Err(error.to_string()),
+            Err(payload) if payload.is::<ScopeLeft>() => Err("it has ended in the driver before".to_owned()),
             Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
         };
         let outcome = self.backend().end_scope(&path, &shown, own.as_ref().err().map(String::as_str), encoded(&own));
@@ -326,6 +329,7 @@ impl Context {
             // The job has ended, or nobody can be told: what happened here first says more.
             (Err(_), Ok(Err(own))) => Err(own),
             (Err(error), Ok(Ok(_))) => Err(error),
+            (Err(error), Err(payload)) if payload.is::<ScopeLeft>() => Err(error),
             (Err(_), Err(panic)) => resume_unwind(panic),
             // The driver's counts.
             (Ok(outcome), _) => decode(&shown, &outcome),

@@ -310,6 +310,61 @@ fn what_was_made_in_a_scope_is_of_no_use_after_its_end() {
 }
 
 #[test]
+fn a_body_that_tries_again_and_again_is_left_when_its_scope_has_ended_in_the_driver() {
+    let (inside, past) = (Barrier::new(2), Barrier::new(2));
+    let tries = AtomicU64::new(0);
+    let result = Rehearsal::new(1, false).run(|context| {
+        let wait = || {
+            inside.wait();
+            // The worker goes on when all is over.
+            if !is_driver(context) {
+                past.wait();
+            }
+        };
+        let again = || assert!(tries.fetch_add(1, Ordering::Relaxed) < 1_000, "it goes on for ever");
+        let acts = context.scope("acts", |scope| {
+            wait();
+            while !is_driver(scope) && scope.share(1).is_err() {
+                again();
+            }
+            Ok(1)
+        });
+        if is_driver(context) {
+            past.wait();
+        }
+        // An outer one has ended, and the inner one with it.
+        let nests = context.scope("nests", |scope| {
+            wait();
+            while !is_driver(scope) && scope.scope("inner", |_| Ok(())).is_err() {
+                again();
+            }
+            Ok(2)
+        });
+        if is_driver(context) {
+            past.wait();
+        }
+        let deep = context.scope("deep", |scope| {
+            scope.scope("inner", |inner| {
+                wait();
+                while !is_driver(scope) && inner.share(1).is_err() {
+                    again();
+                }
+                Ok(())
+            })?;
+            Ok(3)
+        });
+        if is_driver(context) {
+            past.wait();
+        }
+        assert_eq!((acts, nests, deep), (Ok(1), Ok(2), Ok(3)));
+        assert_eq!(context.parallelize(vec![1, 2, 3], 2).count()?, 3);
+        Ok(())
+    });
+    result.unwrap();
+    assert_eq!(tries.into_inner(), 0);
+}
+
+#[test]
 fn an_error_of_a_scope_is_the_same_everywhere_and_the_program_may_go_on() {
     let runs = AtomicU64::new(0);
     let seen = Mutex::new(Vec::new());

@@ -1,10 +1,11 @@
 //! What a worker's run of the program asks instead of computing.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use situ_wire::ids::{ActionId, OperationId, StageId};
+use situ_wire::ids::{ActionId, OperationId, ScopeId, StageId};
 use situ_wire::messages::scheduler::{Plan, StageWork, TaskFailure};
 use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
@@ -105,32 +106,31 @@ impl Follower {
         Self { driver, replay, memory, files: PatientFiles(Arc::new(files)) }
     }
 
-    /// What the driver says. That it cannot be heard is nothing that its own run has met.
-    fn heard<T>(&self, answer: Result<T, ProgramError>) -> Result<T, ProgramError> {
+    /// What the driver says to the program in `scope`. That it cannot be heard, or that the scope or one around it has ended
+    /// there, is nothing that its own run has met, and so no error that a program may act on.
+    fn heard<T>(&self, scope: ScopeId, answer: Result<T, ProgramError>) -> Result<T, ProgramError> {
         match answer {
             Err(ProgramError::Scheduler { message }) => self.replay.stop(message),
+            Err(ProgramError::ScopeEnded { .. }) => {
+                self.replay.leave_scope(scope);
+                resume_unwind(Box::new(ScopeLeft))
+            }
             answer => answer,
         }
     }
 }
 
-impl Follower {
-    /// The program goes on past an action, or leaves its scope, which has ended in the driver.
-    fn passed<T>(&self, action: ActionId, results: &Result<T, ProgramError>) {
-        self.replay.pass(action);
-        if matches!(results, Err(ProgramError::ScopeEnded { .. })) {
-            self.replay.leave_scope(action.0);
-        }
-    }
-}
+/// What the body of a scope is left with that has ended in the driver: it unwinds, so that a program that tries again what
+/// fails does not do so for ever.
+pub(crate) struct ScopeLeft;
 
 impl Backend for Follower {
     fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         let digest = graph.plan(self.driver.build()).digest();
         let (name, wanted) = (graph.name().to_owned(), !graph.is_for_driver());
         self.replay.reach(action, Reached { digest, graph });
-        let results = self.heard(self.driver.results(&name, action, scope, wanted));
-        self.passed(action, &results);
+        let results = self.heard(action.0, self.driver.results(&name, action, scope, wanted));
+        self.replay.pass(action);
         results
     }
 
@@ -150,13 +150,13 @@ impl Backend for Follower {
         _: &mut dyn FnMut(&dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
         self.replay.reach_value(action);
-        let results = self.heard(self.driver.results("a value of the driver", action, scope, true));
-        self.passed(action, &results);
+        let results = self.heard(action.0, self.driver.results("a value of the driver", action, scope, true));
+        self.replay.pass(action);
         one_result(results?)
     }
 
     fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError> {
-        let outcome = self.heard(self.driver.outcome(name, scope, false));
+        let outcome = self.heard(scope.id(), self.driver.outcome(name, scope, false));
         if !matches!(outcome, Ok(None)) {
             self.replay.leave_scope(scope.id());
         }
@@ -165,7 +165,7 @@ impl Backend for Follower {
 
     fn end_scope(&self, scope: &ScopePath, name: &str, error: Option<&str>, _: Bytes) -> Result<Bytes, ProgramError> {
         self.replay.end_scope(scope.id(), error.map_or(Ok(()), |error| Err(Failure::Program(error.to_owned()))));
-        let outcome = self.heard(self.driver.outcome(name, scope, true));
+        let outcome = self.heard(scope.id(), self.driver.outcome(name, scope, true));
         self.replay.leave_scope(scope.id());
         let missing =
             || ProgramError::Result { action: name.to_owned(), message: "the scope has not ended".to_owned() };
@@ -190,7 +190,7 @@ impl Backend for Follower {
     }
 
     fn own_directory(&self) -> Result<DfsPath, ProgramError> {
-        self.heard(self.driver.own_directory())
+        self.heard(ScopeId::ROOT, self.driver.own_directory())
     }
 
     fn publishing(&self, _: ActionId, _: &DfsPath) -> Result<bool, ProgramError> {

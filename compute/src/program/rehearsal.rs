@@ -205,9 +205,12 @@ impl DriverSide for Side {
     }
 
     fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError> {
-        let waits = |known: &mut Known| wait && !known.outcomes.contains_key(&scope.id()) && !known.ended;
+        let within = scope.to_vec();
+        let is_told = |known: &Known| within.iter().any(|scope| known.outcomes.contains_key(scope));
+        let waits = |known: &mut Known| wait && !is_told(known) && !known.ended;
         let known = self.changed.wait_while(self.known(), waits).unwrap_or_else(PoisonError::into_inner);
         match known.outcomes.get(&scope.id()) {
+            None if is_told(&known) => Err(ProgramError::ScopeEnded { scope: format!("the scope of {name}") }),
             None if wait => Err(over(name)),
             outcome => Ok(outcome.cloned()),
         }
