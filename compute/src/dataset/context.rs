@@ -5,7 +5,7 @@ use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, StageId};
 use situ_wire::messages::scheduler::Resources;
 
-use super::graph::{ActionTask, Graph, Kept, Node, NodeKind, Parent, node_name};
+use super::graph::{ActionTask, END, Graph, Kept, Node, NodeKind, Parent, node_name};
 use super::places::{Places, Preferred};
 use super::results::ActionParts;
 use super::scope::{Actions, InValue, Scope};
@@ -98,6 +98,7 @@ impl Context {
         task: ActionTask,
     ) -> Result<ActionParts, ProgramError> {
         self.numbered(&name, |action, scope, actions| {
+            scope.replays();
             let range = parent.range;
             let places = |places: &Arc<Places>| {
                 let first = range.dataset as usize;
@@ -117,6 +118,26 @@ impl Context {
             }
             Ok(ActionParts { stage: StageId(id.0, id.1), parts })
         })
+    }
+
+    /// The program, or the scope that this thread is in, has come to its end. Where the replay is checked, and tasks have
+    /// needed it, that is an action too, which needs a task: a run of the program that goes on where another one ends is found
+    /// out.
+    pub(crate) fn end(&self) -> Result<(), ProgramError> {
+        let Some(scopes) = self.here().scopes_left().filter(|_| self.backend.is_checked()) else { return Ok(()) };
+        let name = format!("the end, behind {scopes} scopes");
+        let ended = self.numbered(&name, |action, scope, actions| {
+            let task = ActionTask { task: Arc::new(|_, _| Bytes::new()), checked: false, for_driver: true };
+            let id = DatasetId(scope.id(), END);
+            let node = self.node(id, name.clone(), Vec::new(), 1, None, NodeKind::Action { action, task });
+            let graph = Graph::of(Arc::new(Node { value: Some(actions.values), ..node }))?;
+            self.backend.run_action(action, scope.path(), Arc::new(graph)).map(drop)
+        });
+        match ended {
+            // A thread that is left behind runs one: where it ends is not the program's to say.
+            Err(ProgramError::Concurrent { .. }) => Ok(()),
+            ended => ended,
+        }
     }
 
     /// Lets the driver compute a value from outside, and gives every run of the program the same one.

@@ -51,7 +51,7 @@ pub use text_file::TextOptions;
 pub use values::Broadcast;
 
 pub(crate) use cache::{Dropped, Kept};
-pub(crate) use graph::{Graph, StageTask};
+pub(crate) use graph::{END, Graph, StageTask};
 pub(crate) use results::told_of;
 
 #[cfg(test)]

@@ -332,3 +332,84 @@ fn what_cannot_be_serialized_is_named_by_the_action() {
     assert!(error.starts_with("share at replay_tests.rs") && error.contains("Stubborn"), "{error}");
     assert_eq!(context.parallelize(vec![1], 1).count(), Ok(1), "the context goes on");
 }
+
+/// Runs a program in a checked job that does more in its `worker`s than in its driver, or less; how that failed.
+fn ends_otherwise(program: impl Fn(&Context, bool) -> ProgramResult + Sync) -> String {
+    let run = |context: &Context| program(context, context.backend().driver_files().is_none());
+    Rehearsal::new(1, true).run(run).unwrap_err()
+}
+
+#[test]
+fn a_checked_program_ends_in_workers_where_it_ends_in_the_driver() {
+    let count = |context: &Context| context.parallelize(vec![1, 2, 3], 2).count();
+    let more = ends_otherwise(|context, worker| {
+        count(context)?;
+        if worker {
+            count(context)?;
+        }
+        Ok(())
+    });
+    assert!(more.contains("the end, behind 0 scopes"), "{more}");
+    let fewer = ends_otherwise(|context, worker| {
+        count(context)?;
+        if !worker {
+            context.share(1)?;
+        }
+        Ok(())
+    });
+    assert!(fewer.contains("the program ended in this worker before action-3"), "{fewer}");
+    let more_in_a_scope = ends_otherwise(|context, worker| {
+        context.scope("part", |scope| if worker { Ok(count(scope)? + count(scope)?) } else { count(scope) })?;
+        Ok(())
+    });
+    assert!(more_in_a_scope.contains("the end, behind 0 scopes"), "{more_in_a_scope}");
+    let more_scopes = ends_otherwise(|context, worker| {
+        for _ in 0..if worker { 3 } else { 2 } {
+            context.scope("round", count)?;
+        }
+        Ok(())
+    });
+    assert!(more_scopes.contains("in which it never was in the driver"), "{more_scopes}");
+    let empty_scopes = ends_otherwise(|context, worker| {
+        count(context)?;
+        for _ in 0..if worker { 3 } else { 2 } {
+            context.scope("outer", |outer| outer.scope("inner", |_| Ok(())))?;
+        }
+        Ok(())
+    });
+    assert!(empty_scopes.contains("in which it never was in the driver"), "{empty_scopes}");
+    let fewer_scopes = ends_otherwise(|context, worker| {
+        for _ in 0..if worker { 1 } else { 2 } {
+            context.scope("round", count)?;
+        }
+        Ok(())
+    });
+    assert!(fewer_scopes.contains("the program ended in this worker before action-"), "{fewer_scopes}");
+    let fewer_empty_scopes = ends_otherwise(|context, worker| {
+        count(context)?;
+        for _ in 0..if worker { 1 } else { 2 } {
+            context.scope("round", |_| Ok(()))?;
+        }
+        Ok(())
+    });
+    assert!(fewer_empty_scopes.contains("the end, behind 1 scopes"), "{fewer_empty_scopes}");
+}
+
+#[test]
+fn a_checked_program_of_scopes_comes_to_the_same_end() {
+    let seen = Rehearsal::new(2, true).run(|context| {
+        for round in 0..20_u64 {
+            let inner = context.scope("round", |round_of| {
+                let sum = round_of.parallelize(vec![round, 1, 2], 3).reduce(|one, other| one + other)?;
+                round_of.scope("inner", |inner| inner.share(sum))
+            });
+            assert_eq!(inner?, Some(round + 3));
+        }
+        std::thread::scope(|threads| {
+            let parts = ["a", "b"].map(|name| threads.spawn(move || context.scope(name, |_| Ok(name.len()))));
+            parts.into_iter().for_each(|part| assert_eq!(part.join().unwrap(), Ok(1)));
+        });
+        Ok(())
+    });
+    seen.unwrap();
+}

@@ -36,6 +36,8 @@ pub(crate) struct Scope {
     ended: AtomicBool,
     /// Whether results of its actions, or values of the driver, are files.
     stores: AtomicBool,
+    /// Whether tasks of it, or of a scope within it, are done with what a run of the program has made.
+    replays: AtomicBool,
 }
 
 /// What is known of the actions of a scope.
@@ -93,6 +95,7 @@ impl Scope {
             outer,
             ended: AtomicBool::new(false),
             stores: AtomicBool::new(false),
+            replays: AtomicBool::new(false),
         }
     }
 
@@ -130,6 +133,22 @@ impl Scope {
 
     fn inner(&self) -> MutexGuard<'_, InnerScopes> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that tasks of it are done with what a run of the program has made.
+    pub(super) fn replays(&self) {
+        let mut around = Some(self);
+        while let Some(scope) = around {
+            scope.replays.store(true, Ordering::Relaxed);
+            around = scope.outer.as_deref();
+        }
+    }
+
+    /// Of how many scopes within it the end can be compared: none where some were not left, or no task needs the program.
+    pub(super) fn scopes_left(&self) -> Option<u32> {
+        let inner = self.inner();
+        let are_left = !inner.is_within && inner.others == 0 && self.replays.load(Ordering::Relaxed);
+        are_left.then(|| inner.names.values().map(|known| known.entered).sum())
     }
 
     /// Why nothing may be counted in it for `what` on this thread: it would not be counted the same in each run.
@@ -311,7 +330,10 @@ impl Context {
         let context = self.within(Arc::clone(&entered.scope));
         let result = {
             let _here = InScope::of(&context);
-            catch_unwind(AssertUnwindSafe(|| body(&context)))
+            catch_unwind(AssertUnwindSafe(|| {
+                let value = body(&context)?;
+                context.end().map(|()| value)
+            }))
         };
         drop(context);
         entered.end();

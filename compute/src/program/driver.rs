@@ -259,6 +259,10 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     fn attempt(&self) -> u32 {
         self.attempt
     }
+
+    fn is_checked(&self) -> bool {
+        self.cluster.environment.is_checked()
+    }
 }
 
 /// The publication that belongs to an action: those of each scope are numbered by themselves, as of a client of its own.

@@ -303,7 +303,10 @@ fn on_thread<'scope, R: Runtime, O: Send + 'scope>(
 fn run_program(context: &Context, program: Main<'_>) -> Result<(), String> {
     context.take_over();
     match catch_unwind(AssertUnwindSafe(|| program(context))) {
-        Ok(result) => result.map_err(|error| error.to_string()),
+        Ok(result) => {
+            result.map_err(|error| error.to_string())?;
+            context.end().map_err(|error| error.to_string())
+        }
         Err(payload) => Err(format!("the program panicked: {}", unwound(payload))),
     }
 }

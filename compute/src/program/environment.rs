@@ -149,6 +149,11 @@ pub enum EnvironmentError {
 }
 
 impl Environment {
+    /// Whether the replay of the program is checked: the programs of the executor itself are known.
+    pub(super) fn is_checked(&self) -> bool {
+        self.build.is_none() && (self.check_replay || cfg!(debug_assertions))
+    }
+
     /// The variables that say this, for a process to be started with.
     #[must_use]
     pub fn to_variables(&self) -> Vec<(&'static str, OsString)> {

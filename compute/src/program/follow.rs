@@ -70,6 +70,7 @@ pub(crate) struct Follower {
     /// What this run has persisted.
     memory: Arc<MemoryManager>,
     files: PatientFiles<FollowerFiles>,
+    checked: bool,
 }
 
 /// The file system as the program sees it in a worker.
@@ -101,9 +102,14 @@ impl Waiting for FollowerFiles {
 }
 
 impl Follower {
-    pub(super) fn new(driver: Arc<dyn DriverSide>, replay: Arc<Replay>, memory: Arc<MemoryManager>) -> Self {
+    pub(super) fn new(
+        driver: Arc<dyn DriverSide>,
+        replay: Arc<Replay>,
+        memory: Arc<MemoryManager>,
+        checked: bool,
+    ) -> Self {
         let files = FollowerFiles { driver: Arc::clone(&driver), replay: Arc::clone(&replay) };
-        Self { driver, replay, memory, files: PatientFiles(Arc::new(files)) }
+        Self { driver, replay, memory, files: PatientFiles(Arc::new(files)), checked }
     }
 
     /// What the driver says to the program in `scope`. That it cannot be heard, or that the scope or one around it has ended
@@ -128,7 +134,7 @@ impl Backend for Follower {
     fn run_action(&self, action: ActionId, scope: &ScopePath, graph: Arc<Graph>) -> Result<Vec<Bytes>, ProgramError> {
         let digest = graph.plan(self.driver.build()).digest();
         let (name, wanted) = (graph.name().to_owned(), !graph.is_for_driver());
-        self.replay.reach(action, Reached { digest, graph });
+        self.replay.reach(action, scope, Reached { digest, graph });
         let results = self.heard(action.0, self.driver.results(&name, action, scope, wanted));
         self.replay.pass(action);
         results
@@ -149,7 +155,7 @@ impl Backend for Follower {
         scope: &ScopePath,
         _: &mut dyn FnMut(&dyn Files) -> Bytes,
     ) -> Result<Bytes, ProgramError> {
-        self.replay.reach_value(action);
+        self.replay.reach_value(action, scope);
         let results = self.heard(action.0, self.driver.results("a value of the driver", action, scope, true));
         self.replay.pass(action);
         one_result(results?)
@@ -164,7 +170,7 @@ impl Backend for Follower {
     }
 
     fn end_scope(&self, scope: &ScopePath, name: &str, error: Option<&str>, _: Bytes) -> Result<Bytes, ProgramError> {
-        self.replay.end_scope(scope.id(), error.map_or(Ok(()), |error| Err(Failure::Program(error.to_owned()))));
+        self.replay.end_scope(scope, error.map_or(Ok(()), |error| Err(Failure::Program(error.to_owned()))));
         let outcome = self.heard(scope.id(), self.driver.outcome(name, scope, true));
         self.replay.leave_scope(scope.id());
         let missing =
@@ -215,5 +221,9 @@ impl Backend for Follower {
 
     fn attempt(&self) -> u32 {
         unreachable!("only a driver has attempts")
+    }
+
+    fn is_checked(&self) -> bool {
+        self.checked
     }
 }

@@ -103,7 +103,11 @@ impl Rehearsal {
 
     /// Runs the program in the driver and in all workers to the driver's end.
     pub(crate) fn run(&self, program: impl Fn(&Context) -> ProgramResult + Sync) -> Result<Seen, String> {
-        let program = &program;
+        let program = |context: &Context| {
+            program(context)?;
+            Ok(context.end()?)
+        };
+        let program: &(dyn Fn(&Context) -> ProgramResult + Sync) = &program;
         let backend = RehearsedDriver {
             world: Arc::clone(&self.world),
             side: Arc::clone(&self.side),
@@ -388,5 +392,9 @@ impl Backend for RehearsedDriver {
 
     fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    fn is_checked(&self) -> bool {
+        self.workers.iter().any(|runs| runs.second.is_some())
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use situ_wire::ids::{ActionId, ScopeId};
 
 use super::task::TaskControl;
+use super::world::ScopePath;
 use crate::dataset::Graph;
 
 /// Where a worker's run of the program has got to, shared by the thread that runs it and those that run tasks.
@@ -33,6 +34,7 @@ struct Positions {
 
 #[derive(Default)]
 struct Position {
+    path: ScopePath,
     /// Where it stands.
     at: Option<(ActionId, Place)>,
     /// The last action whose result it has got.
@@ -74,6 +76,8 @@ pub(super) enum NotReached {
     Ended,
     /// The program came to another action of that number, which needs no tasks.
     Other,
+    /// The program is in a scope in which the driver never was.
+    Astray(ScopeId),
     /// The program failed before it.
     Failed(String),
     /// What the program needs is away, and it has waited long enough.
@@ -92,12 +96,14 @@ impl Replay {
     }
 
     /// The program has come to an action.
-    pub(super) fn reach(&self, action: ActionId, reached: Reached) {
+    pub(super) fn reach(&self, action: ActionId, scope: &ScopePath, reached: Reached) {
+        self.enter(scope);
         self.stand(action.0, Some((action, Place::Action(reached))));
     }
 
     /// The program has come to a value of the driver.
-    pub(super) fn reach_value(&self, action: ActionId) {
+    pub(super) fn reach_value(&self, action: ActionId, scope: &ScopePath) {
+        self.enter(scope);
         self.stand(action.0, Some((action, Place::Value)));
     }
 
@@ -105,6 +111,10 @@ impl Replay {
     pub(super) fn pass(&self, action: ActionId) {
         self.lock().scopes.entry(action.0).or_default().passed = Some(action);
         self.stand(action.0, None);
+    }
+
+    fn enter(&self, scope: &ScopePath) {
+        self.lock().scopes.entry(scope.id()).or_default().path = scope.clone();
     }
 
     fn stand(&self, scope: ScopeId, at: Option<(ActionId, Place)>) {
@@ -115,8 +125,9 @@ impl Replay {
     }
 
     /// A scope has come to its end here, and not yet in the driver.
-    pub(super) fn end_scope(&self, scope: ScopeId, result: Result<(), Failure>) {
-        self.lock().scopes.entry(scope).or_default().ended = Some(result);
+    pub(super) fn end_scope(&self, scope: &ScopePath, result: Result<(), Failure>) {
+        self.enter(scope);
+        self.lock().scopes.entry(scope.id()).or_default().ended = Some(result);
         self.changed.notify_all();
     }
 
@@ -165,16 +176,35 @@ impl Replay {
         matches!(self.lock().ended, Some(Err(Failure::Away(_))))
     }
 
-    /// Blocks a task until the program has come to its action, or nobody waits for the task any more.
-    pub(super) fn wait_for(&self, action: ActionId, control: &TaskControl) -> Result<Reached, NotReached> {
+    /// Blocks a task until the program has come to its action, or nobody waits for the task any more. Where the driver has
+    /// left all scopes within that of the action, `is_known` says whether it was in one.
+    pub(super) fn wait_for(
+        &self,
+        action: ActionId,
+        control: &TaskControl,
+        is_known: Option<&dyn Fn(&ScopePath) -> bool>,
+    ) -> Result<Reached, NotReached> {
         let mut positions = self.lock();
         let mut waits = false;
+        let mut known = BTreeSet::new();
         let found = loop {
             if control.is_given_up() {
                 break Err(NotReached::GivenUp);
             }
             if let Some(found) = positions.find(action) {
                 break found;
+            }
+            let inner = positions.scopes.values().map(|position| &position.path);
+            let inner = inner.filter(|path| path.is_within(action.0)).find(|path| !known.contains(&path.id()));
+            if let Some((is_known, path)) = is_known.zip(inner.cloned()) {
+                drop(positions);
+                let is_known = is_known(&path);
+                positions = self.lock();
+                if !is_known {
+                    break Err(NotReached::Astray(path.id()));
+                }
+                known.insert(path.id());
+                continue;
             }
             if !waits {
                 positions.waiting += 1;
@@ -214,6 +244,14 @@ impl Positions {
                 _ => {}
             }
         }
+        // Who stands at its end waits for the driver there, and comes to no other scope.
+        let stands_at_end = |root: &Position| match &root.at {
+            Some((_, Place::Action(reached))) => reached.graph.is_end(),
+            _ => false,
+        };
+        if action.0 != ScopeId::ROOT && self.scopes.get(&ScopeId::ROOT).is_some_and(stands_at_end) {
+            return Some(Err(NotReached::Ended));
+        }
         let ended = position.and_then(|position| position.ended.as_ref()).or(self.ended.as_ref())?;
         Some(Err(match ended {
             Ok(()) => NotReached::Ended,
@@ -234,7 +272,7 @@ mod tests {
         let (replay, control) = (Replay::new(), Arc::new(TaskControl::default()));
         let waiting = std::thread::spawn({
             let (replay, control) = (Arc::clone(&replay), Arc::clone(&control));
-            move || replay.wait_for(ActionId(ScopeId::ROOT, 3), &control).err()
+            move || replay.wait_for(ActionId(ScopeId::ROOT, 3), &control, None).err()
         });
         control.give_up();
         replay.wake();
@@ -247,17 +285,17 @@ mod tests {
         let action = |number| ActionId(ScopeId::ROOT, number);
         replay.pass(action(0));
         // For what it has passed no task waits.
-        assert_eq!(replay.wait_for(action(0), &TaskControl::default()).err(), Some(NotReached::Passed));
+        assert_eq!(replay.wait_for(action(0), &TaskControl::default(), None).err(), Some(NotReached::Passed));
         let (need, needed) = std::sync::mpsc::channel();
         let program = std::thread::spawn({
             let replay = Arc::clone(&replay);
             move || {
                 need.send(replay.wait_for_need()).unwrap();
-                replay.reach_value(action(1));
+                replay.reach_value(action(1), &ScopePath::default());
             }
         });
         assert_eq!(needed.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
-        assert_eq!(replay.wait_for(action(1), &TaskControl::default()).err(), Some(NotReached::Other));
+        assert_eq!(replay.wait_for(action(1), &TaskControl::default(), None).err(), Some(NotReached::Other));
         assert_eq!(needed.recv(), Ok(true));
         program.join().unwrap();
         replay.end(Ok(()));
@@ -268,7 +306,7 @@ mod tests {
     fn what_is_away_is_not_the_programs_fault() {
         let replay = Replay::new();
         replay.end(Err(Failure::Away("the namenode is away".to_owned())));
-        let why = replay.wait_for(ActionId(ScopeId::ROOT, 3), &TaskControl::default()).err();
+        let why = replay.wait_for(ActionId(ScopeId::ROOT, 3), &TaskControl::default(), None).err();
         assert_eq!((why, replay.is_away()), (Some(NotReached::Away("the namenode is away".to_owned())), true));
     }
 }

@@ -10,8 +10,8 @@ use super::follow::{DriverSide, Follower};
 use super::memory::{MemoryLimits, MemoryManager};
 use super::replay::{NotReached, Reached, Replay};
 use super::task::{TaskContext, TaskControl, TaskOutput, cut, run_task};
-use super::world::World;
-use crate::dataset::{Context, Graph, StageTask};
+use super::world::{ScopePath, World};
+use crate::dataset::{Context, END, Graph, StageTask};
 use crate::engine::{Assignment, Engines, TaskError, Works, run_assignment};
 
 /// How much stack the threads have that run tasks and the program: datasets that are made from each other by thousands call
@@ -61,7 +61,7 @@ impl Runs {
     /// The context with which a run follows the driver.
     pub(super) fn context(&self, run: &Run) -> Context {
         let (replay, memory) = (Arc::clone(&run.replay), Arc::clone(&run.memory));
-        Context::new(Arc::new(Follower::new(Arc::clone(&self.driver), replay, memory)))
+        Context::new(Arc::new(Follower::new(Arc::clone(&self.driver), replay, memory, self.second.is_some())))
     }
 
     fn each(&self) -> impl Iterator<Item = &Run> {
@@ -136,13 +136,20 @@ impl Runs {
         whose: &str,
     ) -> Result<Found, TaskFailure> {
         let mismatch = |message: String| TaskFailure::PlanMismatch { message };
-        let reached = run.replay.wait_for(action, control).map_err(|why| match why {
+        // What cannot be asked now may be known.
+        let is_known = |scope: &ScopePath| !matches!(self.driver.outcome("a scope", scope, false), Ok(None));
+        let is_known: Option<&dyn Fn(&ScopePath) -> bool> =
+            if spec.attempt.stage.1 == END { Some(&is_known) } else { None };
+        let reached = run.replay.wait_for(action, control, is_known).map_err(|why| match why {
             NotReached::Passed | NotReached::GivenUp => TaskFailure::Cancelled,
             NotReached::Away(error) => TaskFailure::Storage {
                 message: format!("the program could not go on in {whose} before {action}: {error}"),
                 transient: true,
             },
             NotReached::Ended => mismatch(format!("the program ended in {whose} before {action}")),
+            NotReached::Astray(scope) => {
+                mismatch(format!("the program is in {scope} in {whose}, in which it never was in the driver"))
+            }
             NotReached::Other => mismatch(format!(
                 "{action} is an action in the driver, but a value that the driver records in {whose}"
             )),

@@ -62,9 +62,7 @@ impl<R: Runtime> Worker<R> {
             cluster: Arc::clone(&cluster),
         });
         let driver = ClusterDriver { cluster: Arc::clone(&cluster), files: ClusterFiles(Arc::clone(&cluster)) };
-        let environment = &cluster.environment;
-        // The programs of the executor itself are known.
-        let checked = environment.build.is_none() && (environment.check_replay || cfg!(debug_assertions));
+        let checked = cluster.environment.is_checked();
         let runs = Runs::new(Arc::new(driver), engines, MemoryLimits::of_worker(memory_bytes, slots), checked);
         Arc::new(Self { cluster, runs, world })
     }

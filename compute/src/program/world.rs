@@ -124,6 +124,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Which attempt at the driver this is. Only a driver asks.
     fn attempt(&self) -> u32;
+
+    /// Whether the replay of the program is checked.
+    fn is_checked(&self) -> bool {
+        false
+    }
 }
 
 /// A scope and those around it, but for the whole program.
@@ -138,6 +143,14 @@ impl ScopePath {
 
     pub(crate) fn id(&self) -> ScopeId {
         self.0.first().copied().unwrap_or(ScopeId::ROOT)
+    }
+
+    /// Whether it is within this other one.
+    pub(crate) fn is_within(&self, outer: ScopeId) -> bool {
+        match outer {
+            ScopeId::ROOT => !self.0.is_empty(),
+            outer => self.0.iter().skip(1).any(|scope| *scope == outer),
+        }
     }
 
     pub(crate) fn depth(&self) -> usize {

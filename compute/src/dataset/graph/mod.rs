@@ -30,6 +30,9 @@ pub(crate) struct Graph {
     places: BTreeMap<DatasetId, Place>,
 }
 
+/// The number of the dataset, and so of the stage, that is the end of a scope, or of the program.
+pub(crate) const END: u32 = u32::MAX;
+
 /// Where in the graph a node is.
 type Place = usize;
 
@@ -88,6 +91,11 @@ impl Graph {
     /// What the action is called.
     pub(crate) fn name(&self) -> &str {
         &self.last().name
+    }
+
+    /// Whether the action is the end of a scope, or of the program.
+    pub(crate) fn is_end(&self) -> bool {
+        self.last().id.1 == END
     }
 
     /// Whether the driver alone uses what the action gives.
