@@ -204,11 +204,11 @@ impl Scheduler {
     pub(super) fn lose_driver(&mut self, at: TimeMs, job: JobId, why: &str) {
         let has_begun = self.jobs.get(&job).is_some_and(|found| found.driver.has_begun);
         let Some((executor, attempt)) = self.displace_driver(job) else { return };
+        let last = self.last_driver_attempt();
         let Some(found) = self.jobs.get_mut(&job) else { return };
-        found.driver.lost += 1;
-        found.driver.lost_on.insert(executor);
+        found.driver.note_lost(at, executor, ms(self.policy.driver_forget_ms));
         let lost = found.driver.lost;
-        if lost >= self.policy.driver_attempts {
+        if lost >= self.policy.driver_attempts || attempt == last {
             let node = self.executors.node(executor);
             let reason =
                 format!("{lost} attempts at the driver were lost; the last, attempt {attempt} on {node}: {why}");
@@ -222,6 +222,11 @@ impl Scheduler {
             found.driver.rests_until = Some(at + rest);
             self.resting_drivers.insert((at + rest, job));
         }
+    }
+
+    /// The last attempt that this life of the scheduler numbers.
+    fn last_driver_attempt(&self) -> u32 {
+        self.first_driver_attempt().saturating_add(DRIVER_ATTEMPTS_PER_LIFE - 1)
     }
 
     /// The attempt at a driver that has a place has it no more: where that was, and which attempt.
@@ -252,7 +257,7 @@ impl Scheduler {
         message: &str,
     ) {
         let limit = ms(self.policy.storage_away_ms);
-        let last = self.first_driver_attempt().saturating_add(DRIVER_ATTEMPTS_PER_LIFE - 1);
+        let last = self.last_driver_attempt();
         let Some(found) = self.jobs.get_mut(&job) else { return };
         let driver = &mut found.driver;
         if driver.given_up.take_if(|it| *it == (executor, attempt)).is_some() {
@@ -300,6 +305,21 @@ fn rest_after(lost: u32) -> Duration {
     match lost {
         0 | 1 => Duration::ZERO,
         more => Duration::from_secs(4_u64.saturating_pow(more - 2)).min(LONGEST_REST),
+    }
+}
+
+impl Driver {
+    /// An attempt is lost. Those before it are forgotten when they are so long ago and the job has come on since: a program
+    /// that ends its own driver again and again at the same place does not live on by taking its time.
+    fn note_lost(&mut self, at: TimeMs, executor: ExecutorId, forget: Duration) {
+        let is_long_ago = self.lost_at.is_some_and(|before| at.since(before) >= forget);
+        if is_long_ago && self.has_come_on {
+            self.lost = 0;
+            self.lost_on.clear();
+        }
+        self.lost += 1;
+        self.lost_on.insert(executor);
+        (self.lost_at, self.has_come_on) = (Some(at), false);
     }
 }
 

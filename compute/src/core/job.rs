@@ -130,8 +130,12 @@ pub(super) struct Driver {
     pub(super) heard_by: Option<TimeMs>,
     /// Where attempts were lost.
     pub(super) lost_on: BTreeSet<ExecutorId>,
-    /// How many attempts were lost in this life of the scheduler.
+    /// How many attempts were lost in this life of the scheduler, but for those that are forgotten.
     pub(super) lost: u32,
+    /// When the last of them was lost.
+    pub(super) lost_at: Option<TimeMs>,
+    /// Whether the job has come on since: something of its program is done that will not be done again.
+    pub(super) has_come_on: bool,
     /// The attempt that was given up last because it had not begun in time, and where: perhaps it could not.
     pub(super) given_up: Option<(ExecutorId, u32)>,
     /// The file system is away, which holds its executable.

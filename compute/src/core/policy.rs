@@ -36,6 +36,9 @@ pub struct SchedulingPolicy {
     pub fetch_attempts: u32,
     /// How many attempts at a driver may be lost; then the job fails.
     pub driver_attempts: u32,
+    /// When an attempt at a driver is lost so long after the one before, in ms, and has brought its job on meanwhile (an action
+    /// is done, a value recorded or a scope ended that was not before), those before it are forgotten.
+    pub driver_forget_ms: u32,
     /// An attempt at a driver that has not begun so long after it was placed is lost, in ms. Fetching its executable is
     /// part of that.
     pub driver_begin_ms: u32,
@@ -109,6 +112,7 @@ impl Default for SchedulingPolicy {
             task_attempts: 4,
             fetch_attempts: 32,
             driver_attempts: 4,
+            driver_forget_ms: 3_600_000,
             driver_begin_ms: 60_000,
             session_ms: 30_000,
             exclude_failures: 3,

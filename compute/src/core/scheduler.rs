@@ -240,6 +240,14 @@ impl Scheduler {
 
     /// Appends a record; its position.
     pub(super) fn append(&mut self, record: JobRecord) -> RecordId {
+        if let JobRecord::ActionDone { job, .. }
+        | JobRecord::Recorded { job, .. }
+        | JobRecord::Published { job, .. }
+        | JobRecord::ScopeEnded { job, .. } = &record
+            && let Some(found) = self.jobs.get_mut(job)
+        {
+            found.driver.has_come_on = true;
+        }
         self.last_record.0 += 1;
         self.effects.push_back(Effect::Append { id: self.last_record, record: Box::new(record) });
         self.last_record

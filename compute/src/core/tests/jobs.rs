@@ -134,6 +134,40 @@ fn a_driver_that_is_lost_again_and_again_fails_the_job() {
 }
 
 #[test]
+fn attempts_at_a_driver_that_are_lost_long_apart_do_not_add_up_while_the_job_comes_on() {
+    let policy = SchedulingPolicy { driver_forget_ms: 10_000, ..SchedulingPolicy::default() };
+    // Whether the job has come on, how long each attempt lasts, and how many may be lost.
+    for (comes_on, lasts_ms, is_forgotten) in [(true, 10_000, true), (true, 9_000, false), (false, 10_000, false)] {
+        let mut world = World::with(policy.clone());
+        (1..=4).for_each(|number| drop(world.join(number, 1)));
+        let job = world.start(1);
+        let secret = world.secret(job);
+        let lose = |world: &mut World, attempt: u32| {
+            let error = Some("SIGKILL".to_owned());
+            let event = ExecutorEvent::DriverEnded { job, attempt, error, retry: true, away: false };
+            let place = world.scheduler.jobs[&job].driver.place.unwrap();
+            let number = (1..=4).find(|number| world.scheduler.executors.node(place).0 == format!("n{number}"));
+            world.poll(number.unwrap(), vec![event]);
+        };
+        let mut lost = 0;
+        for attempt in 0..12 {
+            if world.status(job).summary.state != JobState::Running {
+                break;
+            }
+            world.driver(Request::DriverBegin { job, secret, attempt });
+            if comes_on {
+                let (action, value) = (ActionId(ScopeId::ROOT, attempt), "a".into());
+                world.driver(Request::Record { job, secret, attempt, action, value });
+            }
+            world.live(&[1, 2, 3, 4], lasts_ms);
+            lose(&mut world, attempt);
+            lost += 1;
+        }
+        assert_eq!(lost, if is_forgotten { 12 } else { 4 }, "{comes_on} {lasts_ms}");
+    }
+}
+
+#[test]
 fn a_driver_that_ends_with_an_error_fails_the_job() {
     let mut world = World::with_executors(1);
     let job = world.start(1);
