@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::descendants::kill_marked;
 use super::shim::{ShimEnding, ShimReport, ShimSpec, frame};
-use crate::program::environment::PROCESS;
+use crate::program::environment::{CUT_OFF, PROCESS};
 
 /// How long a shim may take to end once it was told to: longer than it gives what it kills.
 const SHIM_LIMIT: Duration = Duration::from_secs(15);
@@ -200,8 +200,8 @@ fn ending(status: ExitStatus, tail: impl FnOnce() -> String) -> Ending {
         (None, Some(signal)) => format!("it was ended by signal {signal}"),
         (None, None) => format!("it ended with {status}"),
     };
-    // Somebody else's doing; a program's own crash (SIGSEGV, SIGABRT) would come again.
-    let retry = matches!(status.signal(), Some(9 | 15));
+    // Somebody else's doing, or the network's; a program's own crash (SIGSEGV, SIGABRT) would come again.
+    let retry = matches!(status.signal(), Some(9 | 15)) || status.code() == Some(i32::from(CUT_OFF));
     Ending { error: Some(how + &tail()), retry }
 }
 
@@ -283,6 +283,10 @@ mod tests {
         assert_eq!(
             ending_of("kill -9 $$").await,
             Ending { error: Some("it was ended by signal 9".to_owned()), retry: true }
+        );
+        assert_eq!(
+            ending_of("echo error: the scheduler is away >&2; exit 75").await,
+            Ending { error: Some("it ended with exit code 75: error: the scheduler is away".to_owned()), retry: true }
         );
         let missing = ProcessSpec { program: "/nowhere".into(), ..spec(&std::env::temp_dir(), "") };
         let (_keep, stop) = oneshot::channel();

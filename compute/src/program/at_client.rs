@@ -10,10 +10,12 @@ use situ_runtime::clock::Clock;
 use situ_runtime::real::RealRuntime;
 use situ_wire::messages::scheduler::{Request, Response};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::cluster::Cluster;
 use super::entry::fail;
+use super::environment::CUT_OFF;
+use super::session::Session;
 
 /// The exit code when the job has ended without its driver.
 const LOST: i32 = 1;
@@ -25,18 +27,14 @@ const ENDING: [(SignalKind, i32); 3] =
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends the process when its job is `lost`. Whoever sets `ends` first says how it ends.
-pub(super) fn watch_loss(
-    cluster: &Arc<Cluster<RealRuntime>>,
-    mut lost: watch::Receiver<Option<String>>,
-    ends: &Arc<AtomicBool>,
-) {
-    let ended = Arc::clone(ends);
+pub(super) fn watch_loss(cluster: &Arc<Cluster<RealRuntime>>, session: &Session, ends: &Arc<AtomicBool>) {
+    let (ended, mut lost, is_placed) = (Arc::clone(ends), session.lost(), !session.is_attached());
     cluster.runtime.spawn("lost-session", async move {
         // The sender goes with the session, which has ended in order then.
-        let Ok(why) = lost.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default()) else { return };
+        let Ok(Some(lost)) = lost.wait_for(Option::is_some).await.map(|lost| lost.clone()) else { return };
         if !ended.swap(true, Ordering::SeqCst) {
-            fail(&why);
-            std::process::exit(LOST);
+            fail(&lost.why);
+            std::process::exit(if lost.is_cut_off && is_placed { CUT_OFF.into() } else { LOST });
         }
     });
 }

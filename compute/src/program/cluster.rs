@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub(super) struct Cluster<R: Runtime> {
     client: Client<R>,
     under_way: UnderWay,
     own_directory: OnceLock<DfsPath>,
+    is_cut_off: AtomicBool,
 }
 
 /// Counts what fetches have under way.
@@ -96,6 +98,7 @@ impl<R: Runtime> Cluster<R> {
             client,
             under_way: UnderWay::new(),
             own_directory: OnceLock::new(),
+            is_cut_off: AtomicBool::new(false),
         })
     }
 
@@ -106,7 +109,16 @@ impl<R: Runtime> Cluster<R> {
 
     /// Asks the scheduler and blocks until it answers.
     pub(super) fn ask(&self, request: &scheduler::Request) -> Result<scheduler::Response, RpcError> {
-        self.handle.block_on(self.scheduler.ask(request))
+        let answer = self.handle.block_on(self.scheduler.ask(request));
+        if answer.as_ref().is_err_and(|error| error.retry() != Retry::Never) {
+            self.is_cut_off.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Whether a call was given up because the scheduler did not answer: what the program came to may be owed to that.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 
     /// The job's own directory; asked for when it is first needed.

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 
 use super::at_client;
 use super::cluster::{Cluster, ClusterFiles};
-use super::environment::{Environment, ProcessRole, SHIM};
+use super::environment::{CUT_OFF, Environment, ProcessRole, SHIM};
 use super::error::{ProgramResult, StorageError};
 use super::heartbeat;
 use super::replay::Failure;
@@ -259,10 +259,10 @@ fn play(cluster: &Arc<Cluster<RealRuntime>>, engines: Engines, program: Main<'_>
 fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Main<'_>) -> ExitCode {
     let session = match Session::begin(Arc::clone(cluster), attempt) {
         Ok(session) => session,
-        Err(error) => return fail(&format!("the driver cannot begin: {error}")),
+        Err(error) => return cut_off_or_failed(cluster, &format!("the driver cannot begin: {error}")),
     };
     let ends = Arc::new(AtomicBool::new(false));
-    at_client::watch_loss(cluster, session.lost(), &ends);
+    at_client::watch_loss(cluster, &session, &ends);
     if session.is_attached() {
         at_client::watch_signals(cluster, &ends);
     }
@@ -275,14 +275,28 @@ fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Main<'_>) -
         // Whoever ends the process has said why.
         cluster.handle.block_on(std::future::pending::<()>());
     }
+    if cluster.is_cut_off() && !session.is_attached() {
+        // What the program came to need not be its own doing: nobody is told that.
+        return cut_off_or_failed(cluster, error.as_deref().unwrap_or("the scheduler was away for too long"));
+    }
     let code = match &error {
         None => ExitCode::SUCCESS,
         Some(error) => fail(error),
     };
     match session.end(error) {
         Ok(()) => code,
-        Err(error) => fail(&format!("the scheduler could not be told how the program ended: {error}")),
+        Err(error) => {
+            cut_off_or_failed(cluster, &format!("the scheduler could not be told how the program ended: {error}"))
+        }
     }
+}
+
+/// Says why a driver ends. If that is because the scheduler did not answer, its executor hears that another attempt may go
+/// on; where there is none, its user that it has failed.
+fn cut_off_or_failed(cluster: &Cluster<RealRuntime>, message: &str) -> ExitCode {
+    let code = fail(message);
+    let is_placed = std::env::var_os(SHIM).is_some();
+    if is_placed && cluster.is_cut_off() { ExitCode::from(CUT_OFF) } else { code }
 }
 
 /// Runs a part of the program on a thread with a large stack.

@@ -148,6 +148,10 @@ pub enum EnvironmentError {
     },
 }
 
+/// The exit code of a driver that lost its way to the scheduler, as sysexits(3) has it for what may be otherwise next time:
+/// nothing is wrong with the program, and another attempt goes on.
+pub(crate) const CUT_OFF: u8 = 75;
+
 impl Environment {
     /// Whether the replay of the program is checked: the programs of the executor itself are known.
     pub(super) fn is_checked(&self) -> bool {

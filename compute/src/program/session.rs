@@ -5,6 +5,7 @@ use situ_runtime::clock::Clock;
 use situ_runtime::real::RealRuntime;
 use situ_runtime::rpc::RpcError;
 use situ_runtime::{AbortOnDrop, Runtime};
+use situ_wire::error::Retry;
 use situ_wire::messages::scheduler::{Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -34,8 +35,16 @@ pub struct Session {
     attempt: u32,
     attached: bool,
     /// Why it is lost, once it is.
-    lost: watch::Receiver<Option<String>>,
+    lost: watch::Receiver<Option<Lost>>,
     _heartbeat: AbortOnDrop<()>,
+}
+
+/// Why a session is its job's driver no more.
+#[derive(Clone, Debug)]
+pub(super) struct Lost {
+    pub(super) why: String,
+    /// Whether the scheduler did not answer, and has not refused.
+    pub(super) is_cut_off: bool,
 }
 
 /// Why a session does not begin or end.
@@ -75,7 +84,9 @@ impl Session {
         let (tell, lost) = watch::channel(None);
         let held = hold(Arc::clone(&cluster), attempt, silence / HEARTBEATS);
         let task = cluster.runtime.spawn("session", async move {
-            tell.send_replace(Some(held.await.to_string()));
+            let error = held.await;
+            let is_cut_off = error.retry() != Retry::Never;
+            tell.send_replace(Some(Lost { why: error.to_string(), is_cut_off }));
         });
         let heartbeat = task.abort_on_drop();
         Ok(Self { cluster, context, attempt, attached, lost, _heartbeat: heartbeat })
@@ -88,7 +99,7 @@ impl Session {
     }
 
     /// Why it is the job's driver no more, once that is so.
-    pub(super) fn lost(&self) -> watch::Receiver<Option<String>> {
+    pub(super) fn lost(&self) -> watch::Receiver<Option<Lost>> {
         self.lost.clone()
     }
 
