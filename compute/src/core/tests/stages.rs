@@ -7,7 +7,7 @@ use situ_wire::messages::scheduler::{
     JobState, Payload, Plan, ReduceTotal, Request, Resources, TaskFailure, TaskOutcome, Work,
 };
 
-use super::world::{JOB, World, flat, mapped, result, word_count};
+use super::world::{JOB, World, flat, mapped, place, result, word_count};
 
 /// A stage of tasks without places, each of which needs so much.
 fn needing(action: u32, tasks: usize, cores: u32, memory_mib: u64) -> Plan {
@@ -21,6 +21,22 @@ fn one_executor(slots: u32) -> World {
     let mut world = World::new();
     world.join(1, slots);
     world.poll(1, Vec::new());
+    world
+}
+
+/// Two executors, polling: n1 has 3 slots of which one is taken, n2 has 8 of which 4 are. The less busy one has less room.
+fn unequal_room() -> World {
+    let mut world = World::new();
+    for (number, slots) in [(1, 3), (2, 8)] {
+        world.join(number, slots);
+        world.poll(number, Vec::new());
+    }
+    let small = world.start(1);
+    let places = [1, 2, 2, 2, 2].map(|number| vec![place(number)]).to_vec();
+    let shown = world.run(small, 0, flat(0, places));
+    let taken = started(&mut world, shown);
+    let on = |node: &str| taken.iter().filter(|task| task.starts_with(node)).count();
+    assert_eq!((on("n1"), on("n2")), (1, 4), "{taken:?}");
     world
 }
 
@@ -47,6 +63,18 @@ fn carried(bytes: &'static [u8]) -> Plan {
     let mut plan = flat(0, vec![Vec::new()]);
     plan.stages[0].work = Some(work("sql", bytes));
     plan
+}
+
+#[test]
+fn a_large_task_goes_where_there_is_room_for_it() {
+    for (cores, starts_at) in [(2, Some("n1")), (3, Some("n2")), (4, Some("n2")), (5, None)] {
+        let mut world = unequal_room();
+        let large = world.start(2);
+        let shown = world.run(large, 0, needing(0, 1, cores, 0));
+        let begun = started(&mut world, shown);
+        let places: Vec<&str> = begun.iter().filter_map(|task| Some(task.split_once(' ')?.0)).collect();
+        assert_eq!(places, Vec::from_iter(starts_at), "{cores} cores: {begun:?}");
+    }
 }
 
 #[test]
