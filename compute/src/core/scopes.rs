@@ -129,6 +129,31 @@ impl Scheduler {
         }
         Ok(Some((Response::Action(ActionResult::Done(vec![outcome])), Some(record))))
     }
+
+    /// What is said of an action whose scope, or one around it, has ended.
+    pub(super) fn scope_end(
+        &self,
+        job: JobId,
+        within: &[ScopeId],
+    ) -> Result<Option<(Response, Option<RecordId>)>, RemoteError> {
+        if within.is_empty() {
+            return Ok(None);
+        }
+        path_of(job, within)?;
+        Ok(self.jobs.get(&job).and_then(|found| found.scopes.end_of(within)))
+    }
+
+    /// The same of an action that has a plan, which may be of nothing that belongs to an ended scope either.
+    pub(super) fn scope_end_of(
+        &self,
+        job: JobId,
+        action: ActionId,
+        plan: &Plan,
+    ) -> Option<(Response, Option<RecordId>)> {
+        let scopes = &self.jobs.get(&job)?.scopes;
+        let stages = plan.stages.iter().map(|stage| stage.stage.0);
+        std::iter::once(action.0).chain(stages).find_map(|scope| scopes.end_of(&[scope]))
+    }
 }
 
 impl Job {
@@ -226,32 +251,5 @@ fn path_of(job: JobId, within: &[ScopeId]) -> Result<(ScopeId, &[ScopeId]), Remo
         Some(_) if different.len() < within.len() => wrong("it names a scope twice".to_owned()),
         Some(_) if different.contains(&ScopeId::ROOT) => wrong("it names the whole program".to_owned()),
         Some((scope, around)) => Ok((*scope, around)),
-    }
-}
-
-impl Scheduler {
-    /// The same of an action that has a plan, which may be of nothing that belongs to an ended scope either.
-    pub(super) fn scope_end_of(
-        &self,
-        job: JobId,
-        action: ActionId,
-        plan: &Plan,
-    ) -> Option<(Response, Option<RecordId>)> {
-        let scopes = &self.jobs.get(&job)?.scopes;
-        let stages = plan.stages.iter().map(|stage| stage.stage.0);
-        std::iter::once(action.0).chain(stages).find_map(|scope| scopes.end_of(&[scope]))
-    }
-
-    /// What is said of an action whose scope, or one around it, has ended.
-    pub(super) fn scope_end(
-        &self,
-        job: JobId,
-        within: &[ScopeId],
-    ) -> Result<Option<(Response, Option<RecordId>)>, RemoteError> {
-        if within.is_empty() {
-            return Ok(None);
-        }
-        path_of(job, within)?;
-        Ok(self.jobs.get(&job).and_then(|found| found.scopes.end_of(within)))
     }
 }
