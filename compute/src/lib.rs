@@ -34,6 +34,8 @@ pub mod executor;
 pub mod program;
 pub mod scheduler;
 pub mod shuffle;
+#[cfg(test)]
+mod simulation;
 pub mod testing;
 pub mod text;
 

@@ -83,4 +83,4 @@ pub use scheduler::Scheduler;
 pub(crate) use stage::totals;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

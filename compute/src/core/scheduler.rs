@@ -270,7 +270,7 @@ impl Scheduler {
     }
 
     /// The secret of a job, the same in every life of the scheduler: who does not know the key cannot guess it.
-    pub(super) fn secret(&self, job: JobId) -> JobSecret {
+    pub(crate) fn secret(&self, job: JobId) -> JobSecret {
         // Those that are asked for before the journal is read are made anew then.
         let SecretKey(key) = self.key.unwrap_or(SecretKey([0; 32]));
         let hash = blake3::keyed_hash(&key, &job.0.to_le_bytes());

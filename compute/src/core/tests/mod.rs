@@ -1,4 +1,4 @@
-//! What the core answers to lists of events, and a simulation of many random ones.
+//! What the core answers to lists of events.
 
 mod attribution;
 mod bounds;
@@ -11,7 +11,6 @@ mod resuming;
 mod rollback;
 mod scopes;
 mod sessions;
-mod simulation;
 mod speculation;
 mod stages;
-mod world;
+pub(crate) mod world;

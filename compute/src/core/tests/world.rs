@@ -302,7 +302,7 @@ fn executor_of(who: &str) -> Option<u32> {
     who.strip_prefix('n').and_then(|number| number.parse().ok())
 }
 
-pub(super) fn registration(number: u32, slots: u32) -> ExecutorRegistration {
+pub(crate) fn registration(number: u32, slots: u32) -> ExecutorRegistration {
     ExecutorRegistration {
         id: ExecutorId(number.into()),
         node: NodeName(format!("n{number}")),
@@ -317,7 +317,7 @@ fn rack(number: u32) -> RackName {
     RackName(if number <= 2 { "r1" } else { "r2" }.to_owned())
 }
 
-pub(super) fn place(number: u32) -> TaskLocation {
+pub(crate) fn place(number: u32) -> TaskLocation {
     TaskLocation { node: NodeName(format!("n{number}")), rack: rack(number) }
 }
 
@@ -335,7 +335,7 @@ fn show_attempt(id: TaskAttemptId) -> String {
 
 /// Word count: stage 1 reads a file whose partitions lie at `places` and fills shuffle 2, stage 2 reads it with
 /// `reducers` partitions for action 0.
-pub(super) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan {
+pub(crate) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan {
     let maps = u32::try_from(places.len()).unwrap();
     let node = |id, name: &str, parents: &[u32], partitions| PlanNode {
         id: DatasetId(ScopeId::ROOT, id),
