@@ -34,8 +34,6 @@ pub mod executor;
 pub mod program;
 pub mod scheduler;
 pub mod shuffle;
-#[cfg(test)]
-mod simulation;
 pub mod testing;
 pub mod text;
 
@@ -45,3 +43,6 @@ pub use ordered_float::OrderedFloat;
 pub use program::error::{ProgramError, ProgramResult};
 pub use program::{Program, run, run_with};
 pub use text::Text;
+
+#[cfg(test)]
+mod simulation;

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+#[cfg(test)]
+use situ_wire::ids::JobId;
 use situ_wire::ids::ScopeId;
 use situ_wire::messages::namenode::Liveness;
 
@@ -32,6 +34,7 @@ impl Scheduler {
             self.check_stages(job);
             self.check_turn(job);
             self.check_waiting(job);
+            self.check_scopes(job);
         }
         for (id, executor) in self.executors.iter() {
             for attempt in executor.running.iter() {
@@ -54,6 +57,19 @@ impl Scheduler {
                 assert_eq!(driver, Some((Some(id), *attempt)), "a driver's place knows it");
             }
         }
+    }
+
+    fn check_scopes(&self, job: &Job) {
+        for (scope, kind) in job.scopes_kept() {
+            let has_ended = job.scopes.has_ended(&[scope]);
+            assert!(!has_ended, "of an ended scope only what it came to is kept: {kind} of {scope} of {}", job.id());
+        }
+    }
+
+    /// Something that a job still keeps of a scope beside what that came to, if there is anything.
+    #[cfg(test)]
+    pub(crate) fn kept_of(&self, job: JobId, scope: ScopeId) -> Option<&'static str> {
+        self.jobs.get(&job)?.scopes_kept().find(|(of, _)| *of == scope).map(|(_, kind)| kind)
     }
 
     fn check_driver(&self, job: &Job) {
@@ -154,5 +170,21 @@ impl Scheduler {
             let liveness = self.executors.get(*executor).map(|executor| executor.liveness);
             assert!(liveness.is_some_and(|liveness| liveness != Liveness::Dead), "nothing is expected of the dead");
         }
+    }
+}
+
+impl Job {
+    /// The scopes of which it keeps something beside what they came to, and what; but for the many actions of a long job, and
+    /// for what goes with the action that needs it.
+    fn scopes_kept(&self) -> impl Iterator<Item = (ScopeId, &'static str)> {
+        let stays = |key: &&StageKey| !matches!(key, StageKey::Shuffle(shuffle) if self.released.contains(shuffle));
+        let actions = self.actions.keys().rev().take(RECENT_ACTIONS).map(|action| (action.0, "actions"));
+        let stages = self.stages.keys().filter(stays).map(|key| (key.scope(), "stages"));
+        let held = self.held.keys().filter(|shuffle| !self.released.contains(shuffle));
+        let shuffles = held.chain(self.given.keys()).map(|shuffle| (shuffle.0, "what shuffles held"));
+        let cached = self.cached.datasets().chain(self.reports.cached.datasets());
+        let cached = cached.map(|dataset| (dataset.0, "partitions in memory"));
+        let reports = self.reports.keys().map(|key| (key.scope(), "reports"));
+        actions.chain(stages).chain(shuffles).chain(cached).chain(reports)
     }
 }

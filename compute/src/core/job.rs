@@ -345,6 +345,11 @@ impl Cached {
         gone
     }
 
+    /// The datasets of which anybody holds something, each once for each partition.
+    pub(super) fn datasets(&self) -> impl Iterator<Item = DatasetId> {
+        self.holders.keys().map(|(dataset, _)| *dataset)
+    }
+
     /// Whether anybody holds anything of a dataset.
     pub(super) fn has(&self, dataset: DatasetId) -> bool {
         let all = (dataset, PartitionId(0))..=(dataset, PartitionId(u32::MAX));

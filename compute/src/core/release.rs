@@ -19,11 +19,13 @@ impl Scheduler {
         let datasets: BTreeSet<DatasetId> = datasets.into_iter().collect();
         found.cached.release(|dataset| datasets.contains(dataset));
         found.recoveries.forget_datasets(|dataset| datasets.contains(dataset));
-        // What it never planned is nowhere.
+        // What it never planned is nowhere, or was planned in an earlier life of the scheduler only.
         let known = |shuffle: &ShuffleId| found.stages.contains_key(&StageKey::Shuffle(*shuffle));
-        let known: Vec<ShuffleId> = shuffles.into_iter().filter(known).collect();
+        let (known, others): (BTreeSet<ShuffleId>, BTreeSet<ShuffleId>) = shuffles.into_iter().partition(known);
         found.released.extend(known);
         self.release_unneeded(job);
+        let reported = |key: &StageKey| matches!(key, StageKey::Shuffle(shuffle) if others.contains(shuffle));
+        self.forget_reports(job, reported, |dataset| datasets.contains(dataset));
         now(Response::Done)
     }
 

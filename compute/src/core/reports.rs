@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use situ_wire::ids::{DatasetId, ExecutorId, JobId, PartitionId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
@@ -67,6 +67,11 @@ impl Report {
 impl Reports {
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty()
+    }
+
+    /// Of which stages there are some.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &StageKey> {
+        self.tasks.keys()
     }
 
     /// Whether an attempt runs somewhere and is in no plan yet.
@@ -172,13 +177,18 @@ impl Scheduler {
     fn left_held(&mut self, executor: ExecutorId, id: TaskAttemptId, output: StageOutput, mut done: Box<TaskDone>) {
         let Some(found) = self.jobs.get_mut(&id.job) else { return };
         // The end of one that runs there is told.
-        if found.attempts.contains_key(&id) || !found.may_adopt(self.life, id) {
+        if found.attempts.contains_key(&id) {
             return;
         }
-        if let StageOutput::Result { action } = output
-            && found.is_over(action)
-        {
-            return;
+        match output {
+            StageOutput::Result { action } if found.is_over(action) => return,
+            // It did not hear of the end, or wrote this since.
+            StageOutput::Shuffle { shuffle, .. } if found.scopes.has_ended(&[shuffle.0]) => {
+                let release = ExecutorCommand::Release { job: id.job, shuffles: vec![shuffle] };
+                return self.executors.command(executor, release);
+            }
+            StageOutput::Result { .. } | StageOutput::Shuffle { .. } if !found.may_adopt(self.life, id) => return,
+            StageOutput::Result { .. } | StageOutput::Shuffle { .. } => {}
         }
         done.cached = Vec::new();
         let report = Report { executor, what: Reported::Done(done) };
@@ -188,7 +198,8 @@ impl Scheduler {
 
     fn cached_held(&mut self, executor: ExecutorId, id: TaskAttemptId, partitions: Vec<(DatasetId, PartitionId)>) {
         let Some(found) = self.jobs.get_mut(&id.job).filter(|found| found.may_adopt(self.life, id)) else { return };
-        for what in partitions.into_iter().take(CACHED.saturating_sub(found.reports.cached.len())) {
+        let partitions = partitions.into_iter().filter(|(dataset, _)| !found.scopes.has_ended(&[dataset.0]));
+        for what in partitions.take(CACHED.saturating_sub(found.reports.cached.len())) {
             found.reports.cached.insert(what, executor, id);
         }
     }
@@ -336,6 +347,32 @@ impl Scheduler {
                 if let Some(stage) = stages.get_mut(key) {
                     stage.sort(cached, self.executors.places());
                 }
+            }
+        }
+    }
+
+    /// Nobody will plan these stages, nor read these datasets: what was reported of them goes, and what it was reported of.
+    pub(super) fn forget_reports(
+        &mut self,
+        job: JobId,
+        stage: impl Fn(&StageKey) -> bool,
+        dataset: impl Fn(&DatasetId) -> bool,
+    ) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        found.reports.cached.release(dataset);
+        let keys: Vec<StageKey> = found.reports.keys().filter(|key| stage(key)).copied().collect();
+        for key in keys {
+            let mut executors = BTreeSet::new();
+            for (id, Report { executor, .. }) in found.reports.take_stage(key) {
+                let Some(there) = self.executors.get_mut(executor) else { continue };
+                executors.insert(executor);
+                if there.reported.remove(&id) {
+                    there.push(ExecutorCommand::CancelTask { attempt: id });
+                }
+            }
+            let StageKey::Shuffle(shuffle) = key else { continue };
+            for executor in executors {
+                self.executors.command(executor, ExecutorCommand::Release { job, shuffles: vec![shuffle] });
             }
         }
     }

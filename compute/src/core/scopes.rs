@@ -121,6 +121,7 @@ impl Scheduler {
             self.changed.insert(job);
         }
         self.release_unneeded(job);
+        self.forget_reports(job, |key| key.scope() == scope, |dataset| dataset.0 == scope);
         for wait in self.waits.take_actions(job, scope) {
             self.answer_when(wait.call, answer(ActionResult::ScopeEnded), Some(record));
         }

@@ -3,7 +3,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use situ_wire::codec;
-use situ_wire::ids::{ActionId, ExecutorId, NodeName, PartitionId, ShuffleId, TaskAttemptId};
+use situ_wire::ids::{ActionId, ExecutorId, NodeName, PartitionId, ScopeId, ShuffleId, TaskAttemptId};
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{Locality, ReduceTotal, StageOutput, StagePlan, StageStatus, TaskLocation};
 use situ_wire::time::TimeMs;
@@ -29,6 +29,16 @@ pub(super) enum StageKey {
     Shuffle(ShuffleId),
     /// It gives the result of an action.
     Result(ActionId),
+}
+
+impl StageKey {
+    /// The scope that it belongs to.
+    pub(super) fn scope(self) -> ScopeId {
+        match self {
+            Self::Shuffle(shuffle) => shuffle.0,
+            Self::Result(action) => action.0,
+        }
+    }
 }
 
 impl From<StageOutput> for StageKey {

@@ -46,6 +46,13 @@ impl Scheduler {
         }
         self.changed.insert(id.job);
         if attempt.cancelled {
+            if let StageKey::Shuffle(shuffle) = attempt.stage
+                && !job.stages.contains_key(&attempt.stage)
+            {
+                // It may have left something since its shuffle was released.
+                let release = ExecutorCommand::Release { job: id.job, shuffles: vec![shuffle] };
+                return self.executors.command(executor, release);
+            }
             if let TaskOutcome::Done(done) = outcome {
                 job.keep_spare(attempt.stage, id, executor, *done);
             }

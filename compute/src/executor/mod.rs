@@ -39,7 +39,7 @@ mod service;
 mod shim;
 mod starting;
 mod survey;
-mod table;
+pub(crate) mod table;
 
 pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};
 pub use error::StartError;

@@ -1,21 +1,24 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use situ_wire::error::RemoteError;
-use situ_wire::ids::{ActionId, ClientId, ExecutorId, JobId, OperationId, TaskAttemptId};
+use situ_wire::ids::{ClientId, ExecutorId, JobId, OperationId, ScopeId, TaskAttemptId};
+use situ_wire::messages::executor::{Orders, WorkerPoll};
 use situ_wire::messages::scheduler::{
-    DriverPlace, ExecutorEvent, JobOptions, JobState, Program, Request, Response, TaskOutcome, TaskSpec,
+    DriverPlace, JobOptions, JobState, Program, Request, Response, TaskOutcome, TaskSpec,
 };
 use situ_wire::time::TimeMs;
 
-use super::checks::policy;
+use super::checks::Oracle;
 use super::drivers::Driver;
 use super::executors::Executor;
+use super::processes::{Ending, Pid};
 use super::random::Random;
-use super::{CHECK_EVERY, CHECKED, END, EXECUTORS, FAULTS_END, JOBS};
-use crate::core::{CallId, Event, JobRecord, RecordId, Scheduler, SecretKey};
+use super::{CHECK_EVERY, CHECKED, END, EXECUTORS, JOBS, REST};
+use crate::core::{CallId, Event, JobRecord, RecordId, Scheduler, SchedulingPolicy, SecretKey};
+use crate::executor::table::{Event as TableEvent, WaiterId};
 
-/// Who made a call. Processes know in which life of their executor they began.
+/// Who made a call to the scheduler.
 #[derive(Clone, Debug)]
 pub(super) enum Who {
     Client(u64),
@@ -32,52 +35,72 @@ pub(super) enum Who {
         executor: u32,
         life: u64,
     },
-    Begin {
+    /// At a step of its program.
+    Driver {
         process: Driver,
+        step: usize,
     },
-    Aside {
-        process: Driver,
-    },
-    Action {
-        process: Driver,
-        action: u32,
-    },
-    Publish {
-        process: Driver,
-    },
-    End {
-        process: Driver,
-    },
+    /// A task asks where its input is.
     Reducer {
-        executor: u32,
-        life: u64,
+        worker: Pid,
         task: Box<TaskSpec>,
     },
 }
+
+pub(super) type Answer = Result<Response, RemoteError>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Happens {
     Submit(u64),
     Kill(u64),
-    /// A driver makes the directory in which its tasks write aside.
-    Makes(Driver),
-    /// A run that takes away what a job wrote aside comes to its end.
-    Cleans(Driver),
     Call(Who, Box<Request>),
+    /// An answer has arrived.
+    Told(Who, Box<Answer>),
     Synced(RecordId),
     Disconnected(ExecutorId),
     PollAgain {
         executor: u32,
         life: u64,
     },
-    TaskEnds {
+    /// An executor's owner hears something.
+    Heard {
         executor: u32,
         life: u64,
-        attempt: TaskAttemptId,
-        outcome: TaskOutcome,
+        what: Box<TableEvent>,
     },
+    Surveyed {
+        executor: u32,
+        life: u64,
+        number: u64,
+    },
+    Starts(Pid),
+    Ends(Pid, Ending),
+    /// A driver makes the directory in which its tasks write aside.
+    Makes(Driver, usize),
+    /// A run that takes away what a job wrote aside comes to its end.
+    Cleans(Driver),
+    /// A worker looks around.
+    Wakes(Pid),
+    /// A worker's poll arrives at its executor, whatever has become of the worker.
+    Arrives(Pid, WaiterId, WorkerPoll),
+    Answered(Pid, WaiterId, Result<Orders, RemoteError>),
+    TaskEnds(Pid, TaskAttemptId, TaskOutcome),
+    /// It is looked whether anything is left of a scope that has ended.
+    Looks(JobId, Vec<ScopeId>),
     Fault,
     Return(u32),
+}
+
+/// What the scheduler has written.
+#[derive(Default)]
+pub(super) struct Journal {
+    pub(super) appended: Vec<JobRecord>,
+    /// How many of them are on the disk.
+    pub(super) synced: usize,
+    /// How many an earlier life of the scheduler wrote.
+    pub(super) before: usize,
+    /// Answers that wait for a record.
+    pub(super) held: Vec<(RecordId, CallId, Answer)>,
 }
 
 pub(super) struct Simulation {
@@ -87,32 +110,13 @@ pub(super) struct Simulation {
     pub(super) sequence: u64,
     pub(super) scheduler: Scheduler,
     pub(super) scheduler_life: u8,
-    pub(super) appended: Vec<JobRecord>,
-    /// How many of them are on the disk.
-    pub(super) synced: usize,
-    /// How many an earlier life of the scheduler wrote.
-    pub(super) before: usize,
+    pub(super) journal: Journal,
     pub(super) calls: BTreeMap<CallId, Who>,
     pub(super) next_call: u64,
-    pub(super) held: Vec<(RecordId, CallId, Result<Response, RemoteError>)>,
     pub(super) executors: BTreeMap<u32, Executor>,
     pub(super) next_executor: u128,
     pub(super) submitted: BTreeMap<u64, JobId>,
-    pub(super) ended: BTreeMap<JobId, JobState>,
-    /// Jobs that have a directory in which they write aside.
-    pub(super) aside: BTreeSet<JobId>,
-    /// Of which actions a driver has heard that they are done, and in which life of the scheduler that was first.
-    pub(super) done: BTreeMap<(JobId, ActionId), u8>,
-    /// Of which jobs the scheduler has said that it knows that they have published.
-    pub(super) published: BTreeSet<JobId>,
-    /// What the map tasks had written of which the results came that a driver has heard.
-    pub(super) contents: BTreeMap<JobId, Vec<u32>>,
-    /// Who died, hung or lost something in this life of the scheduler; and of which jobs a piece could not be fetched.
-    pub(super) troubled: BTreeSet<u32>,
-    pub(super) starved: BTreeSet<JobId>,
-    pub(super) trace: blake3::Hasher,
-    pub(super) lost: usize,
-    pub(super) superseded: usize,
+    pub(super) oracle: Oracle,
 }
 
 impl Simulation {
@@ -122,27 +126,15 @@ impl Simulation {
             now: TimeMs(0),
             heap: BTreeMap::new(),
             sequence: 0,
-            scheduler: Scheduler::new(policy(), SecretKey([0; 32]), Vec::new()),
+            scheduler: Scheduler::new(SchedulingPolicy::default(), SecretKey([0; 32]), Vec::new()),
             scheduler_life: 0,
-            appended: Vec::new(),
-            synced: 0,
-            before: 0,
+            journal: Journal::default(),
             calls: BTreeMap::new(),
             next_call: 0,
-            held: Vec::new(),
-            executors: (1..=EXECUTORS).map(|number| (number, Executor::default())).collect(),
+            executors: (1..=EXECUTORS).map(|number| (number, Executor::new())).collect(),
             next_executor: 0,
             submitted: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            aside: BTreeSet::new(),
-            done: BTreeMap::new(),
-            published: BTreeSet::new(),
-            contents: BTreeMap::new(),
-            troubled: BTreeSet::new(),
-            starved: BTreeSet::new(),
-            trace: blake3::Hasher::new(),
-            lost: 0,
-            superseded: 0,
+            oracle: Oracle::default(),
         };
         for number in 1..=EXECUTORS {
             simulation.later(50, Happens::Return(number));
@@ -166,99 +158,82 @@ impl Simulation {
         self.heap.insert((at, self.sequence), what);
     }
 
+    /// Until all jobs have ended and a while has passed.
     pub(super) fn run(&mut self, seed: u64) {
-        while self.ended.len() < usize::try_from(JOBS).unwrap() || !self.aside.is_empty() {
-            let next = self.heap.first_key_value().map_or(TimeMs::NEVER, |((at, _), _)| *at);
-            let due = self.scheduler.poll_timeout().unwrap_or(TimeMs::NEVER);
-            self.now = self.now.max(next.min(due));
-            let left = &self.aside;
+        while self.oracle.ended.len() < usize::try_from(JOBS).unwrap() || !self.oracle.aside.is_empty() {
+            self.step(seed);
+            let left = &self.oracle.aside;
             assert!(self.now < END, "seed {seed}: jobs do not end, or leave {left:?}: {:?}", self.scheduler);
-            if due <= self.now {
-                self.scheduler.handle_timeout(self.now);
-            } else if let Some((_, what)) = self.heap.pop_first() {
-                self.happens(what, seed);
-            }
-            self.effects();
-            if seed < CHECKED || self.sequence.is_multiple_of(CHECK_EVERY) {
-                self.scheduler.check();
-            }
+        }
+        let end = self.now + Duration::from_millis(REST);
+        while self.now < end {
+            self.step(seed);
         }
         self.scheduler.check();
+        self.check_nothing_left();
     }
 
-    pub(super) fn happens(&mut self, what: Happens, seed: u64) {
+    fn step(&mut self, seed: u64) {
+        let next = self.heap.first_key_value().map_or(TimeMs::NEVER, |((at, _), _)| *at);
+        let due = self.scheduler.poll_timeout().unwrap_or(TimeMs::NEVER);
+        let (table_due, executor) =
+            self.executors.iter().map(|(number, executor)| (executor.due(), *number)).min().unwrap();
+        self.now = self.now.max(next.min(due).min(table_due));
+        if due <= self.now {
+            self.scheduler.handle_timeout(self.now);
+        } else if table_due <= self.now {
+            self.table_timeout(executor);
+        } else if let Some((_, what)) = self.heap.pop_first() {
+            self.happens(what);
+        }
+        self.effects();
+        if seed < CHECKED || self.sequence.is_multiple_of(CHECK_EVERY) {
+            self.scheduler.check();
+            self.check_tables();
+        }
+    }
+
+    fn happens(&mut self, what: Happens) {
         match what {
             Happens::Submit(sequence) => {
                 let operation = OperationId { client: ClientId(9), sequence };
                 let program = Program::BuiltIn { name: "wordcount".to_owned() };
-                self.call(
-                    Who::Client(sequence),
-                    Request::Submit {
-                        program,
-                        arguments: Vec::new(),
-                        operation,
-                        options: JobOptions::default(),
-                        driver: DriverPlace::Placed,
-                    },
-                );
+                let (arguments, options, driver) = (Vec::new(), JobOptions::default(), DriverPlace::Placed);
+                self.call(Who::Client(sequence), Request::Submit { program, arguments, operation, options, driver });
             }
             Happens::Kill(sequence) => match self.submitted.get(&sequence) {
                 Some(job) => self.call(Who::Killer(sequence), Request::Kill { job: *job, reason: "enough".to_owned() }),
                 None => self.later(1_000, Happens::Kill(sequence)),
             },
-            Happens::Makes(process) => {
-                if self.runs(process) {
-                    self.aside.insert(process.job);
-                    self.run_action(process, 0);
-                }
-            }
-            Happens::Cleans(process) => {
-                if self.runs(process) {
-                    let Driver { executor, job, attempt, .. } = process;
-                    let failed = self.now < FAULTS_END && self.random.percent(30);
-                    let error = failed.then(|| "the namenode is away".to_owned());
-                    if !failed {
-                        self.aside.remove(&job);
-                    }
-                    let executor = self.executors.get_mut(&executor).unwrap();
-                    executor.drivers.remove(&(job, attempt));
-                    executor.tell(ExecutorEvent::DriverEnded { job, attempt, error, retry: false, away: false });
-                    self.poll(process.executor, process.life);
-                }
-            }
             Happens::Call(who, request) => {
-                if self.is_alive(&who) {
+                if let Some(until) = self.stands_still(&who) {
+                    self.at(until, Happens::Call(who, request));
+                } else if self.is_alive(&who) {
                     self.call(who, *request);
                 }
             }
-            Happens::Synced(record) => self.on_synced(record, seed),
+            Happens::Told(who, answer) => self.told(who, *answer),
+            Happens::Synced(record) => self.on_synced(record),
             Happens::Disconnected(executor) => self.scheduler.handle(self.now, Event::Disconnected { executor }),
             Happens::PollAgain { executor, life } => self.poll(executor, life),
-            Happens::TaskEnds { executor, life, attempt, outcome } => self.task_ends(executor, life, attempt, outcome),
+            Happens::Heard { executor, life, what } => self.hear(executor, life, *what),
+            Happens::Surveyed { executor, life, number } => self.surveyed(executor, life, number),
+            Happens::Starts(process) => self.starts(process),
+            Happens::Ends(process, ending) => self.ends(process, ending),
+            Happens::Makes(process, step) => self.makes(process, step),
+            Happens::Cleans(process) => self.cleans(process),
+            Happens::Wakes(worker) => self.wakes(worker),
+            Happens::Arrives(worker, waiter, poll) => self.arrives(worker, waiter, poll),
+            Happens::Answered(worker, waiter, result) => self.ordered(worker, waiter, result),
+            Happens::TaskEnds(worker, attempt, outcome) => self.task_ends(worker, attempt, outcome),
+            Happens::Looks(job, within) => self.look_for(job, within),
             Happens::Fault => self.fault(),
             Happens::Return(number) => self.executor_starts(number),
         }
     }
 
-    pub(super) fn is_alive(&self, who: &Who) -> bool {
-        let lives = |executor: &u32, life: u64| self.executors[executor].alive && self.executors[executor].life == life;
-        match who {
-            Who::Client(_) | Who::Follower(_) | Who::Killer(_) => true,
-            Who::Poll { executor, life, number, .. } => {
-                lives(executor, *life) && self.executors[executor].last_poll == *number
-            }
-            Who::Register { executor, life } => lives(executor, *life),
-            Who::Reducer { executor, life, task } => {
-                lives(executor, *life) && self.executors[executor].running.contains_key(&task.attempt)
-            }
-            Who::Begin { process }
-            | Who::Aside { process }
-            | Who::Action { process, .. }
-            | Who::Publish { process }
-            | Who::End { process } => {
-                let here = &self.executors[&process.executor];
-                lives(&process.executor, process.life) && here.drivers.contains(&(process.job, process.attempt))
-            }
-        }
+    /// How a job ended, if anybody has heard.
+    pub(super) fn ended(&self) -> &BTreeMap<JobId, JobState> {
+        &self.oracle.ended
     }
 }

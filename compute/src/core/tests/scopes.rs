@@ -1,31 +1,13 @@
 //! Scopes: what ends with one, and who waits for that.
 
 use bytes::Bytes;
-use situ_wire::ids::{ActionId, DatasetId, JobId, ScopeId, ShuffleId, StageId};
-use situ_wire::messages::scheduler::{ExecutorEvent, Plan, Request, StageOutput, TaskDone, TaskOutcome};
+use situ_wire::ids::{ActionId, DatasetId, JobId, PartitionId, ScopeId, ShuffleId, StageId};
+use situ_wire::messages::scheduler::{ExecutorEvent, Holding, Request, StageOutput, TaskDone, TaskOutcome};
 
-use super::world::{JOB, World, attempt, flat, mapped, place, whole, word_count};
+use super::world::{JOB, World, attempt, flat, mapped, moved, place, whole, word_count};
 use crate::core::{JobRecord, SchedulingPolicy};
 
 const SCOPE: ScopeId = ScopeId(5);
-
-/// The same plan, its ids those of a scope.
-fn moved(scope: ScopeId, mut plan: Plan) -> Plan {
-    for node in &mut plan.nodes {
-        node.id.0 = scope;
-        node.parents.iter_mut().for_each(|parent| parent.0 = scope);
-    }
-    for stage in &mut plan.stages {
-        stage.stage.0 = scope;
-        stage.reads.iter_mut().for_each(|shuffle| shuffle.0 = scope);
-        stage.persisted.iter_mut().for_each(|input| input.dataset.0 = scope);
-        match &mut stage.output {
-            StageOutput::Shuffle { shuffle, .. } => shuffle.0 = scope,
-            StageOutput::Result { action } => action.0 = scope,
-        }
-    }
-    plan
-}
 
 /// Tells that a task of a scope is done.
 fn done(world: &mut World, scope: ScopeId, number: u32, of: &str, outcome: &TaskOutcome) -> Vec<String> {
@@ -61,7 +43,7 @@ fn round(world: &mut World, scope: ScopeId) {
     let plan = moved(scope, plan);
     world.run(JOB, 0, plan);
     done(world, scope, 1, "1/0/0", &mapped(1));
-    let cached = vec![(DatasetId(scope, 2), situ_wire::ids::PartitionId(0))];
+    let cached = vec![(DatasetId(scope, 2), PartitionId(0))];
     let result = TaskDone { result: Bytes::from_static(b"r"), cached, ..TaskDone::default() };
     for number in 1..=4 {
         done(world, scope, number, "2/0/0", &TaskOutcome::Done(Box::new(result.clone())));
@@ -193,4 +175,62 @@ fn what_scopes_return_is_bounded() {
     assert!(shown.iter().any(|line| line.contains("4 actions and ended scopes; at most 3")), "{shown:?}");
     let shuffle = ShuffleId(SCOPE, 1);
     assert_eq!((shuffle.to_string().parse(), "shuffle-7".parse()), (Ok(shuffle), Ok(ShuffleId(ScopeId::ROOT, 7))));
+}
+
+/// What an executor says that it has of a scope: the output of a map task, and a partition in memory.
+fn left(scope: ScopeId) -> Vec<ExecutorEvent> {
+    let (mut map, output) = (attempt("1/0/0"), StageOutput::Shuffle { shuffle: ShuffleId(scope, 2), reducers: 1 });
+    map.stage.0 = scope;
+    let TaskOutcome::Done(done) = mapped(1) else { panic!("it is done") };
+    let partitions = vec![(DatasetId(scope, 2), PartitionId(0))];
+    let left = Holding::Left { attempt: map, output, done };
+    let all = [Holding::Job(JOB), left, Holding::Cached { attempt: map, partitions }, Holding::Whole];
+    all.into_iter().map(ExecutorEvent::Holds).collect()
+}
+
+#[test]
+fn what_executors_report_of_a_scope_that_has_ended_is_not_kept_but_goes_there_too() {
+    let mut world = World::resuming(SchedulingPolicy { speculation: false, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    world.start(1);
+    world.driver(end(&world, &[SCOPE], "x"));
+    // Another life, so that the number of the attempt is one of an earlier one.
+    world.restart();
+    world.join(1, 1);
+    let kept = |world: &World| world.scheduler.kept_of(JOB, SCOPE);
+    let shown = world.poll(1, left(SCOPE));
+    assert!(shown.iter().any(|line| line.contains("release [shuffle-0000000000000005-2]")), "{shown:?}");
+    assert_eq!(kept(&world), None);
+}
+
+#[test]
+fn what_was_reported_of_a_scope_and_never_planned_goes_with_it() {
+    let mut world = World::resuming(SchedulingPolicy { speculation: false, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    world.start(1);
+    world.restart();
+    world.join(1, 1);
+    let mut events = left(SCOPE);
+    events.insert(1, ExecutorEvent::Holds(Holding::Driver { job: JOB, attempt: 0 }));
+    world.poll(1, events);
+    assert_eq!(world.scheduler.kept_of(JOB, SCOPE), Some("partitions in memory"));
+    // All of its actions were done in the earlier life, and none is planned again.
+    let end = end(&world, &[SCOPE], "x");
+    let shown = world.driver(end);
+    let told = world.poll(1, Vec::new());
+    let release = "release [shuffle-0000000000000005-2]";
+    assert!(shown.iter().chain(&told).any(|line| line.contains(release)), "{shown:?} {told:?}");
+    assert_eq!(world.scheduler.kept_of(JOB, SCOPE), None);
+}
+
+#[test]
+fn what_a_cancelled_task_leaves_after_its_shuffle_was_released_goes_too() {
+    let mut world = World::with_executors(1);
+    world.start(1);
+    world.run(JOB, 0, moved(SCOPE, word_count(vec![vec![place(2)]], 1)));
+    world.driver(end(&world, &[SCOPE], "x"));
+    world.poll(2, Vec::new());
+    // It was done before it heard that it is given up.
+    let shown = done(&mut world, SCOPE, 2, "1/0/0", &mapped(1));
+    assert_eq!(shown, ["n2 <- release [shuffle-0000000000000005-2]"]);
 }

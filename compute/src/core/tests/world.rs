@@ -391,6 +391,24 @@ pub(super) fn flat(action: u32, places: Vec<Vec<TaskLocation>>) -> Plan {
     plan
 }
 
+/// The same plan, its ids those of a scope.
+pub(crate) fn moved(scope: ScopeId, mut plan: Plan) -> Plan {
+    for node in &mut plan.nodes {
+        node.id.0 = scope;
+        node.parents.iter_mut().for_each(|parent| parent.0 = scope);
+    }
+    for stage in &mut plan.stages {
+        stage.stage.0 = scope;
+        stage.reads.iter_mut().for_each(|shuffle| shuffle.0 = scope);
+        stage.persisted.iter_mut().for_each(|input| input.dataset.0 = scope);
+        match &mut stage.output {
+            StageOutput::Shuffle { shuffle, .. } => shuffle.0 = scope,
+            StageOutput::Result { action } => action.0 = scope,
+        }
+    }
+    plan
+}
+
 /// What a map task leaves for `reducers`.
 pub(super) fn mapped(reducers: usize) -> TaskOutcome {
     let piece = ShufflePiece { len_bytes: 10, crc32c: 1, records: 2 };

@@ -34,11 +34,11 @@ mod tests;
 
 /// A worker's poll that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct WaiterId(pub(super) u64);
+pub(crate) struct WaiterId(pub(crate) u64);
 
 /// What has happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The scheduler knows this executor from now on, and that these jobs have not ended; what else it did before it must be
     /// told.
     Registered { jobs: BTreeSet<JobId> },
@@ -56,7 +56,7 @@ pub(super) enum Event {
 
 /// What is to be done, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Start the driver of a job.
     StartDriver { launch: JobLaunch, attempt: u32, life: ProcessLife },
     /// Start the worker of a job.
@@ -101,7 +101,7 @@ struct Job {
 /// The owner calls [`JobTable::handle`] for every [`Event`] and [`JobTable::handle_timeout`] when the time that
 /// [`JobTable::poll_timeout`] gives has come, and after either carries out all that [`JobTable::poll_action`] gives.
 #[derive(Debug)]
-pub(super) struct JobTable {
+pub(crate) struct JobTable {
     jobs: BTreeMap<JobId, Job>,
     limits: Limits,
     /// The life of the process that was started last.
@@ -116,7 +116,7 @@ pub(super) struct JobTable {
 impl JobTable {
     /// A table without jobs, which gives up workers that are silent for `silence`. The lives of processes are numbered from
     /// `lives` on, which must be random: secrets of jobs outlive an executor, and so may a process of an earlier run.
-    pub(super) fn new(silence: Duration, lives: u64) -> Self {
+    pub(crate) fn new(silence: Duration, lives: u64) -> Self {
         Self {
             jobs: BTreeMap::new(),
             limits: Limits::new(silence),
@@ -128,7 +128,7 @@ impl JobTable {
     }
 
     /// Takes in what has happened.
-    pub(super) fn handle(&mut self, now: TimeMs, event: Event) {
+    pub(crate) fn handle(&mut self, now: TimeMs, event: Event) {
         self.excuse(now);
         match event {
             Event::Registered { jobs } => self.registered(jobs),
@@ -145,7 +145,7 @@ impl JobTable {
 
     /// Does what the time demands: gives up workers that are not as they should be, and answers polls that have waited
     /// long enough; the next ones are the workers' heartbeat.
-    pub(super) fn handle_timeout(&mut self, now: TimeMs) {
+    pub(crate) fn handle_timeout(&mut self, now: TimeMs) {
         self.excuse(now);
         self.judge_workers(now);
         for job in self.jobs.values_mut() {
@@ -155,12 +155,12 @@ impl JobTable {
     }
 
     /// The next thing to do.
-    pub(super) fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// When to call [`JobTable::handle_timeout`], if nothing happens before.
-    pub(super) fn poll_timeout(&self) -> Option<TimeMs> {
+    pub(crate) fn poll_timeout(&self) -> Option<TimeMs> {
         self.jobs.values().filter_map(|job| job.worker.as_ref()?.next_due()).min()
     }
 
@@ -197,8 +197,20 @@ impl JobTable {
     }
 
     /// Whether a job is here.
-    pub(super) fn has(&self, job: JobId) -> bool {
+    pub(crate) fn has(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)
+    }
+
+    /// The tasks that it has, each with the life of the worker that it was given to, if it was.
+    #[cfg(test)]
+    pub(crate) fn tasks(&self) -> BTreeMap<TaskAttemptId, Option<ProcessLife>> {
+        let of = |job: &Job| {
+            let queued = job.queued.iter().map(|task| (task.attempt, None));
+            let held =
+                job.worker.iter().flat_map(|worker| worker.progress().map(|task| (task.attempt, Some(worker.life))));
+            queued.chain(held).collect::<Vec<_>>()
+        };
+        self.jobs.values().flat_map(of).collect()
     }
 
     /// Ends every job: this executor ends.
@@ -394,7 +406,8 @@ impl JobTable {
     fn excuse(&mut self, now: TimeMs) {
         let late = now.since(self.expected);
         if late > STALL {
-            self.jobs.values_mut().filter_map(|job| job.worker.as_mut()).for_each(|worker| worker.excuse(late));
+            let workers = self.jobs.values_mut().filter_map(|job| job.worker.as_mut());
+            workers.for_each(|worker| worker.excuse(now, late, &self.limits));
         }
     }
 }

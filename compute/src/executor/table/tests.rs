@@ -311,6 +311,21 @@ fn silence_while_the_executor_itself_stood_still_is_excused() {
 }
 
 #[test]
+fn a_worker_that_was_due_while_the_executor_stood_still_is_heard_before_it_is_judged() {
+    let mut table = Table::holding(1);
+    // Nothing of it waits but its next poll, which arrives in a standstill that is longer than it may be silent: the time for
+    // it is up, and its poll waits to be heard.
+    table.now = TimeMs(45_000);
+    table.table.handle_timeout(table.now);
+    assert_eq!(table.actions(), []);
+    assert_eq!(table.table.poll_timeout(), Some(TimeMs(45_000 + 15_000)));
+    assert_eq!(table.poll(&[0], &[], 0), []);
+    assert_eq!(table.pass(46_000), [nothing(2)]);
+    // One that is not heard then either is silent.
+    assert_eq!(table.pass(76_000).last(), Some(&end(1)));
+}
+
+#[test]
 fn one_standstill_is_excused_once_however_many_events_waited_for_its_end() {
     let mut table = Table::holding(1);
     assert_eq!(table.poll(&[0], &[], 0), []);

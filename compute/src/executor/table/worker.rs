@@ -19,6 +19,9 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a poll waits for something to do.
 const HOLD: Duration = Duration::from_secs(1);
+/// Of the time for which a worker may be silent, it is given at least one part in so many after the executor itself stood
+/// still.
+const GRACE: u32 = 2;
 /// A poll with more outcomes than this is answered at once, so that they are not said again.
 const OUTCOMES_LEN_BYTES: usize = 64 << 10;
 
@@ -273,11 +276,12 @@ impl Worker {
         cancelled.chain(hold).chain([self.poll_by]).min()
     }
 
-    /// Its silence in the last `rest` does not count.
-    pub(super) fn excuse(&mut self, rest: Duration) {
+    /// Its silence in the last `rest`, until now, does not count; and its polls may just be about to be heard.
+    pub(super) fn excuse(&mut self, now: TimeMs, rest: Duration, limits: &Limits) {
+        let soonest = now + limits.silence / GRACE;
         let cancelled = self.held.values_mut().filter_map(|held| held.cancelled.as_mut());
         for by in cancelled.chain([&mut self.poll_by]) {
-            *by = *by + rest;
+            *by = (*by + rest).max(soonest);
         }
     }
 
