@@ -16,7 +16,7 @@ impl Simulation {
         }
         self.later(4_000, Happens::Fault);
         let number = u32::try_from(1 + self.random.below(EXECUTORS.into())).unwrap();
-        match self.random.below(18) {
+        match self.random.below(20) {
             0..=3 => self.executor_dies(number),
             4..=5 => {
                 let until = self.now + Duration::from_millis(self.random.below(15_000));
@@ -40,7 +40,16 @@ impl Simulation {
             12..=14 => {
                 if let Some(worker) = self.one_of(number, |role| role == Role::Worker) {
                     self.ails(worker);
+                    self.last_poll(worker);
                     self.ends(worker, Ending::killed());
+                }
+            }
+            15..=16 => {
+                // Drivers are what is started then.
+                self.away_until = self.now + Duration::from_millis(self.random.below(20_000));
+                if let Some(driver) = self.one_of(number, |role| matches!(role, Role::Driver { .. })) {
+                    self.ails(driver);
+                    self.ends(driver, Ending::killed());
                 }
             }
             _ => self.stops(number, |role| role == Role::Worker, 20_000),

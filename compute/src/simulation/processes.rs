@@ -89,9 +89,13 @@ impl Simulation {
             assert_eq!(cleans, program == CLEAN_UP, "a clean-up is one");
             assert!(!cleans || launch.arguments == [format!("/{job}")], "what was written aside is named");
         }
-        let luck = if self.now < FAULTS_END { self.random.below(100) } else { 100 };
+        let luck = match self.now {
+            now if now < self.away_until => 0,
+            now if now < FAULTS_END => self.random.below(100),
+            _ => 100,
+        };
         match luck {
-            0..=2 => self.later(2_000, Happens::Ends(pid, Ending::away())),
+            0..=2 => self.later(300, Happens::Ends(pid, Ending::away())),
             3..=4 => {
                 self.ails(pid);
                 let ending = Ending { away: false, ..Ending::away() };

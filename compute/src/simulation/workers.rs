@@ -78,6 +78,16 @@ impl Simulation {
         }
     }
 
+    /// A worker polls for the last time; its poll is under way for a while.
+    pub(super) fn last_poll(&mut self, pid: Pid) {
+        self.sequence += 1;
+        let waiter = WaiterId(self.sequence);
+        if let Some(worker) = self.worker(pid) {
+            let (poll, _) = worker.holdings.next_poll();
+            self.later(2_000, Happens::Arrives(pid, waiter, poll));
+        }
+    }
+
     /// The poll may come late, when its worker is gone: the executor's address stays the same.
     pub(super) fn arrives(&mut self, pid: Pid, waiter: WaiterId, poll: WorkerPoll) {
         let here = self.executors.get_mut(&pid.executor).unwrap();

@@ -115,6 +115,8 @@ pub(super) struct Simulation {
     pub(super) next_call: u64,
     pub(super) executors: BTreeMap<u32, Executor>,
     pub(super) next_executor: u128,
+    /// Until when the file system is away, which holds the programs.
+    pub(super) away_until: TimeMs,
     pub(super) submitted: BTreeMap<u64, JobId>,
     pub(super) oracle: Oracle,
 }
@@ -133,6 +135,7 @@ impl Simulation {
             next_call: 0,
             executors: (1..=EXECUTORS).map(|number| (number, Executor::new())).collect(),
             next_executor: 0,
+            away_until: TimeMs(0),
             submitted: BTreeMap::new(),
             oracle: Oracle::default(),
         };
