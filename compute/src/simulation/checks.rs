@@ -189,11 +189,10 @@ impl Simulation {
         for (number, executor) in self.executors.iter().filter(|(_, executor)| executor.alive) {
             let files = executor.files.keys().any(|(of, shuffle, _)| *of == job && shuffle.0 == scope);
             let tasks = executor.table.tasks().keys().any(|task| task.job == job && task.stage.0 == scope);
-            assert!(
-                !files || tasks || !executor.is_calm(self.now),
-                "{:?}: n{number} keeps files of {scope} of {job}",
-                self.now
-            );
+            // What an earlier life made of a job that varies nobody remembers: it goes with the job.
+            let remembered = job != VARYING || self.scheduler_life == 0;
+            let must_be_gone = executor.is_calm(self.now) && remembered && !tasks;
+            assert!(!files || !must_be_gone, "{:?}: n{number} keeps files of {scope} of {job}", self.now);
             again |= files;
         }
         if again {
@@ -270,7 +269,7 @@ fn every_job_ends_as_it_may_whatever_happens() {
     // A simulation in which nothing goes wrong shows nothing; neither does one in which most fails.
     let ended = |how| ends.get(how).copied().unwrap_or_default();
     assert!(lost > 2_000 && superseded > 20, "only {lost} losses, only {superseded} tasks had read what changed");
-    assert!(ended("varied") > 30 && ended("succeeded") > 1_500, "{ends:?}");
+    assert!(ended("varied") > 30 && ended("succeeded") > 1_000, "{ends:?}");
 }
 
 #[test]

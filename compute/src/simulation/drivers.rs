@@ -94,7 +94,10 @@ impl Simulation {
                 self.later(8_000, Happens::Looks(job, within));
                 true
             }),
-            (Step::Publish, Ok(Response::Done)) => self.oracle.published.insert(job) || true,
+            (Step::Publish, Ok(Response::Done)) => {
+                self.oracle.published.insert(job);
+                true
+            }
             (Step::End, Ok(Response::Done)) => {
                 return self.ends(process.pid, Ending { error: None, retry: false, away: false });
             }

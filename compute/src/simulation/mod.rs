@@ -52,4 +52,4 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SEEDS: u64 = 1_000;
 /// The invariants are checked after each event of so many seeds, of the others after one of [`CHECK_EVERY`].
 const CHECKED: u64 = 4;
-const CHECK_EVERY: u64 = 128;
+const CHECK_EVERY: u64 = 256;

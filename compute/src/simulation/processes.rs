@@ -177,14 +177,12 @@ impl Simulation {
         for life in lives {
             let run = self.executors[&executor].life;
             let process = self.executors.get_mut(&executor).unwrap().processes.remove(&life).unwrap();
-            let error = Some("it was ended".to_owned());
+            let reason = "it was ended".to_owned();
             let event = match process.role {
                 Role::Driver { attempt, .. } => {
-                    Event::DriverEnded { job, attempt, life, error, retry: false, away: process.fetching }
+                    Event::DriverEnded { job, attempt, life, error: Some(reason), retry: false, away: process.fetching }
                 }
-                Role::Worker => {
-                    Event::WorkerEnded { job, life, reason: error.unwrap_or_default(), away: process.fetching }
-                }
+                Role::Worker => Event::WorkerEnded { job, life, reason, away: process.fetching },
             };
             let at = self.now + Duration::from_millis(1 + self.random.below(1_000));
             self.at(at, Happens::Heard { executor, life: run, what: Box::new(event) });
