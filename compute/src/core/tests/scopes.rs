@@ -234,3 +234,21 @@ fn what_a_cancelled_task_leaves_after_its_shuffle_was_released_goes_too() {
     let shown = done(&mut world, SCOPE, 2, "1/0/0", &mapped(1));
     assert_eq!(shown, ["n2 <- release [shuffle-0000000000000005-2]"]);
 }
+
+#[test]
+fn what_was_reported_of_a_shuffle_and_never_planned_goes_when_it_is_released() {
+    let mut world = World::resuming(SchedulingPolicy { speculation: false, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    world.start(1);
+    world.restart();
+    world.join(1, 1);
+    let mut events = left(ScopeId::ROOT);
+    events.insert(1, ExecutorEvent::Holds(Holding::Driver { job: JOB, attempt: 0 }));
+    world.poll(1, events);
+    let (secret, shuffles) = (world.secret(JOB), vec![ShuffleId(ScopeId::ROOT, 2)]);
+    let datasets = vec![DatasetId(ScopeId::ROOT, 2)];
+    let shown = world.driver(Request::Release { job: JOB, secret, attempt: 0, shuffles, datasets });
+    let told = world.poll(1, Vec::new());
+    assert!(shown.iter().chain(&told).any(|line| line.contains("release [shuffle-2]")), "{shown:?} {told:?}");
+    assert_eq!(world.scheduler.kept_of(JOB, ScopeId::ROOT), None);
+}
