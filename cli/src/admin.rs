@@ -191,7 +191,8 @@ fn executor_json(executor: &ExecutorStatus) -> Value {
     json!({
         "id": registration.id.to_string(), "node": registration.node.0, "rack": registration.rack.0,
         "address": registration.address, "state": liveness(executor.liveness), "running": executor.running,
-        "slots": registration.slots, "last_poll_ms": executor.last_poll.0,
+        "slots": registration.slots, "workers": registration.workers,
+        "worker_memory_bytes": registration.worker_memory_bytes, "last_poll_ms": executor.last_poll.0,
     })
 }
 

@@ -198,6 +198,7 @@ impl Simulation {
                 .expect("an address"),
             slots: SLOTS,
             worker_memory_bytes: 1 << 30,
+            workers: SLOTS,
         };
         self.call(Role::Executor, node(executor).0, Request::ExecutorRegister(registration));
         self.effects();

@@ -49,6 +49,12 @@ fn reason_text(reason: &WaitReason, now: TimeMs) -> String {
             },
             count((*jobs).into(), "job")
         ),
+        WaitReason::Memory { workers, jobs } => format!(
+            "memory for its worker: the executors hold {} at once (`memory_bytes` in their configuration), which work for \
+             {}; its turn comes",
+            count((*workers).into(), "worker"),
+            count((*jobs).into(), "other job")
+        ),
         WaitReason::OtherSlot => {
             "a slot nearer to its input, or where its tasks have not failed; others are free".to_owned()
         }
@@ -91,6 +97,7 @@ pub(super) fn json(waiting: &Waiting) -> Value {
         }),
         WaitReason::Driver => json!({ "reason": "driver" }),
         WaitReason::Slots { slots, jobs } => json!({ "reason": "slots", "slots": slots, "jobs": jobs }),
+        WaitReason::Memory { workers, jobs } => json!({ "reason": "memory", "workers": workers, "jobs": jobs }),
         WaitReason::OtherSlot => json!({ "reason": "other slot" }),
         WaitReason::Excluded { executors, until } => {
             json!({ "reason": "excluded", "executors": executors, "until_ms": until.0 })
@@ -126,6 +133,8 @@ mod tests {
             said(WaitReason::Slots { slots: 4, jobs: 1 }),
             "a free slot: all 4 are taken, by tasks of 1 job; its turn comes (nothing of it has run for 12 s)"
         );
+        let memory = said(WaitReason::Memory { workers: 1, jobs: 1 });
+        assert!(memory.starts_with("memory for its worker: the executors hold 1 worker at once"), "{memory}");
         let away = WaitReason::FileSystem { since: TimeMs(1_000), until: TimeMs(15_000) };
         assert!(said(away).starts_with("the file system, which has been away for 13 s; it is tried again within 1 s"));
         let lost = Waiting { reason: WaitReason::LostOutputs { outputs: 2, until: None }, since: None };

@@ -56,6 +56,7 @@ impl Scheduler {
     /// Finds out how a job stands: stages that have something to start may hold back from now on, others have nothing to.
     pub(super) fn take_turn(&mut self, now: TimeMs, job: JobId) {
         let at = self.turns.clock.read(now);
+        self.note_crowding(now, job);
         let Some(found) = self.jobs.get_mut(&job) else { return self.turns.set(job, None) };
         found.note_idle(now);
         let mut turn = Turn::default();
@@ -80,6 +81,9 @@ impl Scheduler {
     /// Starts one task of a job in the best place that it may have now; whether there was one.
     fn assign_one(&mut self, now: TimeMs, job: JobId) -> bool {
         let at = self.turns.clock.read(now);
+        if self.is_crowded_out(now, job) {
+            return false;
+        }
         let Some(usable) = self.jobs.get(&job).map(|found| self.usable(found)) else { return false };
         let open: Vec<StageKey> = self.jobs.get(&job).map(Job::open_stages).unwrap_or_default();
         if let Some(reason) = open.iter().find_map(|key| self.never_fits(job, *key)) {
@@ -105,7 +109,7 @@ impl Scheduler {
     /// The executors that a job may use.
     pub(super) fn usable(&self, job: &Job) -> Usable {
         let out = |executor: &&ExecutorId| self.executors.is_live(**executor) && self.is_excluded(job, **executor);
-        Usable::new(self.executors.live_len(), job.failures.keys().filter(out).copied().collect())
+        Usable::new(job.id(), self.executors.live_len(), job.failures.keys().filter(out).copied().collect())
     }
 
     pub(super) fn is_excluded(&self, job: &Job, executor: ExecutorId) -> bool {

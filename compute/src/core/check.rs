@@ -48,6 +48,10 @@ impl Scheduler {
                 let waits = self.jobs.get(&attempt.job).is_some_and(|job| job.reports.runs(*attempt));
                 assert!(waits, "a slot is taken by an attempt that was reported: {attempt}");
             }
+            if let Some(leaving) = executor.leaving {
+                let at = self.jobs.get(&leaving.to).and_then(|job| job.crowded?.at);
+                assert_eq!(at, Some(id), "a job knows who leaves for it");
+            }
             if let Some(job) = executor.reserved {
                 let reserved = self.jobs.get(&job).and_then(|job| job.reserved);
                 assert_eq!(reserved.map(|reserved| reserved.executor), Some(id), "who is kept for a job knows it");

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use situ_wire::ids::JobId;
 use situ_wire::limits::MESSAGE_LEN_BYTES;
@@ -7,6 +7,7 @@ use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, Exec
 use situ_wire::time::TimeMs;
 
 use super::CallId;
+use super::crowding::Leaving;
 use super::jobs::ARGUMENTS_LEN_BYTES;
 use super::places::Home;
 use super::policy::{SchedulingPolicy, ms};
@@ -44,6 +45,8 @@ pub(super) struct Executor {
     pub(super) reported: Slots,
     /// The job for a large task of which it is kept: no other gets a slot.
     pub(super) reserved: Option<JobId>,
+    /// Who starts nothing more here, so that another job's worker gets the memory of its worker.
+    pub(super) leaving: Option<Leaving>,
     /// It has not told yet all that it has: until then, or that time, it gets no tasks.
     pub(super) reports_until: Option<TimeMs>,
     /// Drivers that run there, with their attempts.
@@ -63,6 +66,8 @@ pub(super) struct Executor {
 pub(super) struct Noted {
     /// Its load, if it has free slots.
     pub(super) free: Option<u64>,
+    /// Whether it has free slots, and memory for the worker of whoever comes.
+    pub(super) open: bool,
     /// How many slots nobody has taken, if it gets tasks.
     pub(super) room: Option<u32>,
     /// How many drivers it has and its load, if it is live.
@@ -118,6 +123,7 @@ impl Executor {
             running: Slots::default(),
             reported: Slots::default(),
             reserved: None,
+            leaving: None,
             reports_until: None,
             drivers: BTreeMap::new(),
             commands: VecDeque::new(),
@@ -131,6 +137,7 @@ impl Executor {
     pub(super) fn note(&self, policy: &SchedulingPolicy) -> Noted {
         Noted {
             free: (self.free() > 0).then(|| self.load()),
+            open: self.free() > 0 && self.has_memory(),
             room: self.takes_tasks().then(|| self.room()),
             live: (self.liveness == Liveness::Live).then(|| (self.drivers.len(), self.load())),
             due: Some(self.next_due(policy)).filter(|due| *due < TimeMs::NEVER),
@@ -158,6 +165,32 @@ impl Executor {
     /// How many slots a task takes that needs so much; none if it can never be here.
     pub(super) fn slots_of(&self, resources: &Resources) -> Option<u32> {
         resources.slots_of(self.registration.slots, self.registration.worker_memory_bytes)
+    }
+
+    /// Whether a job may begin tasks here: its worker is there, or its memory is.
+    pub(super) fn takes(&self, job: JobId) -> bool {
+        self.leaving.is_none_or(|leaving| leaving.job != job) && (self.has_memory() || self.works_for(job))
+    }
+
+    /// Whether the worker of one more job has memory here. Workers without tasks make room.
+    fn has_memory(&self) -> bool {
+        let workers = usize::try_from(self.registration.workers).unwrap_or(usize::MAX);
+        // Each takes a slot at least.
+        let slots = self.running.len() + self.reported.len();
+        slots < workers || {
+            let busy: BTreeSet<JobId> = self.jobs().collect();
+            busy.len() < workers
+        }
+    }
+
+    /// Whether tasks of a job take slots.
+    pub(super) fn works_for(&self, job: JobId) -> bool {
+        self.jobs().any(|other| other == job)
+    }
+
+    /// The jobs of those that take slots, some more than once.
+    fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.running.iter().chain(self.reported.iter()).map(|attempt| attempt.job)
     }
 
     /// Whether such a task may begin here now.
@@ -273,6 +306,7 @@ impl Executor {
         self.running.clear();
         self.reported.clear();
         self.reserved = None;
+        self.leaving = None;
         self.reports_until = None;
         self.drivers.clear();
         self.commands.clear();

@@ -35,6 +35,8 @@ pub(super) struct Executors {
     /// Those with free slots, the least busy first.
     free: BTreeSet<(u64, ExecutorId)>,
     free_in: BTreeSet<(Rack, u64, ExecutorId)>,
+    /// How many of them have memory for the worker of whoever comes.
+    open: usize,
     /// The same in the order in which they came to have them.
     freed: BTreeMap<u64, ExecutorId>,
     last_freed: u64,
@@ -119,6 +121,11 @@ impl Executors {
 
     pub(super) fn has_free(&self) -> bool {
         !self.free.is_empty()
+    }
+
+    /// Whether one with free slots has memory for the worker of whoever comes.
+    pub(super) fn has_open(&self) -> bool {
+        self.open > 0
     }
 
     /// Whether there is room for a task that needs so much, where nothing else is kept.
@@ -293,7 +300,7 @@ impl Executors {
             };
             executor.freed = freed_now;
             self.last_freed = self.last_freed.max(freed_now);
-            let changes = |noted: &Noted| (noted.free, noted.room, noted.live.is_some());
+            let changes = |noted: &Noted| (noted.free, noted.open, noted.room, noted.live.is_some());
             self.version += u64::from(changes(&noted) != changes(&before));
             self.unlist(id, capacity, home, freed, before);
             if let Some(room) = noted.room {
@@ -304,6 +311,7 @@ impl Executors {
                 self.free_in.insert((home.rack, load, id));
                 self.freed.insert(freed_now, id);
             }
+            self.open += usize::from(noted.open);
             self.live.extend(noted.live.map(|(drivers, load)| (drivers, load, id)));
             self.due.extend(noted.due.map(|due| (due, id)));
             self.told.extend(noted.told.then_some(id));
@@ -325,6 +333,7 @@ impl Executors {
             self.free_in.remove(&(home.rack, load, id));
             self.freed.remove(&freed);
         }
+        self.open -= usize::from(noted.open);
         if let Some((drivers, load)) = noted.live {
             self.live.remove(&(drivers, load, id));
         }
@@ -353,7 +362,7 @@ impl Executors {
     /// Asserts that everything is listed as it is.
     pub(super) fn check(&self, policy: &SchedulingPolicy) {
         assert!(self.unnoted.is_empty(), "whatever has changed is listed anew");
-        let mut sizes = [0; 6];
+        let mut sizes = [0; 7];
         let mut rooms = 0;
         for (id, executor) in &self.all {
             assert_eq!(*id, executor.registration.id, "an executor stands under its own id");
@@ -365,7 +374,7 @@ impl Executors {
             }
             let noted = executor.note(policy);
             assert_eq!(noted, executor.noted, "an executor is listed as it is");
-            let Noted { free, room, live, due, told, suspect } = noted;
+            let Noted { free, open, room, live, due, told, suspect } = noted;
             let Home { node, rack } = executor.home;
             let listed = free.is_none_or(|load| {
                 self.free.contains(&(load, *id))
@@ -384,14 +393,14 @@ impl Executors {
             assert!(due.is_none_or(|due| self.due.contains(&(due, *id))), "what is due is listed");
             assert!(self.on.contains(&(node, *id)), "an executor is found by its node");
             assert_eq!((told, suspect), (self.told.contains(id), self.suspects.contains(id)), "as are the rest");
-            let counted = [free.is_some(), live.is_some(), due.is_some(), told, suspect, true];
+            let counted = [free.is_some(), live.is_some(), due.is_some(), told, suspect, true, open];
             sizes.iter_mut().zip(counted).for_each(|(size, counts)| *size += usize::from(counts));
         }
-        let [free, live, due, told, suspects, on] = sizes;
+        let [free, live, due, told, suspects, on, open] = sizes;
         assert_eq!([free; 3], [self.free.len(), self.free_in.len(), self.freed.len()], "nobody else is free");
         assert_eq!(
-            [live, due, told, suspects, on],
-            [self.live.len(), self.due.len(), self.told.len(), self.suspects.len(), self.on.len()],
+            [live, due, told, suspects, on, open],
+            [self.live.len(), self.due.len(), self.told.len(), self.suspects.len(), self.on.len(), self.open],
             "nobody else is listed"
         );
         assert_eq!(rooms, self.rooms.values().map(BTreeSet::len).sum::<usize>(), "nobody else has room");

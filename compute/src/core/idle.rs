@@ -70,6 +70,11 @@ impl Scheduler {
             let jobs = count(self.jobs.values().filter(|job| job.runs()).count());
             return Some(WaitReason::Slots { slots, jobs });
         }
+        if !self.executors.has_open() {
+            let workers = self.executors.live().map(|(_, executor)| executor.registration.workers);
+            let jobs = count(self.jobs.values().filter(|job| job.runs()).count());
+            return Some(WaitReason::Memory { workers: workers.fold(0, u32::saturating_add), jobs });
+        }
         let usable = self.usable(job);
         if self.executors.free().any(|(_, executor)| usable.contains(executor)) {
             return Some(WaitReason::OtherSlot);

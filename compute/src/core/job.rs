@@ -16,6 +16,7 @@ use situ_wire::path::DfsPath;
 use situ_wire::time::TimeMs;
 
 use super::attribution::Outage;
+use super::crowding::Crowded;
 use super::places::Places;
 use super::publications::Publication;
 use super::recovery::{RecoveredBy, Recoveries};
@@ -100,6 +101,8 @@ pub(super) struct Job {
     pub(super) kept_len_bytes: usize,
     /// The executor that is kept for a large task of it.
     pub(super) reserved: Option<Reserved>,
+    /// If it finds no memory for a worker of it: since when, and who makes room.
+    pub(super) crowded: Option<Crowded>,
     /// How many tasks the stages have that it keeps, and how many pieces their shuffles.
     pub(super) tasks: u64,
     pub(super) pieces: u64,
@@ -428,6 +431,7 @@ impl Job {
             released: BTreeSet::new(),
             kept_len_bytes: 0,
             reserved: None,
+            crowded: None,
             tasks: 0,
             pieces: 0,
         }

@@ -300,9 +300,6 @@ impl Scheduler {
         if let Some(until) = found.driver.rests_until {
             self.resting_drivers.remove(&(until, job));
         }
-        if let Some(until) = found.driver.rests_until {
-            self.resting_drivers.remove(&(until, job));
-        }
         for (id, attempt) in &found.attempts {
             if let Some(executor) = self.executors.get_mut(attempt.executor) {
                 executor.running.remove(id);
@@ -311,6 +308,7 @@ impl Scheduler {
         if let Some(reserved) = found.reserved {
             self.free_reserved(job, reserved);
         }
+        self.call_back(job, found.crowded.and_then(|crowded| crowded.at));
         for executor in &found.touched {
             if let Some(executor) = self.executors.get_mut(*executor) {
                 executor.drivers.remove(&job);

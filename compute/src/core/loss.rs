@@ -212,17 +212,17 @@ impl Scheduler {
 }
 
 fn check_registration(registration: &ExecutorRegistration) -> Result<(), RemoteError> {
-    let ExecutorRegistration { node, rack, slots, .. } = registration;
+    let ExecutorRegistration { node, rack, slots, workers, .. } = registration;
     let named = |name: &str| !name.is_empty() && name.len() <= NAME_LEN_BYTES;
-    if named(&node.0) && named(&rack.0) && (1..=SLOTS).contains(slots) {
+    if named(&node.0) && named(&rack.0) && (1..=SLOTS).contains(slots) && *workers > 0 {
         return Ok(());
     }
     Err(RemoteError::new(
         ErrorCode::InvalidArgument,
         format!("the executor on {node}"),
         format!(
-            "it needs a node and a rack with names of 1 to {NAME_LEN_BYTES} bytes and 1 to {SLOTS} slots; it has rack {rack} \
-             and {slots} slots"
+            "it needs a node and a rack with names of 1 to {NAME_LEN_BYTES} bytes, 1 to {SLOTS} slots and memory for a worker; \
+             it has rack {rack}, {slots} slots and memory for {workers} workers"
         ),
     ))
 }

@@ -14,6 +14,7 @@
 //! | `pending`, `homes`, `waiting` | which of a stage's tasks wait and where their input lies |
 //! | `assign`, `turns`, `search` | which task goes to which executor: fair sharing, delay scheduling |
 //! | `slots`, `reserve` | how many slots tasks take; room that is kept for large ones |
+//! | `crowding` | memory for the workers of more jobs than fit at once |
 //! | `speculation` | tasks that are slow, have come to a standstill or take too long |
 //! | `tasks` | how tasks end: done, failed, fetch failures |
 //! | `attribution` | who is to blame for a failure: the task, its executor, nobody |
@@ -38,6 +39,7 @@ mod attribution;
 mod calls;
 mod check;
 mod cleaning;
+mod crowding;
 mod driver;
 mod event;
 mod executor;

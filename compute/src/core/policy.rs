@@ -65,6 +65,9 @@ pub struct SchedulingPolicy {
     pub stalled_ms: u32,
     /// An attempt at a task that takes longer is ended and counts as failed, in ms; none for no limit.
     pub task_limit_ms: Option<u64>,
+    /// How long a job waits of which nothing runs because executors have no memory for its worker, in ms; then the job with
+    /// the most running tasks leaves one of its executors to it, as soon as what it runs there has ended.
+    pub crowded_ms: u32,
     /// How many drivers may run on one executor; those of further jobs wait.
     pub drivers: usize,
     /// How many unfinished jobs there may be.
@@ -125,6 +128,7 @@ impl Default for SchedulingPolicy {
             speculation_floor_ms: 3_000,
             stalled_ms: 30_000,
             task_limit_ms: None,
+            crowded_ms: 5_000,
             drivers: 16,
             jobs: 1_000,
             user_jobs: 200,

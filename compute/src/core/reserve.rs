@@ -39,7 +39,7 @@ impl Scheduler {
         let reserved = job.reserved?;
         let stage = job.stages.get(&reserved.stage)?;
         let executor = self.executors.get(reserved.executor)?;
-        if !executor.has_room(&stage.plan.resources) {
+        if !executor.takes(job.id()) || !executor.has_room(&stage.plan.resources) {
             return None;
         }
         let near = stage.pending.homes.find_node(executor.home.node);

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use situ_wire::ids::ExecutorId;
+use situ_wire::ids::{ExecutorId, JobId};
 use situ_wire::messages::scheduler::{Locality, Resources};
 
 use super::executor::Executor;
@@ -11,6 +11,7 @@ use super::stage::{Stage, Task, index};
 /// Which executors a job may use: those on which its tasks failed again and again only if there are no others.
 #[derive(Debug)]
 pub(super) struct Usable {
+    pub(super) job: JobId,
     /// In order; none if there are no others.
     excluded: Vec<ExecutorId>,
     len: usize,
@@ -18,11 +19,11 @@ pub(super) struct Usable {
 
 impl Usable {
     /// Of so many live executors all but those `excluded`, which are in order.
-    pub(super) fn new(live: usize, excluded: Vec<ExecutorId>) -> Self {
+    pub(super) fn new(job: JobId, live: usize, excluded: Vec<ExecutorId>) -> Self {
         if excluded.len() >= live {
-            return Self { excluded: Vec::new(), len: live };
+            return Self { job, excluded: Vec::new(), len: live };
         }
-        Self { len: live - excluded.len(), excluded }
+        Self { job, len: live - excluded.len(), excluded }
     }
 
     pub(super) fn contains(&self, executor: ExecutorId) -> bool {
@@ -166,10 +167,12 @@ impl Search<'_> {
         partitions.find(|partition| self.fits(executor, *partition))
     }
 
-    /// Whether an executor with free slots may take a task of the stage, and has room for it.
+    /// Whether an executor with free slots may take a task of the stage, and has room for it and memory for its worker.
     fn takes(&self, executor: ExecutorId) -> bool {
-        let has_room = |large| self.executors.get(executor).is_some_and(|there| there.has_room(large));
-        self.usable.contains(executor) && self.large.is_none_or(has_room)
+        let takes = |there: &Executor| {
+            there.takes(self.usable.job) && self.large.is_none_or(|large| there.has_room(large))
+        };
+        self.usable.contains(executor) && self.executors.get(executor).is_some_and(takes)
     }
 
     /// A task avoids executors on which it failed while one that may be used is left on which it did not.

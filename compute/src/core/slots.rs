@@ -48,6 +48,10 @@ impl Slots {
         self.of.keys()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.of.is_empty()
     }

@@ -77,7 +77,9 @@ impl Scheduler {
     ) -> Option<ExecutorId> {
         let usable = self.usable(job);
         let owner = |executor: ExecutorId| self.executors.get(executor).map_or("", |executor| &executor.owner);
-        let has_room = |id: ExecutorId| self.executors.get(id).is_some_and(|there| there.has_room(resources));
+        let has_room = |id: ExecutorId| {
+            self.executors.get(id).is_some_and(|there| there.takes(job.id()) && there.has_room(resources))
+        };
         let fits = |executor: &ExecutorId| {
             usable.contains(*executor) && has_room(*executor) && !self.executors.is_suspected(owner(*executor))
         };

@@ -30,6 +30,10 @@ impl Scheduler {
                 self.lose_cached(now, executor, job);
                 self.changed.insert(job);
             }
+            ExecutorEvent::WorkerEnded { job } => {
+                self.lose_cached(now, executor, job);
+                self.changed.insert(job);
+            }
             ExecutorEvent::Holds(holding) => self.holds(now, executor, holding),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use situ_wire::ids::{NodeName, RackName};
 
-use super::StartError;
+use super::{StartError, machine};
 
 /// The least memory of a process of a job, for each slot: what a map task combines and splits its records in, which is the
 /// same on every executor, and what one record in the middle of it may take.
@@ -38,6 +38,11 @@ pub struct ExecutorConfig {
     /// to tasks and to partitions that are kept. Default: 2147483648 (2 GiB).
     #[serde(default = "defaults::worker_memory_bytes")]
     pub worker_memory_bytes: u64,
+    /// How much memory the workers of all jobs may use together, in bytes: as many have a place at once as fit into it with
+    /// `worker_memory_bytes` each, at least one. A worker without tasks is ended when another job needs its place. Drivers
+    /// come on top. Default: three quarters of the memory of this machine, or of the control group that limits it.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
     /// How long a worker process may be silent before it is taken as stopped or dead: then it is ended, and its tasks run
     /// elsewhere. Default: 30000 (30 s).
     #[serde(default = "defaults::worker_silence_ms")]
@@ -72,12 +77,21 @@ impl ExecutorConfig {
             advertise: None,
             slots: defaults::slots(),
             worker_memory_bytes: defaults::worker_memory_bytes(),
+            memory_bytes: None,
             worker_silence_ms: defaults::worker_silence_ms(),
             worker_credentials: None,
             log_len_bytes: defaults::log_len_bytes(),
             logs_kept: defaults::logs_kept(),
             programs_kept: defaults::programs_kept(),
         }
+    }
+
+    /// How many workers have a place at once.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        let memory_bytes = self.memory_bytes.unwrap_or_else(default_memory_bytes);
+        let workers = memory_bytes.checked_div(self.worker_memory_bytes).unwrap_or_default();
+        u32::try_from(workers).unwrap_or(u32::MAX).max(1)
     }
 
     /// Checks that the values go together.
@@ -96,6 +110,12 @@ impl ExecutorConfig {
             let found = format!("{} for {} slots", self.worker_memory_bytes, self.slots);
             return invalid("worker_memory_bytes", found, "at least 33554432 (32 MiB) for each slot");
         }
+        if let Some(memory_bytes) = self.memory_bytes
+            && memory_bytes < self.worker_memory_bytes
+        {
+            let found = format!("{memory_bytes} with {} for each worker", self.worker_memory_bytes);
+            return invalid("memory_bytes", found, "at least worker_memory_bytes: the memory of one worker");
+        }
         if self.worker_silence_ms < 1_000 {
             return invalid("worker_silence_ms", self.worker_silence_ms.to_string(), "at least 1000 (1 s)");
         }
@@ -104,6 +124,13 @@ impl ExecutorConfig {
         }
         Ok(())
     }
+}
+
+/// How much memory the workers of an executor may use together, unless its configuration says it: three quarters of what
+/// the machine has for it, in bytes.
+#[must_use]
+pub fn default_memory_bytes() -> u64 {
+    machine::memory_bytes() / 4 * 3
 }
 
 mod defaults {
@@ -159,5 +186,21 @@ mod tests {
         config.worker_memory_bytes -= 1;
         let error = config.check().expect_err("too little").to_string();
         assert!(error.contains("268435455 for 8 slots") && error.contains("for each slot"), "{error}");
+    }
+
+    #[test]
+    fn as_many_workers_have_a_place_as_fit_into_the_memory() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut config = ExecutorConfig::new(PathBuf::from("/d"), NodeName("n".to_owned()), address, address);
+        assert!(config.workers() >= 1, "however little the machine has");
+        config.worker_memory_bytes = 1 << 30;
+        for (memory_bytes, workers) in [(1 << 30, 1), ((2 << 30) - 1, 1), (7 << 30, 7), (u64::MAX, u32::MAX)] {
+            config.memory_bytes = Some(memory_bytes);
+            config.check().expect("room for one");
+            assert_eq!(config.workers(), workers);
+        }
+        config.memory_bytes = Some((1 << 30) - 1);
+        let error = config.check().expect_err("too little for one").to_string();
+        assert!(error.contains("memory_bytes") && error.contains("1073741823 with 1073741824"), "{error}");
     }
 }

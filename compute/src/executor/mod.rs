@@ -19,6 +19,7 @@
 //! | `starting` | what comes before a process: its directories, its executable |
 //! | `process` | starting and ending processes, each by its shim |
 //! | `shim` | the process that holds one process of a job and all that it starts |
+//! | `machine` | how much memory there is |
 //! | `descendants` | what a process has started, as the operating system shows it |
 //! | `bounded_log` | what keeps a log from filling a disk |
 //! | `programs` | executables, fetched from the file system and checked |
@@ -31,6 +32,7 @@ mod config;
 mod descendants;
 mod error;
 mod link;
+mod machine;
 mod process;
 mod programs;
 mod removals;
@@ -41,7 +43,7 @@ mod starting;
 mod survey;
 pub(crate) mod table;
 
-pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};
+pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES, default_memory_bytes};
 pub use error::StartError;
 pub use server::{Executor, ExecutorHandle};
 pub use shim::shim;

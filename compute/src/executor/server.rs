@@ -183,6 +183,7 @@ impl Executor {
             // Nobody may be waiting to hear it.
             let _ = failed.send(serving.await);
         });
+        let workers = config.workers();
         let link = Link {
             connector: Connector::new(runtime.clone(), connector_identity),
             registration: ExecutorRegistration {
@@ -192,6 +193,7 @@ impl Executor {
                 address: advertised,
                 slots: config.slots,
                 worker_memory_bytes: config.worker_memory_bytes,
+                workers,
             },
             scheduler: config.scheduler,
             commands: commands_sender,
@@ -208,7 +210,7 @@ impl Executor {
             advertised,
             directories,
             client,
-            table: JobTable::new(silence, runtime.random_u64()),
+            table: JobTable::new(silence, runtime.random_u64(), workers),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),
@@ -567,7 +569,7 @@ mod tests {
             program,
             advertised: nowhere,
             directories,
-            table: JobTable::new(Duration::from_secs(30), 0),
+            table: JobTable::new(Duration::from_secs(30), 0, 16),
             waiters: HashMap::new(),
             next_waiter: 0,
             processes: BTreeMap::new(),

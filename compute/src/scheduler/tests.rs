@@ -69,6 +69,7 @@ async fn execute(world: SimWorld, runtime: SimRuntime, ended: tokio::sync::mpsc:
         address: SocketAddr::new(runtime.ip(), 9825),
         slots: 1,
         worker_memory_bytes: 1 << 30,
+        workers: 1,
     };
     loop {
         let scheduler = connect(&world, &runtime, Role::Executor).await;

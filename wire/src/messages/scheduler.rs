@@ -351,6 +351,8 @@ pub struct ExecutorRegistration {
     pub slots: u32,
     /// How much memory one worker process may use.
     pub worker_memory_bytes: u64,
+    /// How many worker processes, each of another job, its memory holds at once.
+    pub workers: u32,
 }
 
 /// What happened at an executor.
@@ -385,6 +387,12 @@ pub enum ExecutorEvent {
         job: JobId,
         /// What is known.
         reason: String,
+    },
+    /// A worker process that had no tasks was ended, because another job's needed its memory: its cached partitions are
+    /// gone, and nobody is to blame.
+    WorkerEnded {
+        /// Of which job.
+        job: JobId,
     },
     /// What it has of unfinished jobs; it registered just before. What tasks have left outlives the scheduler so, as blocks
     /// outlive a namenode.

@@ -2,6 +2,7 @@
 
 mod attribution;
 mod bounds;
+mod crowding;
 mod failures;
 mod idle;
 mod jobs;

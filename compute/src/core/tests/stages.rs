@@ -7,7 +7,7 @@ use situ_wire::messages::scheduler::{
     JobState, Payload, Plan, ReduceTotal, Request, Resources, TaskFailure, TaskOutcome, Work,
 };
 
-use super::world::{JOB, World, flat, mapped, place, result, word_count};
+use super::world::{JOB, World, flat, mapped, place, result, started, word_count};
 
 /// A stage of tasks without places, each of which needs so much.
 fn needing(action: u32, tasks: usize, cores: u32, memory_mib: u64) -> Plan {
@@ -38,20 +38,6 @@ fn unequal_room() -> World {
     let on = |node: &str| taken.iter().filter(|task| task.starts_with(node)).count();
     assert_eq!((on("n1"), on("n2")), (1, 4), "{taken:?}");
     world
-}
-
-/// What is started by a call that gave `shown`, and by the polls behind it.
-fn started(world: &mut World, mut shown: Vec<String>) -> Vec<String> {
-    for number in [1, 2, 1, 2] {
-        let there = world.scheduler.executors.get(situ_wire::ids::ExecutorId(number)).is_some();
-        shown.extend(if there { world.poll(u32::try_from(number).unwrap(), Vec::new()) } else { Vec::new() });
-    }
-    let task = |line: &String| {
-        let (who, commands) = line.split_once(" <- ")?;
-        let tasks = commands.split(", ").filter_map(|command| command.strip_prefix("run ")?.split(' ').next());
-        Some(tasks.map(|task| format!("{who} {task}")).collect::<Vec<_>>())
-    };
-    shown.iter().filter_map(task).flatten().collect()
 }
 
 fn work(kind: &str, bytes: &'static [u8]) -> Work {

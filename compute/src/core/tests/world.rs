@@ -222,14 +222,14 @@ impl World {
     }
 
     pub(super) fn join(&mut self, number: u32, slots: u32) -> Vec<String> {
+        self.join_with(number, registration(number, slots))
+    }
+
+    pub(super) fn join_with(&mut self, number: u32, registration: ExecutorRegistration) -> Vec<String> {
         self.seen.insert(number, 0);
         self.begun.retain(|(executor, _)| *executor != number);
-        self.call(
-            &format!("n{number}"),
-            Role::Executor,
-            &format!("n{number}"),
-            Request::ExecutorRegister(registration(number, slots)),
-        )
+        let name = format!("n{number}");
+        self.call(&name, Role::Executor, &name, Request::ExecutorRegister(registration))
     }
 
     pub(super) fn poll(&mut self, number: u32, events: Vec<ExecutorEvent>) -> Vec<String> {
@@ -298,6 +298,20 @@ fn check_begun(begun: &mut BTreeSet<(u32, JobId)>, number: u32, command: &Execut
     }
 }
 
+/// What is started by a call that gave `shown`, and by the polls of n1 and n2 behind it.
+pub(super) fn started(world: &mut World, mut shown: Vec<String>) -> Vec<String> {
+    for number in [1, 2, 1, 2] {
+        let there = world.scheduler.executors.get(ExecutorId(number)).is_some();
+        shown.extend(if there { world.poll(u32::try_from(number).unwrap(), Vec::new()) } else { Vec::new() });
+    }
+    let task = |line: &String| {
+        let (who, commands) = line.split_once(" <- ")?;
+        let tasks = commands.split(", ").filter_map(|command| command.strip_prefix("run ")?.split(' ').next());
+        Some(tasks.map(|task| format!("{who} {task}")).collect::<Vec<_>>())
+    };
+    shown.iter().filter_map(task).flatten().collect()
+}
+
 fn executor_of(who: &str) -> Option<u32> {
     who.strip_prefix('n').and_then(|number| number.parse().ok())
 }
@@ -310,6 +324,7 @@ pub(crate) fn registration(number: u32, slots: u32) -> ExecutorRegistration {
         address: format!("127.0.0.1:{number}").parse().unwrap(),
         slots,
         worker_memory_bytes: 1 << 30,
+        workers: slots,
     }
 }
 

@@ -42,6 +42,11 @@ impl Left {
         }
     }
 
+    /// Whether the worker holds partitions in memory.
+    pub(super) fn keeps_partitions(&self) -> bool {
+        !self.cached.is_empty()
+    }
+
     /// The worker is gone, and with it what it held in memory.
     pub(super) fn lose_worker(&mut self) {
         self.cached.clear();

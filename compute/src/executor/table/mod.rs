@@ -8,6 +8,9 @@
 //!         |   \-- a poll has it not ---/
 //!         \-- cancelled --> reported as Cancelled
 //! ```
+//!
+//! Only so many jobs have a worker at once as the memory holds. A worker without tasks is ended when another job's is
+//! waited for; nobody is to blame then.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,9 +25,11 @@ use situ_wire::messages::scheduler::{
 use situ_wire::time::TimeMs;
 
 use self::left::Left;
+use self::room::Room;
 use self::worker::{Cause, Limits, Verdict, Worker};
 
 mod left;
+mod room;
 mod worker;
 
 #[cfg(test)]
@@ -104,6 +109,7 @@ struct Job {
 pub(crate) struct JobTable {
     jobs: BTreeMap<JobId, Job>,
     limits: Limits,
+    room: Room,
     /// The life of the process that was started last.
     last_life: u64,
     /// Whether a task has come further since progress was told, and when it may be told again.
@@ -114,12 +120,14 @@ pub(crate) struct JobTable {
 }
 
 impl JobTable {
-    /// A table without jobs, which gives up workers that are silent for `silence`. The lives of processes are numbered from
-    /// `lives` on, which must be random: secrets of jobs outlive an executor, and so may a process of an earlier run.
-    pub(crate) fn new(silence: Duration, lives: u64) -> Self {
+    /// A table without jobs, which gives up workers that are silent for `silence` and has so many `workers` at once. The
+    /// lives of processes are numbered from `lives` on, which must be random: secrets of jobs outlive an executor, and so may
+    /// a process of an earlier run.
+    pub(crate) fn new(silence: Duration, lives: u64, workers: u32) -> Self {
         Self {
             jobs: BTreeMap::new(),
             limits: Limits::new(silence),
+            room: Room::new(workers),
             last_life: lives,
             progress: (false, TimeMs::default()),
             expected: TimeMs::NEVER,
@@ -138,8 +146,9 @@ impl JobTable {
                 let ended = ExecutorEvent::DriverEnded { job, attempt, error, retry, away };
                 self.driver_ended((job, attempt), life, away, ended);
             }
-            Event::WorkerEnded { job, life, reason, away } => self.worker_ended(now, job, life, &reason, away),
+            Event::WorkerEnded { job, life, reason, away } => self.worker_ended(job, life, &reason, away),
         }
+        self.give_places(now);
         self.expect(now);
     }
 
@@ -255,15 +264,9 @@ impl JobTable {
         };
         job.queued.push_back(task);
         job.hand_over(now, &mut self.actions);
-        self.start_worker(now, id);
-    }
-
-    /// Starts a job's worker unless there is one.
-    fn start_worker(&mut self, now: TimeMs, job: JobId) {
-        let Some(job) = self.jobs.get_mut(&job).filter(|job| job.worker.is_none()) else { return };
-        let life = next_life(&mut self.last_life);
-        job.worker = Some(Worker::new(life, now));
-        self.actions.push_back(Action::StartWorker { launch: job.launch.clone(), life });
+        if job.worker.is_none() {
+            self.room.wait(id);
+        }
     }
 
     /// What no worker has yet is taken back at once. What one has may run on for a while.
@@ -286,6 +289,7 @@ impl JobTable {
             && let Some(mut worker) = job.worker
         {
             worker.send_home(&mut self.actions);
+            self.room.linger(id, worker.life);
         }
         // Also for a job that is not known: an earlier run of this executor may have left its output.
         self.actions.push_back(Action::EndJob { job: id });
@@ -354,7 +358,8 @@ impl JobTable {
     /// A worker process has ended, or could not be started: what it held is lost. What is queued goes to the next one, but
     /// if it was never ready, neither may the next one be: then that is lost, too. When the file system was away, nobody here
     /// is to blame.
-    fn worker_ended(&mut self, now: TimeMs, job: JobId, life: ProcessLife, reason: &str, away: bool) {
+    fn worker_ended(&mut self, job: JobId, life: ProcessLife, reason: &str, away: bool) {
+        self.room.gone(job, life);
         let Some(known) = self.jobs.get_mut(&job) else { return };
         let Some(mut worker) = known.worker.take_if(|worker| worker.life == life) else { return };
         known.left.lose_worker();
@@ -367,13 +372,18 @@ impl JobTable {
             return;
         }
         let Verdict { reason, cause } = worker.verdict(reason);
-        let never_ready: Vec<TaskAttemptId> = match worker.is_ready() {
+        let never_ready: Vec<TaskAttemptId> = match worker.is_ready() || cause == Some(Cause::MakesRoom) {
             true => Vec::new(),
             false => known.queued.drain(..).map(|task| task.attempt).collect(),
         };
-        if cause != Some(Cause::Silent) {
-            let lost = ExecutorEvent::WorkerLost { job, reason: reason.clone() };
-            self.actions.push_back(Action::Report(lost));
+        match cause {
+            // It was told when that was noticed.
+            Some(Cause::Silent) => {}
+            Some(Cause::MakesRoom) => self.actions.push_back(Action::Report(ExecutorEvent::WorkerEnded { job })),
+            _ => {
+                let lost = ExecutorEvent::WorkerLost { job, reason: reason.clone() };
+                self.actions.push_back(Action::Report(lost));
+            }
         }
         let held = worker.take_held();
         let company = company_in(&held);
@@ -388,9 +398,8 @@ impl JobTable {
         for attempt in never_ready {
             self.fail_task(attempt, TaskFailure::WorkerLost { reason: reason.clone(), company: 0 });
         }
-        if self.jobs.get(&job).is_some_and(|job| !job.queued.is_empty()) {
-            self.start_worker(now, job);
-        }
+        // If it has more to do.
+        self.room.wait(job);
     }
 
     fn fail_task(&mut self, attempt: TaskAttemptId, failure: TaskFailure) {

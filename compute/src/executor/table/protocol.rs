@@ -85,7 +85,7 @@ impl Simulation {
             now: TimeMs(1),
             heap: BTreeMap::new(),
             sequence: 0,
-            table: JobTable::new(Duration::from_secs(10), 0),
+            table: JobTable::new(Duration::from_secs(10), 0, 16),
             process: None,
             begun: BTreeSet::new(),
             done: BTreeSet::new(),

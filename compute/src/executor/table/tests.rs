@@ -45,7 +45,7 @@ struct Table {
 impl Table {
     /// A table that knows the job, whose worker is starting with these tasks queued.
     fn starting(tasks: u32) -> Self {
-        let mut table = Self { table: JobTable::new(Duration::from_secs(30), 0), now: NOW, polls: 0, life: 1 };
+        let mut table = Self { table: JobTable::new(Duration::from_secs(30), 0, 16), now: NOW, polls: 0, life: 1 };
         assert_eq!(table.command(ExecutorCommand::BeginJob { job: launch() }), []);
         for partition in 0..tasks {
             let expected = if partition == 0 { vec![start(1)] } else { Vec::new() };
@@ -353,7 +353,7 @@ fn a_worker_whose_executable_cannot_be_had_while_the_file_system_is_away_is_nobo
 
 #[test]
 fn a_worker_of_an_earlier_run_of_the_executor_is_not_taken_for_one_of_this() {
-    let mut table = Table { table: JobTable::new(Duration::from_secs(30), 7), now: NOW, polls: 800, life: 1 };
+    let mut table = Table { table: JobTable::new(Duration::from_secs(30), 7, 16), now: NOW, polls: 800, life: 1 };
     table.command(ExecutorCommand::BeginJob { job: launch() });
     assert_eq!(table.run(0), [start(8)]);
     // The secret of the job is what it was.
@@ -508,7 +508,7 @@ fn a_task_of_a_job_that_has_not_begun_fails() {
 #[test]
 fn released_shuffles_of_a_job_that_is_here_are_dropped() {
     let release = |shuffles| ExecutorCommand::Release { job: JOB, shuffles };
-    let mut table = Table { table: JobTable::new(Duration::from_secs(30), 0), now: NOW, polls: 0, life: 1 };
+    let mut table = Table { table: JobTable::new(Duration::from_secs(30), 0, 16), now: NOW, polls: 0, life: 1 };
     assert_eq!(table.command(release(vec![ShuffleId(ScopeId::ROOT, 3)])), [], "nothing of it is here");
     let mut table = Table::starting(1);
     assert_eq!(table.command(release(Vec::new())), []);

@@ -50,6 +50,8 @@ pub(super) enum Cause {
     KeepsCancelled,
     /// It did not poll for too long.
     Silent,
+    /// It had nothing to do, and another job needs its place.
+    MakesRoom,
 }
 
 /// What is said of a worker's end.
@@ -66,6 +68,7 @@ pub(super) struct Verdict {
 ///  starting --first poll--> ready --polls ...--> gone
 ///      \ not ready in time    \ silent, or keeps what was cancelled
 ///       \----------------------\--> ending --> gone
+///        \_ has no tasks, and another job needs its place _/
 /// ```
 ///
 /// While it is ending it gets no more tasks, and no other one is started: that would have the same log and directory.
@@ -82,6 +85,8 @@ pub(super) struct Worker {
     held: BTreeMap<TaskAttemptId, Held>,
     /// Whether its poll must be answered with nothing to run, too.
     hasten: bool,
+    /// When it was given something last, or told of an end.
+    used: TimeMs,
     ending: Option<(Cause, String)>,
 }
 
@@ -109,6 +114,7 @@ impl Worker {
             parked: None,
             held: BTreeMap::new(),
             hasten: false,
+            used: now,
             ending: None,
         }
     }
@@ -116,6 +122,27 @@ impl Worker {
     /// Whether it has ever polled.
     pub(super) fn is_ready(&self) -> bool {
         self.last > 0
+    }
+
+    /// Whether it was told to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether it has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ending.is_none() && self.held.is_empty()
+    }
+
+    /// When it was given something last, or told of an end.
+    pub(super) fn used(&self) -> TimeMs {
+        self.used
+    }
+
+    /// It must end, because another job needs its place; its poll is answered so.
+    pub(super) fn make_room(&mut self, actions: &mut VecDeque<Action>) {
+        self.ending = Some((Cause::MakesRoom, "it had no tasks, and another job needed its memory".to_owned()));
+        self.send_home(actions);
     }
 
     /// It says what it has: what has ended is reported, and what it was given and does not have is queued again. Whether
@@ -143,6 +170,7 @@ impl Worker {
         for (attempt, outcome) in poll.ended {
             // Otherwise it is said again.
             if let Some(held) = self.held.remove(&attempt) {
+                self.used = now;
                 if let TaskOutcome::Done(done) = &outcome {
                     left.note(&held.task, done);
                 }
@@ -191,6 +219,7 @@ impl Worker {
             free -= task.slots;
             orders.run.push((*task).clone());
             self.held.insert(task.attempt, Held { task, steps: 0, cancelled: None });
+            self.used = now;
         }
         if orders.run.is_empty() && !self.hasten && now < until {
             return;

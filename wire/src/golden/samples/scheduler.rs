@@ -76,6 +76,7 @@ fn registration() -> ExecutorRegistration {
         address: address(),
         slots: 4,
         worker_memory_bytes: 1 << 30,
+        workers: 3,
     }
 }
 
@@ -226,6 +227,7 @@ fn executors(book: &mut Book) {
             away: true,
         },
         WorkerLost => ExecutorEvent::WorkerLost { job: JOB, reason: text("signal 9") },
+        WorkerEnded => ExecutorEvent::WorkerEnded { job: JOB },
         Holds => ExecutorEvent::Holds(Holding::Whole),
     });
     variants!(book, "scheduler", Holding {
@@ -416,6 +418,7 @@ pub(super) fn add_answers(book: &mut Book) {
         DriverBegins => WaitReason::DriverBegins { node: Some(node()), until: Some(NOW) },
         Driver => WaitReason::Driver,
         Slots => WaitReason::Slots { slots: 4, jobs: 2 },
+        Memory => WaitReason::Memory { workers: 3, jobs: 2 },
         OtherSlot => WaitReason::OtherSlot,
         Excluded => WaitReason::Excluded { executors: 2, until: NOW },
         FileSystem => WaitReason::FileSystem { since: NOW, until: NOW },

@@ -87,6 +87,13 @@ pub enum WaitReason {
         /// Of how many jobs the tasks are that have them.
         jobs: u32,
     },
+    /// Slots are free only where the memory holds no more workers than there are, and those work for other jobs.
+    Memory {
+        /// How many workers the executors hold at once.
+        workers: u32,
+        /// Of how many jobs tasks run.
+        jobs: u32,
+    },
     /// Slots are free, but others are waited for: nearer to its input, or where its tasks have not failed.
     OtherSlot,
     /// Slots are free only on executors that are left out, because its tasks failed there.
