@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use situ_client::ClientConfig;
-use situ_compute::executor::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES};
+use situ_compute::executor::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES, default_memory_bytes};
 use situ_compute::scheduler::SchedulerConfig;
 use situ_datanode::DatanodeConfig;
 use situ_namenode::NamenodeConfig;
@@ -125,7 +125,7 @@ impl Cluster {
             let rack = format!("/rack-{}", (index - 1) % racks + 1);
             let roles = [Role::Datanode, Role::Executor];
             credentials.ensure(&name, &roles, &name)?;
-            let at = NodeStart { layout: &layout, options: &options, name: &name, rack: &rack };
+            let at = NodeStart { layout: &layout, options: &options, nodes: datanodes, name: &name, rack: &rack };
             let datanode = at.datanode(namenode.address()).await?;
             let executor = at.executor(namenode.address(), scheduler.address()).await?;
             nodes.push(Node { name, rack, datanode: Some(datanode), executor: Some(executor) });
@@ -377,6 +377,8 @@ impl RoleStart<'_> {
 struct NodeStart<'a> {
     layout: &'a Layout,
     options: &'a ClusterOptions,
+    /// Among how many it shares this machine.
+    nodes: u16,
     name: &'a str,
     rack: &'a str,
 }
@@ -399,6 +401,8 @@ impl NodeStart<'_> {
         config.rack = RackName(self.rack.to_owned());
         config.slots = self.options.slots.unwrap_or(config.slots);
         config.worker_memory_bytes = config.worker_memory_bytes.max(SLOT_MEMORY_MIN_BYTES * u64::from(config.slots));
+        let share = default_memory_bytes() / u64::from(self.nodes.max(1));
+        config.memory_bytes = Some(share.max(config.worker_memory_bytes));
         config.worker_credentials = Some(self.layout.credentials("client"));
         if self.options.timings == Timings::Quick {
             config.worker_silence_ms = 5_000;
@@ -409,12 +413,13 @@ impl NodeStart<'_> {
         anew.extend(self.options.slots.map(|_| "slots"));
         // What is too little for so many slots would be refused.
         let path = self.layout.config(&process.replace('@', "-"));
-        let memory = settings::found(&path, "executor", "worker_memory_bytes").and_then(|bytes| bytes.as_integer());
         let least = SLOT_MEMORY_MIN_BYTES * u64::from(config.slots);
-        if self.options.slots.is_some()
-            && memory.is_some_and(|bytes| u64::try_from(bytes).is_ok_and(|bytes| bytes < least))
-        {
-            anew.push("worker_memory_bytes");
+        for key in ["worker_memory_bytes", "memory_bytes"] {
+            let found = settings::found(&path, "executor", key).and_then(|bytes| bytes.as_integer());
+            let is_less = found.is_some_and(|bytes| u64::try_from(bytes).is_ok_and(|bytes| bytes < least));
+            if self.options.slots.is_some() && is_less {
+                anew.push(key);
+            }
         }
         at.start(&config, &anew).await
     }

@@ -169,9 +169,8 @@ impl Search<'_> {
 
     /// Whether an executor with free slots may take a task of the stage, and has room for it and memory for its worker.
     fn takes(&self, executor: ExecutorId) -> bool {
-        let takes = |there: &Executor| {
-            there.takes(self.usable.job) && self.large.is_none_or(|large| there.has_room(large))
-        };
+        let takes =
+            |there: &Executor| there.takes(self.usable.job) && self.large.is_none_or(|large| there.has_room(large));
         self.usable.contains(executor) && self.executors.get(executor).is_some_and(takes)
     }
 

@@ -9,7 +9,9 @@ pub(super) fn memory_bytes() -> u64 {
     let system = rustix::system::sysinfo();
     let all = u64::from(system.mem_unit).saturating_mul(system.totalram);
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    group(&groups).and_then(|group| limit_bytes(Path::new("/sys/fs/cgroup"), &group)).map_or(all, |limit| limit.min(all))
+    group(&groups)
+        .and_then(|group| limit_bytes(Path::new("/sys/fs/cgroup"), &group))
+        .map_or(all, |limit| limit.min(all))
 }
 
 /// The group of version 2 in the text of `/proc/PID/cgroup`.

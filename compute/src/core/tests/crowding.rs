@@ -1,9 +1,7 @@
 //! Executors whose memory holds fewer workers than they have slots.
 
 use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::{
-    ExecutorEvent, ExecutorRegistration, JobState, Request, WaitReason,
-};
+use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobState, Request, WaitReason};
 
 use super::world::{JOB, World, attempt, flat, registration, result, started};
 

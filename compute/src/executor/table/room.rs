@@ -125,7 +125,8 @@ mod tests {
 
     impl Table {
         fn new(workers: u32) -> Self {
-            let mut table = Self { table: JobTable::new(Duration::from_secs(30), 0, workers), now: TimeMs(1), polls: 0 };
+            let mut table =
+                Self { table: JobTable::new(Duration::from_secs(30), 0, workers), now: TimeMs(1), polls: 0 };
             for job in 1..=4 {
                 assert_eq!(table.command(ExecutorCommand::BeginJob { job: launch(job) }), []);
             }
@@ -161,8 +162,9 @@ mod tests {
         fn poll(&mut self, job: u64, life: u64, held: &[u32], done: &[(u32, TaskDone)]) -> Vec<Action> {
             self.polls += 1;
             let held = held.iter().map(|partition| TaskProgress { attempt: attempt(job, *partition), steps: 0 });
-            let ended =
-                done.iter().map(|(partition, done)| (attempt(job, *partition), TaskOutcome::Done(Box::new(done.clone()))));
+            let ended = done
+                .iter()
+                .map(|(partition, done)| (attempt(job, *partition), TaskOutcome::Done(Box::new(done.clone()))));
             let poll = WorkerPoll {
                 job: JobId(job),
                 secret: SECRET,
