@@ -402,7 +402,6 @@ impl NodeStart<'_> {
         config.slots = self.options.slots.unwrap_or(config.slots);
         config.worker_memory_bytes = config.worker_memory_bytes.max(SLOT_MEMORY_MIN_BYTES * u64::from(config.slots));
         let share = default_memory_bytes() / u64::from(self.nodes.max(1));
-        config.memory_bytes = Some(share.max(config.worker_memory_bytes));
         config.worker_credentials = Some(self.layout.credentials("client"));
         if self.options.timings == Timings::Quick {
             config.worker_silence_ms = 5_000;
@@ -414,12 +413,20 @@ impl NodeStart<'_> {
         // What is too little for so many slots would be refused.
         let path = self.layout.config(&process.replace('@', "-"));
         let least = SLOT_MEMORY_MIN_BYTES * u64::from(config.slots);
-        for key in ["worker_memory_bytes", "memory_bytes"] {
+        let found = |key| {
             let found = settings::found(&path, "executor", key).and_then(|bytes| bytes.as_integer());
-            let is_less = found.is_some_and(|bytes| u64::try_from(bytes).is_ok_and(|bytes| bytes < least));
-            if self.options.slots.is_some() && is_less {
-                anew.push(key);
-            }
+            found.and_then(|bytes| u64::try_from(bytes).ok())
+        };
+        let mut worker_memory_bytes = found("worker_memory_bytes");
+        if self.options.slots.is_some() && worker_memory_bytes.is_some_and(|bytes| bytes < least) {
+            anew.push("worker_memory_bytes");
+            worker_memory_bytes = Some(config.worker_memory_bytes);
+        }
+        // Without one, each executor would take what all of them share.
+        let worker_memory_bytes = worker_memory_bytes.unwrap_or(config.worker_memory_bytes);
+        config.memory_bytes = Some(share.max(worker_memory_bytes));
+        if found("memory_bytes").is_none_or(|bytes| bytes < worker_memory_bytes) {
+            anew.push("memory_bytes");
         }
         at.start(&config, &anew).await
     }

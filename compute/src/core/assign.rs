@@ -15,13 +15,19 @@ impl Scheduler {
     pub(super) fn assign(&mut self, now: TimeMs) {
         self.executors.note(&self.policy);
         self.place_drivers(now);
-        self.executors.note(&self.policy);
+        self.settle_leavers(now);
+        let ways = self.executors.next_way(self.looked).is_some_and(|at| at <= now);
+        self.looked = now;
         let relaxed = self.turns.relaxed(now);
         let version = (self.executors.version(), self.served);
-        if self.changed.is_empty() && relaxed.is_empty() && self.assigned == version && self.turns.slow(now).is_empty()
+        if self.changed.is_empty()
+            && relaxed.is_empty()
+            && self.assigned == version
+            && self.turns.slow(now).is_empty()
+            && !ways
         {
             // The job that it was for may be gone.
-            self.assign_at = self.turns.next_start(now);
+            self.assign_at = self.next_start(now);
             return;
         }
         self.take_turns(now);
@@ -42,7 +48,13 @@ impl Scheduler {
         self.take_turns(now);
         self.turns.clock.run(now, self.executors.has_free());
         self.assigned = (self.executors.version(), self.served);
-        self.assign_at = self.turns.next_start(now);
+        self.assign_at = self.next_start(now);
+    }
+
+    /// When time alone allows something to be started.
+    fn next_start(&self, now: TimeMs) -> Option<TimeMs> {
+        let way = self.turns.next(None).and_then(|_| self.executors.next_way(now));
+        [self.turns.next_start(now), way].into_iter().flatten().min()
     }
 
     /// Finds out how the jobs stand that have changed.
@@ -81,26 +93,37 @@ impl Scheduler {
     /// Starts one task of a job in the best place that it may have now; whether there was one.
     fn assign_one(&mut self, now: TimeMs, job: JobId) -> bool {
         let at = self.turns.clock.read(now);
-        if self.is_crowded_out(now, job) {
-            return false;
-        }
         let Some(usable) = self.jobs.get(&job).map(|found| self.usable(found)) else { return false };
         let open: Vec<StageKey> = self.jobs.get(&job).map(Job::open_stages).unwrap_or_default();
         if let Some(reason) = open.iter().find_map(|key| self.never_fits(job, *key)) {
             self.fail_job(now, job, &reason);
             return false;
         }
+        let before = TimeMs(now.0.saturating_sub(self.policy.crowded_ms.into()));
+        let way = self.executors.some_make_way(now).then_some(before);
+        let mut crowded = None;
         let best = open.into_iter().find_map(|key| {
             let Self { jobs, executors, policy, .. } = &mut *self;
             let stage = jobs.get_mut(&job)?.stages.get_mut(&key)?;
             let allowed = stage.allowed(at, policy);
-            let found = stage.find_place(executors, allowed, &usable);
-            if found.is_none() && stage.is_large() && !executors.has_room_for(&stage.plan.resources) {
-                self.reserve(job, key);
+            // While a large one waits for room, an event costs it nothing more.
+            let has_room = !stage.is_large() || executors.has_room_for(&stage.plan.resources, job, before);
+            let mut find = |before| stage.find_place(executors, allowed, &usable, before);
+            let found = has_room.then(|| find(None).or_else(|| way.and_then(|before| find(Some(before))))).flatten();
+            if found.is_none() {
+                crowded.get_or_insert(key);
+                if !has_room {
+                    self.reserve(job, key);
+                }
             }
             Some((key, found?))
         });
-        let Some((key, (level, executor, partition))) = best else { return false };
+        let Some((key, (level, executor, partition))) = best else {
+            if let Some(key) = crowded {
+                self.make_room(now, job, key);
+            }
+            return false;
+        };
         self.launch(now, job, key, partition, executor, level);
         self.take_turn(now, job);
         true
@@ -153,6 +176,7 @@ impl Scheduler {
         }
         there.push(ExecutorCommand::RunTask { task: Box::new(task) });
         there.running.insert(attempt, slots);
+        let is_new = there.begin(job, now);
         // Where its driver is, or was, it has had nothing else until now.
         if begins || found.driver.place == Some(executor) || found.driver.lost_on.contains(&executor) {
             found.logs.insert((LogName::Worker, there.registration.node.clone()));
@@ -165,6 +189,7 @@ impl Scheduler {
             stage.start(attempt, executor, now, level);
         }
         self.changed.insert(job);
+        self.relieve(now, job, executor, is_new);
     }
 }
 

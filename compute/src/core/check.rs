@@ -48,9 +48,13 @@ impl Scheduler {
                 let waits = self.jobs.get(&attempt.job).is_some_and(|job| job.reports.runs(*attempt));
                 assert!(waits, "a slot is taken by an attempt that was reported: {attempt}");
             }
-            if let Some(leaving) = executor.leaving {
-                let at = self.jobs.get(&leaving.to).and_then(|job| job.crowded?.at);
-                assert_eq!(at, Some(id), "a job knows who leaves for it");
+            if let Some(leaving) = executor.workers.leaving() {
+                let crowded = self.jobs.get(&leaving.to).and_then(|job| job.crowded.as_ref());
+                assert!(crowded.is_some_and(|crowded| crowded.at.contains(&id)), "a job knows who leaves for it");
+                assert_ne!(executor.reserved, Some(leaving.job), "no executor is kept for who leaves it");
+            }
+            for (job, _) in executor.workers.iter() {
+                assert!(self.jobs.contains_key(&job), "only unfinished jobs have memory");
             }
             if let Some(job) = executor.reserved {
                 let reserved = self.jobs.get(&job).and_then(|job| job.reserved);

@@ -1,104 +1,137 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use situ_wire::ids::{ExecutorId, JobId};
 use situ_wire::time::TimeMs;
 
+use super::executor::Executor;
 use super::policy::ms;
 use super::scheduler::Scheduler;
+use super::search::Usable;
+use super::stage::{Stage, StageKey};
+use super::workers::Leaving;
 
-/// A job that has tasks to start and of which nothing runs: perhaps because wherever slots are free the memory is taken by
-/// the workers of other jobs.
-///
-/// Where an executor holds fewer workers than slots, jobs that always have something to start would keep their workers for
-/// ever. So one that has waited for long makes another leave an executor: that starts nothing more there, and when what it
-/// runs there has ended, the next worker has its memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How a job that has tasks to start gets memory for its workers, where executors hold fewer of them than slots: there, jobs
+/// that always have something to start would keep theirs for ever. So others leave an executor to it, one for each
+/// `crowded_ms` that it waits, until it has workers on as many as they have.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Crowded {
-    /// Since when.
-    since: TimeMs,
-    /// Where another one leaves for it.
-    pub(super) at: Option<ExecutorId>,
-}
-
-/// A job that leaves an executor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Leaving {
-    pub(super) job: JobId,
-    /// For which one.
-    pub(super) to: JobId,
+    /// When another one shall leave, if there is no memory yet.
+    next: TimeMs,
+    /// Where others leave for it.
+    pub(super) at: BTreeSet<ExecutorId>,
 }
 
 impl Scheduler {
-    /// Notes since when a job has tasks to start and nothing of it runs.
+    /// Notes since when a job has tasks to start.
     pub(super) fn note_crowding(&mut self, now: TimeMs, job: JobId) {
         match self.jobs.get_mut(&job) {
-            Some(found) if found.is_open() && found.attempts.is_empty() => {
-                found.crowded.get_or_insert(Crowded { since: now, at: None });
+            Some(found) if found.is_open() => {
+                let next = now + ms(self.policy.crowded_ms);
+                found.crowded.get_or_insert_with(|| Crowded { next, at: BTreeSet::new() });
             }
             _ => self.end_crowding(job),
         }
     }
 
-    /// Whether there is no memory for a worker of a job of which nothing runs. If that has lasted, room is made.
-    pub(super) fn is_crowded_out(&mut self, now: TimeMs, job: JobId) -> bool {
-        let Some(Crowded { since, at }) = self.jobs.get(&job).and_then(|found| found.crowded) else { return false };
-        if self.executors.has_open() {
-            return false;
-        }
-        if since + ms(self.policy.crowded_ms) > now || at.is_some_and(|at| self.is_left_to(job, at)) {
-            return true;
-        }
-        self.call_back(job, at);
-        let leaver = self.find_leaver(job);
-        if let Some((executor, leaver)) = leaver
-            && let Some(there) = self.executors.get_mut(executor)
-        {
-            there.leaving = Some(Leaving { job: leaver, to: job });
-        }
-        if let Some(found) = self.jobs.get_mut(&job) {
-            found.crowded = Some(Crowded { since, at: leaver.map(|(executor, _)| executor) });
-        }
-        true
+    /// A job has nothing to start any more: nobody leaves for it.
+    pub(super) fn end_crowding(&mut self, job: JobId) {
+        let crowded = self.jobs.get_mut(&job).and_then(|found| found.crowded.take());
+        self.call_back(job, crowded.map(|crowded| crowded.at).unwrap_or_default());
     }
 
-    /// Something of a job runs, or nothing of it waits any more: nobody leaves for it.
-    fn end_crowding(&mut self, job: JobId) {
-        if let Some(Crowded { at, .. }) = self.jobs.get_mut(&job).and_then(|found| found.crowded.take()) {
-            self.call_back(job, at);
-        }
+    /// A job begins on an executor where it had no memory, or that was left to it: that will do for a while.
+    pub(super) fn relieve(&mut self, now: TimeMs, job: JobId, executor: ExecutorId, is_new: bool) {
+        let crowded = self.jobs.get_mut(&job).and_then(|found| found.crowded.as_mut());
+        let Some(crowded) = crowded.filter(|crowded| is_new || crowded.at.contains(&executor)) else { return };
+        crowded.next = now + ms(self.policy.crowded_ms);
+        crowded.at.remove(&executor);
+        let others = std::mem::take(&mut crowded.at);
+        self.call_back(job, others);
     }
 
-    /// Who leaves an executor to a job may stay.
-    pub(super) fn call_back(&mut self, job: JobId, at: Option<ExecutorId>) {
-        let there = at.and_then(|at| self.executors.get_mut(at));
-        if let Some(leaving) = there.and_then(|there| there.leaving.take_if(|leaving| leaving.to == job)) {
-            self.changed.insert(leaving.job);
-        }
-    }
-
-    /// Whether somebody leaves an executor to a job that may use it.
-    fn is_left_to(&self, job: JobId, executor: ExecutorId) -> bool {
-        let there = self.executors.get(executor).filter(|there| there.leaving.is_some_and(|leaving| leaving.to == job));
-        let usable = self.jobs.get(&job).is_some_and(|found| self.usable(found).contains(executor));
-        usable && there.is_some_and(|there| there.takes_tasks())
-    }
-
-    /// Who shall leave which executor for a job: of those that go on to start tasks the one of which the most run, where the
-    /// fewest of them do.
-    fn find_leaver(&self, job: JobId) -> Option<(ExecutorId, JobId)> {
-        let usable = self.usable(self.jobs.get(&job)?);
-        self.turns.busiest().filter(|other| *other != job).find_map(|other| {
-            let mut there: BTreeMap<ExecutorId, usize> = BTreeMap::new();
-            for attempt in self.jobs.get(&other)?.attempts.values() {
-                *there.entry(attempt.executor).or_default() += 1;
+    /// Who leaves these executors to a job may stay.
+    pub(super) fn call_back(&mut self, job: JobId, at: BTreeSet<ExecutorId>) {
+        for id in at {
+            let Some(there) = self.executors.get_mut(id) else { continue };
+            self.changed.extend(there.workers.stay(job));
+            if there.is_idle(job) {
+                there.workers.end(job);
             }
-            let may_leave = |id: &ExecutorId| {
-                let executor = self.executors.get(*id);
-                usable.contains(*id)
-                    && executor.is_some_and(|it| it.takes_tasks() && it.leaving.is_none() && it.reserved.is_none())
-            };
-            let fewest = there.into_iter().filter(|(id, _)| may_leave(id)).min_by_key(|(id, tasks)| (*tasks, *id));
-            Some((fewest?.0, other))
-        })
+        }
     }
+
+    /// Executors that have been left belong to whom they were left.
+    pub(super) fn settle_leavers(&mut self, now: TimeMs) {
+        let left: Vec<ExecutorId> = self.executors.left().collect();
+        for id in left {
+            if let Some(there) = self.executors.get_mut(id) {
+                there.settle(now);
+            }
+        }
+        self.executors.note(&self.policy);
+    }
+
+    /// A stage has found no place. If memory is what it lacks, and that has lasted, another job leaves an executor.
+    pub(super) fn make_room(&mut self, now: TimeMs, job: JobId, key: StageKey) {
+        let next = now + ms(self.policy.crowded_ms);
+        let Some(found) = self.jobs.get_mut(&job).filter(|found| found.reserved.is_none()) else { return };
+        let Some(crowded) = found.crowded.as_mut().filter(|crowded| crowded.next <= now) else { return };
+        // This looks at all executors.
+        crowded.next = next;
+        let Some((executor, leaver)) = self.find_leaver(now, job, key) else { return };
+        if let Some(there) = self.executors.get_mut(executor) {
+            there.workers.leave(Leaving { job: leaver, to: job });
+        }
+        if let Some(crowded) = self.jobs.get_mut(&job).and_then(|found| found.crowded.as_mut()) {
+            crowded.at.insert(executor);
+        }
+        self.executors.note(&self.policy);
+    }
+
+    /// Who shall leave which executor to a job: of those that have workers on more executors than it has the one that has the
+    /// most, where the fewest of its tasks run. Nobody, if the job has memory somewhere: then it waits for something else.
+    fn find_leaver(&self, now: TimeMs, job: JobId, key: StageKey) -> Option<(ExecutorId, JobId)> {
+        let found = self.jobs.get(&job)?;
+        let (stage, usable) = (found.stages.get(&key)?, self.usable(found));
+        let mut counts: BTreeMap<JobId, usize> = BTreeMap::new();
+        let mut of_use: Vec<(ExecutorId, &Executor)> = Vec::new();
+        for (id, there) in self.executors.live() {
+            let stays = |holder: &JobId| there.workers.leaving().is_none_or(|leaving| leaving.job != *holder);
+            for holder in there.workers.iter().map(|(holder, _)| holder).filter(stays) {
+                *counts.entry(holder).or_default() += 1;
+            }
+            if there.takes_tasks() && could_use(stage, &usable, id, there, &self.executors) {
+                if there.takes(job) && there.free() > 0 {
+                    return None;
+                }
+                of_use.push((id, there));
+            }
+        }
+        let has = |there: &Executor| there.workers.keeps(job) || there.workers.leaving().is_some_and(|it| it.to == job);
+        let own = of_use.iter().filter(|(_, there)| has(there)).count();
+        let long = |since: TimeMs| since + ms(self.policy.crowded_ms) <= now;
+        let leavers = of_use.into_iter().flat_map(|(id, there)| {
+            let may_leave = !there.takes(job) && there.workers.leaving().is_none() && there.reserved.is_none();
+            let holders = there.workers.iter().filter(move |_| may_leave);
+            let counts = &counts;
+            holders.filter(move |(holder, since)| *holder != job && long(*since)).filter_map(move |(holder, _)| {
+                let count = counts.get(&holder).copied().unwrap_or_default();
+                (own == 0 || count >= own + 2).then(|| (std::cmp::Reverse(count), there.tasks_of(holder), id, holder))
+            })
+        });
+        leavers.min().map(|(_, _, id, holder)| (id, holder))
+    }
+}
+
+/// Whether a stage has tasks that may run on an executor some time.
+fn could_use(
+    stage: &Stage,
+    usable: &Usable,
+    id: ExecutorId,
+    there: &Executor,
+    executors: &super::executors::Executors,
+) -> bool {
+    usable.contains(id)
+        && there.slots_of(&stage.plan.resources).is_some()
+        && stage.pending.all().iter().any(|partition| stage.fits(executors, usable, id, partition))
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use situ_wire::ids::JobId;
 use situ_wire::limits::MESSAGE_LEN_BYTES;
@@ -7,11 +7,11 @@ use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, Exec
 use situ_wire::time::TimeMs;
 
 use super::CallId;
-use super::crowding::Leaving;
 use super::jobs::ARGUMENTS_LEN_BYTES;
 use super::places::Home;
 use super::policy::{SchedulingPolicy, ms};
 use super::slots::Slots;
+use super::workers::Workers;
 
 /// One run of an executor.
 ///
@@ -45,8 +45,8 @@ pub(super) struct Executor {
     pub(super) reported: Slots,
     /// The job for a large task of which it is kept: no other gets a slot.
     pub(super) reserved: Option<JobId>,
-    /// Who starts nothing more here, so that another job's worker gets the memory of its worker.
-    pub(super) leaving: Option<Leaving>,
+    /// The jobs for whose workers it keeps memory.
+    pub(super) workers: Workers,
     /// It has not told yet all that it has: until then, or that time, it gets no tasks.
     pub(super) reports_until: Option<TimeMs>,
     /// Drivers that run there, with their attempts.
@@ -66,8 +66,10 @@ pub(super) struct Executor {
 pub(super) struct Noted {
     /// Its load, if it has free slots.
     pub(super) free: Option<u64>,
-    /// Whether it has free slots, and memory for the worker of whoever comes.
-    pub(super) open: bool,
+    /// If it has free slots and all its memory is taken: when a worker without tasks makes way.
+    pub(super) makes_way: Option<TimeMs>,
+    /// Whether a job leaves it to another.
+    pub(super) left: bool,
     /// How many slots nobody has taken, if it gets tasks.
     pub(super) room: Option<u32>,
     /// How many drivers it has and its load, if it is live.
@@ -111,6 +113,7 @@ fn about_len_bytes(command: &ExecutorCommand) -> usize {
 impl Executor {
     pub(super) fn new(registration: ExecutorRegistration, owner: String, now: TimeMs) -> Self {
         Self {
+            workers: Workers::new(registration.workers),
             registration,
             home: Home::default(),
             owner,
@@ -123,7 +126,6 @@ impl Executor {
             running: Slots::default(),
             reported: Slots::default(),
             reserved: None,
-            leaving: None,
             reports_until: None,
             drivers: BTreeMap::new(),
             commands: VecDeque::new(),
@@ -137,7 +139,11 @@ impl Executor {
     pub(super) fn note(&self, policy: &SchedulingPolicy) -> Noted {
         Noted {
             free: (self.free() > 0).then(|| self.load()),
-            open: self.free() > 0 && self.has_memory(),
+            makes_way: self
+                .workers
+                .next_idle(ms(policy.crowded_ms), |job| self.is_idle(job))
+                .filter(|_| self.free() > 0),
+            left: self.workers.leaving().is_some(),
             room: self.takes_tasks().then(|| self.room()),
             live: (self.liveness == Liveness::Live).then(|| (self.drivers.len(), self.load())),
             due: Some(self.next_due(policy)).filter(|due| *due < TimeMs::NEVER),
@@ -167,30 +173,37 @@ impl Executor {
         resources.slots_of(self.registration.slots, self.registration.worker_memory_bytes)
     }
 
-    /// Whether a job may begin tasks here: its worker is there, or its memory is.
+    /// Whether a job may begin tasks here, as far as memory goes.
     pub(super) fn takes(&self, job: JobId) -> bool {
-        self.leaving.is_none_or(|leaving| leaving.job != job) && (self.has_memory() || self.works_for(job))
+        self.workers.takes(job)
     }
 
-    /// Whether the worker of one more job has memory here. Workers without tasks make room.
-    fn has_memory(&self) -> bool {
-        let workers = usize::try_from(self.registration.workers).unwrap_or(usize::MAX);
-        // Each takes a slot at least.
-        let slots = self.running.len() + self.reported.len();
-        slots < workers || {
-            let busy: BTreeSet<JobId> = self.jobs().collect();
-            busy.len() < workers
-        }
+    /// Whether a job may begin tasks here because the worker of another one makes way that has none, and that has had its
+    /// memory since `before` or longer.
+    pub(super) fn makes_way(&self, job: JobId, before: TimeMs) -> bool {
+        self.workers.makes_way(job, before, |other| self.is_idle(other))
     }
 
-    /// Whether tasks of a job take slots.
-    pub(super) fn works_for(&self, job: JobId) -> bool {
-        self.jobs().any(|other| other == job)
+    /// A job begins here: it has memory from now on. Whether it had none.
+    pub(super) fn begin(&mut self, job: JobId, now: TimeMs) -> bool {
+        let Self { workers, running, reported, .. } = self;
+        workers.begin(job, now, |other| running.of_job(other) + reported.of_job(other) == 0)
     }
 
-    /// The jobs of those that take slots, some more than once.
-    fn jobs(&self) -> impl Iterator<Item = JobId> {
-        self.running.iter().chain(self.reported.iter()).map(|attempt| attempt.job)
+    /// If the job that leaves is gone, the one for which it did has its memory.
+    pub(super) fn settle(&mut self, now: TimeMs) {
+        let Self { workers, running, reported, .. } = self;
+        workers.settle(now, |other| running.of_job(other) + reported.of_job(other) == 0);
+    }
+
+    /// How many tasks of a job take slots.
+    pub(super) fn tasks_of(&self, job: JobId) -> u32 {
+        self.running.of_job(job) + self.reported.of_job(job)
+    }
+
+    /// Whether no task of a job takes slots.
+    pub(super) fn is_idle(&self, job: JobId) -> bool {
+        self.tasks_of(job) == 0
     }
 
     /// Whether such a task may begin here now.
@@ -306,7 +319,7 @@ impl Executor {
         self.running.clear();
         self.reported.clear();
         self.reserved = None;
-        self.leaving = None;
+        self.workers = Workers::new(self.registration.workers);
         self.reports_until = None;
         self.drivers.clear();
         self.commands.clear();

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use situ_wire::ids::{ExecutorId, NodeName};
+use situ_wire::ids::{ExecutorId, JobId, NodeName};
 use situ_wire::messages::namenode::Liveness;
 use situ_wire::messages::scheduler::{ExecutorCommand, ExecutorRegistration, Resources};
 use situ_wire::time::TimeMs;
@@ -35,8 +35,10 @@ pub(super) struct Executors {
     /// Those with free slots, the least busy first.
     free: BTreeSet<(u64, ExecutorId)>,
     free_in: BTreeSet<(Rack, u64, ExecutorId)>,
-    /// How many of them have memory for the worker of whoever comes.
-    open: usize,
+    /// Those of them whose memory is taken, by when a worker without tasks makes way.
+    make_way: BTreeSet<(TimeMs, ExecutorId)>,
+    /// Those that a job leaves to another.
+    left: BTreeSet<ExecutorId>,
     /// The same in the order in which they came to have them.
     freed: BTreeMap<u64, ExecutorId>,
     last_freed: u64,
@@ -123,29 +125,47 @@ impl Executors {
         !self.free.is_empty()
     }
 
-    /// Whether one with free slots has memory for the worker of whoever comes.
-    pub(super) fn has_open(&self) -> bool {
-        self.open > 0
+    /// Whether workers without tasks make way now.
+    pub(super) fn some_make_way(&self, now: TimeMs) -> bool {
+        self.make_way.first().is_some_and(|(at, _)| *at <= now)
     }
 
-    /// Whether there is room for a task that needs so much, where nothing else is kept.
-    pub(super) fn has_room_for(&self, resources: &Resources) -> bool {
+    /// When the next of them does, after `now`.
+    pub(super) fn next_way(&self, now: TimeMs) -> Option<TimeMs> {
+        let later = (Bound::Excluded((now, ExecutorId(u128::MAX))), Bound::Unbounded);
+        self.make_way.range(later).next().map(|(at, _)| *at)
+    }
+
+    /// Those that a job leaves to another.
+    pub(super) fn left(&self) -> impl Iterator<Item = ExecutorId> {
+        self.left.iter().copied()
+    }
+
+    /// Whether there is room for a task of a job that needs so much, and memory for its worker, where nothing else is kept;
+    /// workers without tasks make way that have had theirs since `before`.
+    pub(super) fn has_room_for(&self, resources: &Resources, job: JobId, before: TimeMs) -> bool {
+        let takes = |id: &ExecutorId| {
+            self.get(*id).is_some_and(|it| it.reserved.is_none() && (it.takes(job) || it.makes_way(job, before)))
+        };
         let mut kinds = self.rooms.iter();
         kinds.any(|((slots, memory), there)| {
             let wanted = resources.slots_of(*slots, *memory);
-            wanted.is_some_and(|wanted| there.range((wanted, ExecutorId(0))..).any(|(_, id)| self.is_unreserved(*id)))
+            wanted.is_some_and(|wanted| there.range((wanted, ExecutorId(0))..).any(|(_, id)| takes(id)))
         })
     }
 
-    fn is_unreserved(&self, id: ExecutorId) -> bool {
-        self.get(id).is_some_and(|executor| executor.reserved.is_none())
-    }
-
-    /// Of those that can hold a task that needs so much the one that lacks the fewest slots for it.
-    pub(super) fn roomiest(&self, resources: &Resources, usable: impl Fn(ExecutorId) -> bool) -> Option<ExecutorId> {
+    /// Of those that can hold a task of a job that needs so much, and take it, the one that lacks the fewest slots for it.
+    pub(super) fn roomiest(
+        &self,
+        resources: &Resources,
+        job: JobId,
+        usable: impl Fn(ExecutorId) -> bool,
+    ) -> Option<ExecutorId> {
+        let takes =
+            |id: ExecutorId| self.get(id).is_some_and(|it| it.reserved.is_none() && it.takes(job)) && usable(id);
         let of_kind = |((slots, memory), there): (&Capacity, &BTreeSet<(u32, ExecutorId)>)| {
             let wanted = resources.slots_of(*slots, *memory)?;
-            let (room, id) = there.iter().rev().find(|(_, id)| self.is_unreserved(*id) && usable(*id))?;
+            let (room, id) = there.iter().rev().find(|(_, id)| takes(*id))?;
             Some((wanted.saturating_sub(*room), *id))
         };
         self.rooms.iter().filter_map(of_kind).min().map(|(_, id)| id)
@@ -300,7 +320,7 @@ impl Executors {
             };
             executor.freed = freed_now;
             self.last_freed = self.last_freed.max(freed_now);
-            let changes = |noted: &Noted| (noted.free, noted.open, noted.room, noted.live.is_some());
+            let changes = |noted: &Noted| (noted.free, noted.room, noted.makes_way, noted.live.is_some());
             self.version += u64::from(changes(&noted) != changes(&before));
             self.unlist(id, capacity, home, freed, before);
             if let Some(room) = noted.room {
@@ -311,7 +331,8 @@ impl Executors {
                 self.free_in.insert((home.rack, load, id));
                 self.freed.insert(freed_now, id);
             }
-            self.open += usize::from(noted.open);
+            self.make_way.extend(noted.makes_way.map(|at| (at, id)));
+            self.left.extend(noted.left.then_some(id));
             self.live.extend(noted.live.map(|(drivers, load)| (drivers, load, id)));
             self.due.extend(noted.due.map(|due| (due, id)));
             self.told.extend(noted.told.then_some(id));
@@ -333,7 +354,10 @@ impl Executors {
             self.free_in.remove(&(home.rack, load, id));
             self.freed.remove(&freed);
         }
-        self.open -= usize::from(noted.open);
+        if let Some(at) = noted.makes_way {
+            self.make_way.remove(&(at, id));
+        }
+        self.left.remove(&id);
         if let Some((drivers, load)) = noted.live {
             self.live.remove(&(drivers, load, id));
         }
@@ -362,7 +386,7 @@ impl Executors {
     /// Asserts that everything is listed as it is.
     pub(super) fn check(&self, policy: &SchedulingPolicy) {
         assert!(self.unnoted.is_empty(), "whatever has changed is listed anew");
-        let mut sizes = [0; 7];
+        let mut sizes = [0; 8];
         let mut rooms = 0;
         for (id, executor) in &self.all {
             assert_eq!(*id, executor.registration.id, "an executor stands under its own id");
@@ -374,7 +398,7 @@ impl Executors {
             }
             let noted = executor.note(policy);
             assert_eq!(noted, executor.noted, "an executor is listed as it is");
-            let Noted { free, open, room, live, due, told, suspect } = noted;
+            let Noted { free, makes_way, left, room, live, due, told, suspect } = noted;
             let Home { node, rack } = executor.home;
             let listed = free.is_none_or(|load| {
                 self.free.contains(&(load, *id))
@@ -393,16 +417,20 @@ impl Executors {
             assert!(due.is_none_or(|due| self.due.contains(&(due, *id))), "what is due is listed");
             assert!(self.on.contains(&(node, *id)), "an executor is found by its node");
             assert_eq!((told, suspect), (self.told.contains(id), self.suspects.contains(id)), "as are the rest");
-            let counted = [free.is_some(), live.is_some(), due.is_some(), told, suspect, true, open];
+            assert!(makes_way.is_none_or(|at| self.make_way.contains(&(at, *id))), "who makes way is listed");
+            assert_eq!(left, self.left.contains(id), "who is left is listed");
+            let counted =
+                [free.is_some(), live.is_some(), due.is_some(), told, suspect, true, makes_way.is_some(), left];
             sizes.iter_mut().zip(counted).for_each(|(size, counts)| *size += usize::from(counts));
         }
-        let [free, live, due, told, suspects, on, open] = sizes;
+        let [free, live, due, told, suspects, on, make_way, left] = sizes;
         assert_eq!([free; 3], [self.free.len(), self.free_in.len(), self.freed.len()], "nobody else is free");
         assert_eq!(
-            [live, due, told, suspects, on, open],
-            [self.live.len(), self.due.len(), self.told.len(), self.suspects.len(), self.on.len(), self.open],
+            [live, due, told, suspects, on],
+            [self.live.len(), self.due.len(), self.told.len(), self.suspects.len(), self.on.len()],
             "nobody else is listed"
         );
+        assert_eq!([make_way, left], [self.make_way.len(), self.left.len()], "nor makes way or is left");
         assert_eq!(rooms, self.rooms.values().map(BTreeSet::len).sum::<usize>(), "nobody else has room");
         assert_eq!(self.capacities.values().sum::<usize>(), self.all.len(), "what executors have is counted");
         self.check_places();

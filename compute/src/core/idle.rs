@@ -1,6 +1,7 @@
 use situ_wire::messages::scheduler::{JobState, Lost, WaitReason, Waiting};
 use situ_wire::time::TimeMs;
 
+use super::executor::Executor;
 use super::job::Job;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
@@ -70,12 +71,13 @@ impl Scheduler {
             let jobs = count(self.jobs.values().filter(|job| job.runs()).count());
             return Some(WaitReason::Slots { slots, jobs });
         }
-        if !self.executors.has_open() {
+        let usable = self.usable(job);
+        let takes = |id| self.executors.get(id).is_some_and(|there: &Executor| there.takes(job.id()));
+        if !self.executors.free().any(|(_, executor)| takes(executor)) {
             let workers = self.executors.live().map(|(_, executor)| executor.registration.workers);
             let jobs = count(self.jobs.values().filter(|job| job.runs()).count());
             return Some(WaitReason::Memory { workers: workers.fold(0, u32::saturating_add), jobs });
         }
-        let usable = self.usable(job);
         if self.executors.free().any(|(_, executor)| usable.contains(executor)) {
             return Some(WaitReason::OtherSlot);
         }

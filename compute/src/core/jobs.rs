@@ -308,11 +308,12 @@ impl Scheduler {
         if let Some(reserved) = found.reserved {
             self.free_reserved(job, reserved);
         }
-        self.call_back(job, found.crowded.and_then(|crowded| crowded.at));
+        self.call_back(job, found.crowded.take().map(|crowded| crowded.at).unwrap_or_default());
         for executor in &found.touched {
             if let Some(executor) = self.executors.get_mut(*executor) {
                 executor.drivers.remove(&job);
-                executor.reported.retain(|attempt| attempt.job != job);
+                executor.reported.remove_job(job);
+                executor.workers.end(job);
             }
             self.executors.command(*executor, ExecutorCommand::EndJob { job });
         }

@@ -14,7 +14,7 @@
 //! | `pending`, `homes`, `waiting` | which of a stage's tasks wait and where their input lies |
 //! | `assign`, `turns`, `search` | which task goes to which executor: fair sharing, delay scheduling |
 //! | `slots`, `reserve` | how many slots tasks take; room that is kept for large ones |
-//! | `crowding` | memory for the workers of more jobs than fit at once |
+//! | `workers`, `crowding` | which jobs have workers on an executor, where its memory holds few |
 //! | `speculation` | tasks that are slow, have come to a standstill or take too long |
 //! | `tasks` | how tasks end: done, failed, fetch failures |
 //! | `attribution` | who is to blame for a failure: the task, its executor, nobody |
@@ -75,6 +75,7 @@ mod tasks;
 mod turns;
 mod waiting;
 mod waits;
+mod workers;
 
 pub use cleaning::CLEAN_UP;
 pub(crate) use cleaning::{is_job_directory, job_directory};

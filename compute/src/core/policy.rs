@@ -65,8 +65,9 @@ pub struct SchedulingPolicy {
     pub stalled_ms: u32,
     /// An attempt at a task that takes longer is ended and counts as failed, in ms; none for no limit.
     pub task_limit_ms: Option<u64>,
-    /// How long a job waits of which nothing runs because executors have no memory for its worker, in ms; then the job with
-    /// the most running tasks leaves one of its executors to it, as soon as what it runs there has ended.
+    /// How long a worker keeps its memory on an executor where another job needs it, in ms: then it makes way as soon as it
+    /// has no tasks. For each such time that a job has waited, one that has workers on more executors starts nothing more on
+    /// one of them.
     pub crowded_ms: u32,
     /// How many drivers may run on one executor; those of further jobs wait.
     pub drivers: usize,
@@ -128,7 +129,7 @@ impl Default for SchedulingPolicy {
             speculation_floor_ms: 3_000,
             stalled_ms: 30_000,
             task_limit_ms: None,
-            crowded_ms: 5_000,
+            crowded_ms: 3_000,
             drivers: 16,
             jobs: 1_000,
             user_jobs: 200,
@@ -169,6 +170,7 @@ impl SchedulingPolicy {
             (self.exclude_ms > 0, "exclude_ms must be at least 1"),
             (self.speculation_percent <= 100, "speculation_percent must be at most 100"),
             (self.stalled_ms > 0, "stalled_ms must be at least 1"),
+            (self.crowded_ms > 0, "crowded_ms must be at least 1"),
             (self.task_limit_ms != Some(0), "task_limit_ms must be at least 1"),
             (self.finished_jobs > 0, "finished_jobs must be at least 1"),
             (self.user_jobs > 0 && self.user_jobs <= self.jobs, "user_jobs must be 1 to jobs"),

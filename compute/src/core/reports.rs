@@ -150,14 +150,14 @@ impl Scheduler {
         self.touch(job, executor);
         match holding {
             Holding::Driver { attempt, .. } => self.driver_held(now, executor, job, attempt),
-            Holding::Task(task) => self.task_held(executor, task),
+            Holding::Task(task) => self.task_held(now, executor, task),
             Holding::Left { attempt, output, done } => self.left_held(executor, attempt, output, done),
             Holding::Cached { attempt, partitions } => self.cached_held(executor, attempt, partitions),
             Holding::Job(_) | Holding::Whole => {}
         }
     }
 
-    fn task_held(&mut self, executor: ExecutorId, task: Box<TaskSpec>) {
+    fn task_held(&mut self, now: TimeMs, executor: ExecutorId, task: Box<TaskSpec>) {
         let (id, key, action, slots) = (task.attempt, StageKey::from(task.output), task.work.action(), task.slots);
         let Some(found) = self.jobs.get_mut(&id.job) else { return };
         if found.attempts.get(&id).is_some_and(|attempt| attempt.executor == executor) {
@@ -169,7 +169,10 @@ impl Scheduler {
             && !found.is_over(action)
             && found.reports.insert(key, id, report, &self.policy);
         match self.executors.get_mut(executor) {
-            Some(there) if kept => there.reported.insert(id, slots.clamp(1, there.registration.slots)),
+            Some(there) if kept => {
+                there.begin(id.job, now);
+                there.reported.insert(id, slots.clamp(1, there.registration.slots));
+            }
             _ => self.executors.command(executor, ExecutorCommand::CancelTask { attempt: id }),
         }
     }

@@ -53,7 +53,9 @@ impl Scheduler {
         let Some(found) = self.jobs.get(&job).filter(|found| found.reserved.is_none()) else { return };
         let Some(stage) = found.stages.get(&key) else { return };
         let usable = self.usable(found);
-        let Some(executor) = self.executors.roomiest(&stage.plan.resources, |id| usable.contains(id)) else { return };
+        let Some(executor) = self.executors.roomiest(&stage.plan.resources, job, |id| usable.contains(id)) else {
+            return;
+        };
         if let Some(found) = self.jobs.get_mut(&job) {
             found.reserved = Some(Reserved { stage: key, executor });
         }
@@ -69,7 +71,10 @@ impl Scheduler {
         let Some(found) = self.jobs.get(&job) else { return };
         let Some(Reserved { stage, executor }) = found.reserved else { return };
         let is_open = !found.resumes && found.stages.get(&stage).is_some_and(Stage::is_open);
-        let there = self.executors.get(executor).filter(|there| there.takes_tasks() && there.reserved == Some(job));
+        let there = self
+            .executors
+            .get(executor)
+            .filter(|there| there.takes_tasks() && there.takes(job) && there.reserved == Some(job));
         if !is_open || there.is_none() || !Usable::contains(&self.usable(found), executor) {
             self.end_reservation(job);
         }

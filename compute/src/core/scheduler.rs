@@ -57,6 +57,8 @@ pub struct Scheduler {
     pub(super) driver_deadlines: BTreeSet<(TimeMs, JobId)>,
     /// Jobs for a large task of which an executor is kept.
     pub(super) reserving: BTreeSet<JobId>,
+    /// When it was last looked at what can be started.
+    pub(super) looked: TimeMs,
     /// Jobs whose drivers are attached, by when these must be heard again.
     pub(super) sessions: BTreeSet<(Option<TimeMs>, JobId)>,
     /// Jobs that have ended and may have left something aside. Each stands in the journal too; what cannot be taken away
@@ -107,6 +109,7 @@ impl Scheduler {
             resting_drivers: BTreeSet::new(),
             driver_deadlines: BTreeSet::new(),
             reserving: BTreeSet::new(),
+            looked: TimeMs::default(),
             sessions: BTreeSet::new(),
             cleaning: BTreeMap::new(),
             executors: Executors::default(),

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use situ_wire::ids::{ExecutorId, JobId};
 use situ_wire::messages::scheduler::{Locality, Resources};
+use situ_wire::time::TimeMs;
 
 use super::executor::Executor;
 use super::executors::Executors;
@@ -11,7 +12,7 @@ use super::stage::{Stage, Task, index};
 /// Which executors a job may use: those on which its tasks failed again and again only if there are no others.
 #[derive(Debug)]
 pub(super) struct Usable {
-    pub(super) job: JobId,
+    job: JobId,
     /// In order; none if there are no others.
     excluded: Vec<ExecutorId>,
     len: usize,
@@ -49,20 +50,25 @@ struct Search<'a> {
     usable: &'a Usable,
     /// What a task takes more than a slot for.
     large: Option<&'a Resources>,
+    /// If workers without tasks may make way: since when they must have had their memory.
+    before: Option<TimeMs>,
 }
 
 impl Stage {
     /// The best task for a free slot that is no further from its input than `allowed`: near to it if there is one, else one
-    /// that has nowhere to be near to, else whatever is allowed; of several slots that of the least busy executor.
-    pub(super) fn find_place(&mut self, executors: &Executors, allowed: Locality, usable: &Usable) -> Option<Found> {
+    /// that has nowhere to be near to, else whatever is allowed; of several slots that of the least busy executor. Workers
+    /// without tasks that have had their memory since `before` make way, if it is given.
+    pub(super) fn find_place(
+        &mut self,
+        executors: &Executors,
+        allowed: Locality,
+        usable: &Usable,
+        before: Option<TimeMs>,
+    ) -> Option<Found> {
         self.pending.look(executors);
         let near = self.pending.near()?;
         let large = self.is_large().then_some(&self.plan.resources);
-        // While it waits for room, an event costs it nothing more.
-        if large.is_some_and(|large| !executors.has_room_for(large)) {
-            return None;
-        }
-        let search = Search { pending: &self.pending, near, tasks: &self.tasks, executors, usable, large };
+        let search = Search { pending: &self.pending, near, tasks: &self.tasks, executors, usable, large, before };
         let (mut old_process, mut old_node) = (Vec::new(), Vec::new());
         let process = search.in_memory(&mut old_process);
         let node = (allowed >= Locality::Node).then(|| search.on_node(&mut old_node)).flatten();
@@ -169,18 +175,31 @@ impl Search<'_> {
 
     /// Whether an executor with free slots may take a task of the stage, and has room for it and memory for its worker.
     fn takes(&self, executor: ExecutorId) -> bool {
-        let takes =
-            |there: &Executor| there.takes(self.usable.job) && self.large.is_none_or(|large| there.has_room(large));
-        self.usable.contains(executor) && self.executors.get(executor).is_some_and(takes)
+        let takes = |there: &Executor| {
+            there.takes(self.usable.job) || self.before.is_some_and(|before| there.makes_way(self.usable.job, before))
+        };
+        let has_room = |there: &Executor| self.large.is_none_or(|large| there.has_room(large));
+        self.usable.contains(executor) && self.executors.get(executor).is_some_and(|it| takes(it) && has_room(it))
     }
 
-    /// A task avoids executors on which it failed while one that may be used is left on which it did not.
     fn fits(&self, executor: ExecutorId, partition: u32) -> bool {
-        let failed_on = &self.tasks[index(partition)].failed_on;
-        if !failed_on.contains(&executor) {
-            return true;
-        }
-        let usable = |other: &&ExecutorId| self.executors.is_live(**other) && self.usable.contains(**other);
-        failed_on.iter().filter(usable).collect::<BTreeSet<_>>().len() >= self.usable.len()
+        fits(self.tasks, self.executors, self.usable, executor, partition)
     }
+}
+
+impl Stage {
+    /// Whether a task may run on an executor, whatever there is free of it.
+    pub(super) fn fits(&self, executors: &Executors, usable: &Usable, executor: ExecutorId, partition: u32) -> bool {
+        fits(&self.tasks, executors, usable, executor, partition)
+    }
+}
+
+/// A task avoids executors on which it failed while one that may be used is left on which it did not.
+fn fits(tasks: &[Task], executors: &Executors, usable: &Usable, executor: ExecutorId, partition: u32) -> bool {
+    let failed_on = &tasks[index(partition)].failed_on;
+    if !failed_on.contains(&executor) {
+        return true;
+    }
+    let usable_too = |other: &&ExecutorId| executors.is_live(**other) && usable.contains(**other);
+    failed_on.iter().filter(usable_too).collect::<BTreeSet<_>>().len() >= usable.len()
 }

@@ -64,11 +64,6 @@ impl Turns {
         self.open.range((after, Bound::Unbounded)).next().copied()
     }
 
-    /// The jobs with tasks to start, those first of which the most attempts run.
-    pub(super) fn busiest(&self) -> impl Iterator<Item = JobId> {
-        self.open.iter().rev().map(|(_, _, job)| *job)
-    }
-
     /// The jobs of which a stage takes what is further away from now on.
     pub(super) fn relaxed(&self, now: TimeMs) -> Vec<JobId> {
         let at = self.clock.read(now);

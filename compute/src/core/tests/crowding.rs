@@ -1,56 +1,93 @@
 //! Executors whose memory holds fewer workers than they have slots.
 
-use situ_wire::ids::JobId;
-use situ_wire::messages::scheduler::{ExecutorEvent, ExecutorRegistration, JobState, Request, WaitReason};
+use std::collections::BTreeMap;
+
+use situ_wire::ids::{ActionId, ExecutorId, JobId, ScopeId, TaskAttemptId};
+use situ_wire::messages::scheduler::{
+    ExecutorEvent, ExecutorRegistration, Holding, JobState, Locality, Request, Resources, StageOutput, TaskFailure,
+    TaskOutcome, TaskSpec, TaskWork, WaitReason,
+};
 
 use super::world::{JOB, World, attempt, flat, registration, result, started};
+use crate::core::SchedulingPolicy;
 
-/// Executors with two slots and memory for one worker each.
-fn crowded(executors: u32) -> World {
+/// Executors with so many slots, and memory for so many workers.
+fn executors(of: &[(u32, u32)]) -> World {
     let mut world = World::new();
-    for number in 1..=executors {
-        world.join_with(number, ExecutorRegistration { workers: 1, ..registration(number, 2) });
+    for (number, (slots, workers)) in (1..).zip(of) {
+        world.join_with(number, ExecutorRegistration { workers: *workers, ..registration(number, *slots) });
         world.poll(number, Vec::new());
     }
     world
 }
 
-/// A job with so many tasks, and what of it is started.
-fn with_tasks(world: &mut World, sequence: u64, tasks: usize) -> (JobId, Vec<String>) {
+/// A job with so many tasks of so many cores, and what of it is started.
+fn with_tasks(world: &mut World, sequence: u64, tasks: usize, cores: u32) -> (JobId, Vec<String>) {
     let job = world.start(sequence);
-    let shown = world.run(job, 0, flat(0, vec![Vec::new(); tasks]));
+    let mut plan = flat(0, vec![Vec::new(); tasks]);
+    plan.stages[0].resources = Resources { cores, memory_bytes: 0 };
+    let shown = world.run(job, 0, plan);
     (job, started(world, shown))
 }
 
-/// A task of a job, given as `stage/partition/attempt`, is done; what is started then.
-fn done(world: &mut World, number: u32, job: JobId, task: &str) -> Vec<String> {
-    let attempt = situ_wire::ids::TaskAttemptId { job, ..attempt(task) };
-    let shown = world.poll(number, vec![ExecutorEvent::TaskEnded { attempt, outcome: result("a") }]);
+/// A task of a job, given as `stage/partition/attempt`, has ended; what is started then.
+fn ended(world: &mut World, number: u32, job: JobId, task: &str, outcome: TaskOutcome) -> Vec<String> {
+    let attempt = TaskAttemptId { job, ..attempt(task) };
+    let shown = world.poll(number, vec![ExecutorEvent::TaskEnded { attempt, outcome }]);
     started(world, shown)
+}
+
+fn done(world: &mut World, number: u32, job: JobId, task: &str) -> Vec<String> {
+    ended(world, number, job, task, result("a"))
+}
+
+/// Lets executors end what they run, each task after so many ms, for so long; how many tasks of each job they began, and
+/// how often an executor began one of another job than before.
+fn work(world: &mut World, executors: &[u32], task_ms: u64, for_ms: u64) -> (BTreeMap<JobId, usize>, usize) {
+    let (mut began, mut switches) = (BTreeMap::new(), 0);
+    let mut before: BTreeMap<u32, JobId> = BTreeMap::new();
+    for _ in 0..for_ms / task_ms {
+        for number in executors {
+            let there = world.scheduler.executors.get(ExecutorId((*number).into())).unwrap();
+            let running: Vec<TaskAttemptId> = there.running.iter().copied().collect();
+            for attempt in &running {
+                *began.entry(attempt.job).or_default() += 1;
+                switches += usize::from(before.insert(*number, attempt.job).is_some_and(|job| job != attempt.job));
+            }
+            let ended = |attempt| ExecutorEvent::TaskEnded { attempt, outcome: result("a") };
+            for attempt in running {
+                world.poll(*number, vec![ended(attempt)]);
+            }
+        }
+        world.live(executors, task_ms);
+    }
+    (began, switches)
 }
 
 #[test]
 fn a_job_begins_only_where_its_worker_has_memory() {
-    let mut world = crowded(1);
-    let (first, shown) = with_tasks(&mut world, 1, 1);
+    let mut world = executors(&[(2, 1)]);
+    let (first, shown) = with_tasks(&mut world, 1, 1, 1);
     assert_eq!(shown, ["n1 0/0/0"]);
-    let (second, shown) = with_tasks(&mut world, 2, 2);
+    let (second, shown) = with_tasks(&mut world, 2, 2, 1);
     assert_eq!(shown, [""; 0], "a slot is free, but no memory");
     let waiting = world.status(second).waiting.map(|waiting| waiting.reason);
     assert_eq!(waiting, Some(WaitReason::Memory { workers: 1, jobs: 1 }));
-    // Without tasks the worker of the first makes room, though its job goes on.
-    assert_eq!(done(&mut world, 1, first, "0/0/0"), ["n1 job-2:0/0/0", "n1 job-2:0/1/0"]);
+    assert_eq!(done(&mut world, 1, first, "0/0/0"), [""; 0], "the first may go on at once");
+    // It does not: its worker makes room, though its job goes on.
+    let shown = world.live(&[1], 3_000);
+    assert_eq!(started(&mut world, shown), ["n1 job-2:0/0/0", "n1 job-2:0/1/0"]);
     assert_eq!(world.status(first).summary.state, JobState::Running);
 }
 
 #[test]
 fn a_job_that_always_has_tasks_leaves_an_executor_to_one_that_has_waited() {
-    let mut world = crowded(2);
-    let (first, shown) = with_tasks(&mut world, 1, 100);
+    let mut world = executors(&[(2, 1), (2, 1)]);
+    let (first, shown) = with_tasks(&mut world, 1, 100, 1);
     assert_eq!(shown, ["n2 0/1/0", "n2 0/3/0", "n1 0/0/0", "n1 0/2/0"]);
-    let (second, shown) = with_tasks(&mut world, 2, 3);
+    let (second, shown) = with_tasks(&mut world, 2, 3, 1);
     assert_eq!(shown, [""; 0]);
-    world.live(&[1, 2], 4_000);
+    world.live(&[1, 2], 2_000);
     assert_eq!(done(&mut world, 1, first, "0/0/0"), ["n1 0/4/0"], "the other one has not waited for long");
     world.live(&[1, 2], 2_000);
     assert_eq!(done(&mut world, 1, first, "0/2/0"), [""; 0], "it leaves one of the two");
@@ -58,20 +95,22 @@ fn a_job_that_always_has_tasks_leaves_an_executor_to_one_that_has_waited() {
     assert_eq!(done(&mut world, 1, first, "0/4/0"), ["n1 job-2:0/0/0", "n1 job-2:0/1/0"]);
     assert_eq!(done(&mut world, 1, second, "0/0/0"), ["n1 job-2:0/2/0"]);
     assert_eq!(done(&mut world, 1, second, "0/1/0"), [""; 0], "two workers would not fit");
-    assert_eq!(done(&mut world, 1, second, "0/2/0"), ["n1 0/6/0", "n1 0/7/0"], "nobody leaves any more");
+    assert_eq!(done(&mut world, 1, second, "0/2/0"), [""; 0], "the second may go on at once");
+    let shown = world.live(&[1, 2], 3_000);
+    assert_eq!(started(&mut world, shown), ["n1 0/6/0", "n1 0/7/0"]);
 }
 
 #[test]
 fn nobody_leaves_for_a_job_that_has_ended_or_an_executor_that_is_gone() {
-    let mut world = crowded(2);
-    let (first, _) = with_tasks(&mut world, 1, 100);
-    let (second, _) = with_tasks(&mut world, 2, 3);
-    world.live(&[1, 2], 6_000);
+    let mut world = executors(&[(2, 1), (2, 1)]);
+    let (first, _) = with_tasks(&mut world, 1, 100, 1);
+    let (second, _) = with_tasks(&mut world, 2, 3, 1);
+    world.live(&[1, 2], 4_000);
     assert_eq!(done(&mut world, 1, first, "0/0/0"), [""; 0]);
     let shown = world.user(Request::Kill { job: second, reason: "enough".to_owned() });
     assert_eq!(started(&mut world, shown), ["n1 0/4/0"]);
-    let (third, _) = with_tasks(&mut world, 3, 3);
-    world.live(&[1, 2], 6_000);
+    let (third, _) = with_tasks(&mut world, 3, 3, 1);
+    world.live(&[1, 2], 4_000);
     assert_eq!(done(&mut world, 1, first, "0/2/0"), [""; 0]);
     // The executor that was left dies: the other one is left then, as its tasks end.
     world.live(&[2], 11_000);
@@ -81,12 +120,118 @@ fn nobody_leaves_for_a_job_that_has_ended_or_an_executor_that_is_gone() {
 }
 
 #[test]
+fn an_executor_that_is_left_belongs_to_whom_it_was_left() {
+    let mut world = executors(&[(2, 1)]);
+    let (first, _) = with_tasks(&mut world, 1, 100, 1);
+    let (second, _) = with_tasks(&mut world, 2, 100, 1);
+    world.live(&[1], 4_000);
+    assert_eq!(done(&mut world, 1, first, "0/0/0"), [""; 0]);
+    // The third has had nothing yet: it would come first.
+    let (_, shown) = with_tasks(&mut world, 3, 100, 1);
+    assert_eq!(shown, [""; 0]);
+    assert_eq!(done(&mut world, 1, first, "0/1/0"), ["n1 job-2:0/0/0", "n1 job-2:0/1/0"]);
+    let (began, _) = work(&mut world, &[1], 500, 60_000);
+    assert!(began.len() == 3 && began.values().all(|tasks| *tasks > 40), "{began:?}");
+    assert_eq!(world.status(second).summary.state, JobState::Running);
+}
+
+#[test]
+fn large_tasks_are_not_waited_for_where_their_job_leaves() {
+    let mut world = executors(&[(8, 1)]);
+    with_tasks(&mut world, 1, 200, 3);
+    with_tasks(&mut world, 2, 3, 1);
+    let (began, _) = work(&mut world, &[1], 500, 20_000);
+    assert!(began[&JobId(1)] > 10 && began[&JobId(2)] == 3, "{began:?}");
+}
+
+#[test]
+fn memory_where_a_job_cannot_run_does_not_count() {
+    let mut world = executors(&[(2, 2), (8, 1)]);
+    let (_, shown) = with_tasks(&mut world, 1, 200, 3);
+    assert_eq!(shown, ["n2 0/0/0", "n2 0/1/0"]);
+    let (second, shown) = with_tasks(&mut world, 2, 1, 1);
+    assert_eq!(shown, ["n1 job-2:0/0/0"]);
+    let failed = TaskOutcome::Failed(TaskFailure::Program { message: "no".to_owned() });
+    assert_eq!(ended(&mut world, 1, second, "0/0/0", failed), [""; 0], "it avoids where it failed");
+    let (began, _) = work(&mut world, &[1, 2], 500, 20_000);
+    assert_eq!(began[&JobId(2)], 1, "{began:?}");
+}
+
+#[test]
+fn a_large_task_finds_room_and_memory_that_lie_apart() {
+    let mut world = executors(&[(8, 2), (8, 1)]);
+    let (third, _) = with_tasks(&mut world, 1, 1, 8);
+    let on_first = world.scheduler.executors.get(ExecutorId(1)).unwrap().running.taken() > 0;
+    let (_, shown) = with_tasks(&mut world, 2, 500, 1);
+    assert_eq!(shown.len(), 8);
+    with_tasks(&mut world, 3, 2, 4);
+    // One task of the first job runs on and on.
+    let busy = if on_first { [2] } else { [1] };
+    let (began, _) = work(&mut world, &busy, 500, 20_000);
+    assert_eq!(began[&JobId(3)], 2, "{began:?} {third}");
+}
+
+#[test]
+fn jobs_do_not_take_turns_for_every_task() {
+    let mut world = executors(&[(1, 1)]);
+    with_tasks(&mut world, 1, 1_000, 1);
+    with_tasks(&mut world, 2, 1_000, 1);
+    let (began, switches) = work(&mut world, &[1], 100, 60_000);
+    assert!((10..=21).contains(&switches), "{switches} in 60 s, each after 3 s");
+    assert!(began.values().all(|tasks| *tasks > 200), "{began:?}");
+}
+
+#[test]
+fn a_job_gets_workers_on_as_many_executors_as_others_have() {
+    let mut world = executors(&[(2, 1); 4]);
+    with_tasks(&mut world, 1, 2_000, 1);
+    with_tasks(&mut world, 2, 2_000, 1);
+    work(&mut world, &[1, 2, 3, 4], 100, 15_000);
+    let has =
+        |job| (1..=4).filter(|id| world.scheduler.executors.get(ExecutorId(*id)).unwrap().tasks_of(job) > 0).count();
+    assert_eq!([has(JobId(1)), has(JobId(2))], [2, 2]);
+    let (_, switches) = work(&mut world, &[1, 2, 3, 4], 100, 30_000);
+    assert_eq!(switches, 0, "and then it is left at that");
+}
+
+#[test]
 fn the_end_of_a_worker_that_made_room_is_no_failure() {
-    let mut world = crowded(1);
-    let (first, _) = with_tasks(&mut world, 1, 3);
+    let mut world = executors(&[(2, 1)]);
+    let (first, _) = with_tasks(&mut world, 1, 3, 1);
     for _ in 0..10 {
         world.poll(1, vec![ExecutorEvent::WorkerEnded { job: first }]);
     }
     assert_eq!(done(&mut world, 1, JOB, "0/0/0"), ["n1 0/2/0"]);
     assert!(world.scheduler.jobs[&first].failures.is_empty());
+}
+
+#[test]
+fn what_runs_over_a_restart_of_the_scheduler_keeps_its_memory() {
+    let mut world = World::resuming(SchedulingPolicy { speculation: false, ..SchedulingPolicy::default() });
+    let comes = |world: &mut World, holdings: Vec<Holding>| {
+        world.join_with(1, ExecutorRegistration { workers: 1, ..registration(1, 2) });
+        let holdings = holdings.into_iter().chain([Holding::Whole]);
+        let shown = world.poll(1, holdings.map(ExecutorEvent::Holds).collect());
+        started(world, shown)
+    };
+    comes(&mut world, Vec::new());
+    let (first, shown) = with_tasks(&mut world, 1, 1, 1);
+    assert_eq!(shown, ["n1 0/0/0"]);
+    world.restart();
+    let action = ActionId(ScopeId::ROOT, 0);
+    let task = Box::new(TaskSpec {
+        attempt: attempt("0/0/0"),
+        work: TaskWork::Replay { action, plan_digest: flat(0, vec![Vec::new()]).digest() },
+        output: StageOutput::Result { action },
+        locality: Locality::Any,
+        alone: false,
+        slots: 1,
+    });
+    let driver = Holding::Driver { job: first, attempt: 0 };
+    comes(&mut world, vec![Holding::Job(first), driver, Holding::Task(task)]);
+    let (_, shown) = with_tasks(&mut world, 2, 1, 1);
+    assert_eq!(shown, [""; 0], "no plan names the task yet, and it has its slot and its memory");
+    world.live(&[1], 10_000);
+    let there = world.scheduler.executors.get(ExecutorId(1)).unwrap();
+    assert!(there.takes(first) && !there.takes(JobId(2)) && there.free() == 1);
 }

@@ -364,7 +364,7 @@ impl JobTable {
         let Some(mut worker) = known.worker.take_if(|worker| worker.life == life) else { return };
         known.left.lose_worker();
         worker.send_home(&mut self.actions);
-        if away {
+        if away && worker.verdict(reason).cause != Some(Cause::MakesRoom) {
             for task in known.queued.drain(..) {
                 let failure = TaskFailure::Storage { message: reason.to_owned(), transient: true };
                 self.actions.push_back(report(task.attempt, TaskOutcome::Failed(failure)));

@@ -231,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_makes_room_while_its_program_is_fetched_ends_no_tasks() {
+        let mut table = Table::new(1);
+        assert_eq!(table.run(1, 0), [start(1, 1)]);
+        table.command(ExecutorCommand::CancelTask { attempt: attempt(1, 0) });
+        assert_eq!(table.run(2, 0), [end(1, 1)]);
+        assert_eq!(table.run(1, 1), []);
+        let (job, life, reason) = (JobId(1), ProcessLife(1), "it could not be fetched in time".to_owned());
+        let gone = table.handle(Event::WorkerEnded { job, life, reason, away: true });
+        assert_eq!(gone, [made_room(1), start(2, 2)]);
+        table.poll(2, 2, &[], &[]);
+        assert_eq!(table.poll(2, 2, &[], &[(0, TaskDone::default())]), [done(2, 0), end(2, 2)]);
+        assert_eq!(table.gone(2, 2), [made_room(2), start(1, 3)]);
+    }
+
+    #[test]
     fn the_worker_of_an_ended_job_has_its_place_until_it_is_gone() {
         let mut table = Table::new(2);
         assert_eq!(table.run(1, 0), [start(1, 1)]);
