@@ -268,7 +268,7 @@ fn every_job_ends_as_it_may_whatever_happens() {
     }
     // A simulation in which nothing goes wrong shows nothing; neither does one in which most fails.
     let ended = |how| ends.get(how).copied().unwrap_or_default();
-    assert!(lost > 2_000 && superseded > 20, "only {lost} losses, only {superseded} tasks had read what changed");
+    assert!(lost > 2_000 && superseded > 10, "only {lost} losses, only {superseded} tasks had read what changed");
     assert!(ended("varied") > 30 && ended("succeeded") > 1_000, "{ends:?}");
 }
 

@@ -8,9 +8,9 @@ use situ_wire::messages::scheduler::{
 };
 use situ_wire::time::TimeMs;
 
-use super::SLOTS;
 use super::processes::{Pid, Process, Role};
 use super::world::{Happens, Simulation, Who};
+use super::{SLOTS, workers};
 use crate::core::CLEAN_UP;
 use crate::core::tests::world::registration;
 use crate::executor::table::{Action, Event, JobTable, WaiterId};
@@ -80,7 +80,7 @@ impl Executor {
             hangs_until: TimeMs(0),
             calm_since: TimeMs(0),
             link: Link::default(),
-            table: JobTable::new(SILENCE, 0),
+            table: JobTable::new(SILENCE, 0, SLOTS),
             table_due: TimeMs::NEVER,
             waiters: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -126,7 +126,7 @@ impl Simulation {
         let files = std::mem::take(&mut executor.files);
         let earlier = files.keys().map(|(job, ..)| *job).collect();
         let lives = u64::try_from(self.next_executor).unwrap() << 32;
-        let table = JobTable::new(SILENCE, lives);
+        let table = JobTable::new(SILENCE, lives, workers(number));
         let calm_since = self.now;
         *executor = Executor { life, alive: true, id, calm_since, table, files, earlier, ..Executor::new() };
         self.register(number, life);
@@ -134,7 +134,11 @@ impl Simulation {
 
     pub(super) fn register(&mut self, executor: u32, life: u64) {
         let id = self.executors[&executor].id;
-        let request = Request::ExecutorRegister(ExecutorRegistration { id, ..registration(executor, SLOTS) });
+        let request = Request::ExecutorRegister(ExecutorRegistration {
+            id,
+            workers: workers(executor),
+            ..registration(executor, SLOTS)
+        });
         self.later(20, Happens::Call(Who::Register { executor, life }, Box::new(request)));
     }
 

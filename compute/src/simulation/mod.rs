@@ -41,6 +41,12 @@ mod world;
 const EXECUTORS: u32 = 5;
 const JOBS: u64 = 3;
 const SLOTS: u32 = 2;
+
+/// How many workers an executor holds at once: one of them fewer than it has slots.
+fn workers(executor: u32) -> u32 {
+    if executor == 1 { 1 } else { SLOTS }
+}
+
 /// Until when things go wrong.
 const FAULTS_END: TimeMs = TimeMs(40_000);
 /// Until when every job must have ended.

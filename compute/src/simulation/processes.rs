@@ -8,7 +8,7 @@ use situ_wire::time::TimeMs;
 use super::drivers::Driver;
 use super::workers::Worker;
 use super::world::{Happens, Simulation};
-use super::{FAULTS_END, SLOTS};
+use super::{FAULTS_END, SLOTS, workers};
 use crate::core::CLEAN_UP;
 use crate::executor::table::Event;
 
@@ -80,6 +80,11 @@ impl Simulation {
         if role == Role::Worker {
             let others = here.processes.values().filter(|other| other.job == job && other.role == Role::Worker).count();
             assert_eq!(others, 0, "{job} has one worker at a time on n{executor}");
+            let all = here.processes.values().filter(|other| other.role == Role::Worker).count();
+            assert!(
+                all < workers(executor) as usize,
+                "n{executor} holds no more workers at once than fit: {all} are there"
+            );
             here.ailing.remove(&job);
         }
         let (secret, stopped_until) = (launch.secret, TimeMs(0));

@@ -324,7 +324,7 @@ pub(crate) fn registration(number: u32, slots: u32) -> ExecutorRegistration {
         address: format!("127.0.0.1:{number}").parse().unwrap(),
         slots,
         worker_memory_bytes: 1 << 30,
-        workers: slots,
+        workers: 64,
     }
 }
 
