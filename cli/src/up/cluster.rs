@@ -400,8 +400,9 @@ impl NodeStart<'_> {
         config.listen = loopback();
         config.rack = RackName(self.rack.to_owned());
         config.slots = self.options.slots.unwrap_or(config.slots);
-        config.worker_memory_bytes = config.worker_memory_bytes.max(SLOT_MEMORY_MIN_BYTES * u64::from(config.slots));
         let share = default_memory_bytes() / u64::from(self.nodes.max(1));
+        let least = SLOT_MEMORY_MIN_BYTES * u64::from(config.slots);
+        config.worker_memory_bytes = config.worker_memory_bytes.min(share).max(least);
         config.worker_credentials = Some(self.layout.credentials("client"));
         if self.options.timings == Timings::Quick {
             config.worker_silence_ms = 5_000;
@@ -412,7 +413,6 @@ impl NodeStart<'_> {
         anew.extend(self.options.slots.map(|_| "slots"));
         // What is too little for so many slots would be refused.
         let path = self.layout.config(&process.replace('@', "-"));
-        let least = SLOT_MEMORY_MIN_BYTES * u64::from(config.slots);
         let found = |key| {
             let found = settings::found(&path, "executor", key).and_then(|bytes| bytes.as_integer());
             found.and_then(|bytes| u64::try_from(bytes).ok())
