@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use situ_wire::messages::scheduler::{WaitReason, Waiting};
 use situ_wire::time::TimeMs;
 
-use crate::show::count;
+use crate::show::{count, human_size};
 
 /// What a job waits for at `now`, and for how long nothing of it has run.
 pub(super) fn text(waiting: &Waiting, now: TimeMs) -> String {
@@ -55,6 +55,15 @@ fn reason_text(reason: &WaitReason, now: TimeMs) -> String {
             count((*workers).into(), "worker"),
             count((*jobs).into(), "other job")
         ),
+        WaitReason::Room { cores, memory_bytes, node } => {
+            let needs = format!("{} and {}", count((*cores).into(), "core"), human_size(*memory_bytes));
+            match node {
+                Some(node) => {
+                    format!("room for a task that needs {needs}: {node} takes nothing else until it has that")
+                }
+                None => format!("an executor that has {needs} for a task: none of the live ones is as large"),
+            }
+        }
         WaitReason::OtherSlot => {
             "a slot nearer to its input, or where its tasks have not failed; others are free".to_owned()
         }
@@ -98,6 +107,10 @@ pub(super) fn json(waiting: &Waiting) -> Value {
         WaitReason::Driver => json!({ "reason": "driver" }),
         WaitReason::Slots { slots, jobs } => json!({ "reason": "slots", "slots": slots, "jobs": jobs }),
         WaitReason::Memory { workers, jobs } => json!({ "reason": "memory", "workers": workers, "jobs": jobs }),
+        WaitReason::Room { cores, memory_bytes, node } => json!({
+            "reason": "room", "cores": cores, "memory_bytes": memory_bytes,
+            "node": node.as_ref().map(|node| node.0.as_str()),
+        }),
         WaitReason::OtherSlot => json!({ "reason": "other slot" }),
         WaitReason::Excluded { executors, until } => {
             json!({ "reason": "excluded", "executors": executors, "until_ms": until.0 })
@@ -135,6 +148,8 @@ mod tests {
         );
         let memory = said(WaitReason::Memory { workers: 1, jobs: 1 });
         assert!(memory.starts_with("memory for its worker: the executors hold 1 worker at once"), "{memory}");
+        let room = said(WaitReason::Room { cores: 4, memory_bytes: 0, node: None });
+        assert!(room.starts_with("an executor that has 4 cores and 0 B for a task: none of the live"), "{room}");
         let away = WaitReason::FileSystem { since: TimeMs(1_000), until: TimeMs(15_000) };
         assert!(said(away).starts_with("the file system, which has been away for 13 s; it is tried again within 1 s"));
         let lost = Waiting { reason: WaitReason::LostOutputs { outputs: 2, until: None }, since: None };

@@ -180,6 +180,7 @@ impl Scheduler {
                 program: Program::BuiltIn { name: CLEAN_UP.to_owned() },
                 arguments: outputs.iter().map(ToString::to_string).collect(),
                 options: JobOptions::default(),
+                attached: false,
             };
             cleaning.begun += 1;
             if cleaning.ended == TimeMs::default() {

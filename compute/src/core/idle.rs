@@ -1,10 +1,12 @@
-use situ_wire::messages::scheduler::{JobState, Lost, WaitReason, Waiting};
+use situ_wire::ids::ExecutorId;
+use situ_wire::messages::scheduler::{JobState, Lost, Resources, WaitReason, Waiting};
 use situ_wire::time::TimeMs;
 
 use super::executor::Executor;
 use super::job::Job;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
+use super::stage::Stage;
 
 /// What jobs wait for of which nothing goes on. It is found out when somebody asks for it: no event costs more for it.
 impl Scheduler {
@@ -62,7 +64,7 @@ impl Scheduler {
         if let Some(reason) = self.no_executors() {
             return Some(reason);
         }
-        if !self.executors.has_free() {
+        if !self.executors.has_free() && job.reserved.is_none() {
             let live = || self.executors.live().map(|(_, executor)| executor);
             if let Some(until) = live().filter_map(|executor| executor.reports_until).min() {
                 return Some(WaitReason::Reports { until });
@@ -70,6 +72,9 @@ impl Scheduler {
             let slots = live().map(|executor| executor.registration.slots).fold(0, u32::saturating_add);
             let jobs = count(self.jobs.values().filter(|job| job.runs()).count());
             return Some(WaitReason::Slots { slots, jobs });
+        }
+        if let Some(reason) = self.room_idle_for(job) {
+            return Some(reason);
         }
         let usable = self.usable(job);
         let takes = |id| self.executors.get(id).is_some_and(|there: &Executor| there.takes(job.id()));
@@ -85,6 +90,21 @@ impl Scheduler {
         let (executors, until) =
             free.fold((0, TimeMs::NEVER), |(free, until), failures| (free + 1, until.min(failures.until)));
         Some(WaitReason::Excluded { executors, until })
+    }
+
+    /// What a job waits for whose tasks need more than a slot: all of them that may start.
+    fn room_idle_for(&self, job: &Job) -> Option<WaitReason> {
+        let open = || job.needed.iter().filter_map(|key| job.stages.get(key)).filter(|stage| stage.is_open());
+        let first = open().next().filter(|_| open().all(Stage::is_large))?;
+        let Resources { cores, memory_bytes } = first.plan.resources;
+        let fits = |(_, there): (ExecutorId, &Executor)| there.slots_of(&first.plan.resources).is_some();
+        match job.reserved {
+            Some(reserved) => {
+                Some(WaitReason::Room { cores, memory_bytes, node: Some(self.executors.node(reserved.executor)) })
+            }
+            None if !self.executors.live().any(fits) => Some(WaitReason::Room { cores, memory_bytes, node: None }),
+            None => None,
+        }
     }
 
     /// What a job waits for whose tasks are tried again later.

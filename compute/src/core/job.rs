@@ -396,7 +396,7 @@ impl Job {
         // Whoever opens a session says until when it lasts.
         let session = (driver == DriverPlace::Attached).then(Session::default);
         Self {
-            launch: JobLaunch { job, secret, user, program, arguments, options },
+            launch: JobLaunch { job, secret, user, program, arguments, options, attached: session.is_some() },
             operation,
             state: JobState::Waiting,
             submitted,

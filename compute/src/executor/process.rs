@@ -55,6 +55,8 @@ pub(super) struct ProcessSpec {
     pub(super) stdout: PathBuf,
     /// Where its standard error goes; it may be the same.
     pub(super) stderr: PathBuf,
+    /// Whether what it would read is another process's standard input: then reading its own fails. It would else be empty.
+    pub(super) input_elsewhere: bool,
     /// How much memory it may use, and each process that it starts.
     pub(super) memory_bytes: u64,
     /// How long each of its logs may become.
@@ -162,6 +164,7 @@ fn told(spec: &ProcessSpec) -> io::Result<Vec<u8>> {
         directory: path(&spec.directory),
         stdout: path(&spec.stdout),
         stderr: path(&spec.stderr),
+        input_elsewhere: spec.input_elsewhere,
         memory_bytes: spec.memory_bytes,
         log_len_bytes: spec.log_len_bytes,
     };
@@ -241,6 +244,7 @@ mod tests {
             directory: directory.to_owned(),
             stdout: directory.join("out"),
             stderr: directory.join("err"),
+            input_elsewhere: false,
             memory_bytes: 64 << 20,
             log_len_bytes: 100_000,
         }
@@ -288,6 +292,15 @@ mod tests {
             ending_of("echo error: the scheduler is away >&2; exit 75").await,
             Ending { error: Some("it ended with exit code 75: error: the scheduler is away".to_owned()), retry: true }
         );
+        // What is read elsewhere is not empty here.
+        let script = "cat; echo $? >&2; exit 3";
+        for (input_elsewhere, says) in [(false, "3: 0"), (true, "Is a directory")] {
+            let directory = tempfile::tempdir().unwrap();
+            let reads = ProcessSpec { input_elsewhere, ..spec(directory.path(), script) };
+            let (_keep, stop) = oneshot::channel();
+            let error = run(runtime(), &shim(), reads, stop).await.error.unwrap();
+            assert!(error.contains(says), "{error}");
+        }
         let missing = ProcessSpec { program: "/nowhere".into(), ..spec(&std::env::temp_dir(), "") };
         let (_keep, stop) = oneshot::channel();
         let ending = run(runtime(), &shim(), missing, stop).await;

@@ -593,7 +593,7 @@ mod tests {
     fn start(job: u64, program: Program, attempt: u32) -> ExecutorCommand {
         let (secret, user) = (JobSecret([7; 16]), "ann".to_owned());
         let options = JobOptions::default();
-        let job = JobLaunch { job: JobId(job), secret, user, program, arguments: Vec::new(), options };
+        let job = JobLaunch { job: JobId(job), secret, user, program, arguments: Vec::new(), options, attached: false };
         ExecutorCommand::StartDriver { job, attempt }
     }
 

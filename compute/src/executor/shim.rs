@@ -16,6 +16,7 @@
 //! middle is counted exactly. A log that cannot be written is read on and told of: it must not stop the program.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -57,6 +58,7 @@ pub(super) struct ShimSpec {
     pub(super) directory: OsString,
     pub(super) stdout: OsString,
     pub(super) stderr: OsString,
+    pub(super) input_elsewhere: bool,
     pub(super) memory_bytes: u64,
     pub(super) log_len_bytes: u64,
 }
@@ -202,7 +204,12 @@ fn start(spec: &ShimSpec, held_open: io::PipeReader) -> io::Result<(std::process
     command.env(SHIM, format!("/proc/self/fd/{}", held_open.as_raw_fd()));
     // A group of its own: a program that signals its group means itself, not its shim. The command's ends of the pipes
     // are closed with it.
-    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
+    let input = match spec.input_elsewhere {
+        // No directory can be read as a file is.
+        true => Stdio::from(File::open("/")?),
+        false => Stdio::null(),
+    };
+    command.stdin(input).stdout(stdout).stderr(stderr).process_group(0);
     Ok((command.spawn()?, outputs))
 }
 

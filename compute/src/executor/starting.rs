@@ -79,6 +79,7 @@ impl<R: Runtime> Starting<R> {
             directory: self.directories.cwd(launch.job),
             stdout,
             stderr,
+            input_elsewhere: launch.attached,
             memory_bytes: self.memory_bytes,
             log_len_bytes: self.log_len_bytes,
         };

@@ -507,6 +507,8 @@ pub struct JobLaunch {
     pub arguments: Vec<String>,
     /// How it shall run.
     pub options: JobOptions,
+    /// Whether its driver runs at its client, which has a standard input.
+    pub attached: bool,
 }
 
 /// One task: which partition of which stage, and what becomes of it.

@@ -316,7 +316,7 @@ fn commands_that_are_too_long_for_one_answer_come_in_several() {
     let program = Program::BuiltIn { name: "grep".to_owned() };
     let (secret, user, arguments) = (JobSecret([0; 16]), "ada".to_owned(), vec!["x".repeat(1 << 20)]);
     let options = JobOptions::default();
-    let job = JobLaunch { job: JobId(1), secret, user, program, arguments, options };
+    let job = JobLaunch { job: JobId(1), secret, user, program, arguments, options, attached: false };
     for attempt in 1..=40 {
         executor.push(ExecutorCommand::StartDriver { job: job.clone(), attempt });
     }

@@ -2,7 +2,8 @@
 
 use situ_wire::ids::{ClientId, ExecutorId, JobId, NodeName, OperationId, TaskAttemptId};
 use situ_wire::messages::scheduler::{
-    DriverPlace, ExecutorEvent, Holding, JobOptions, Program, Request, TaskFailure, TaskOutcome, WaitReason, Waiting,
+    DriverPlace, ExecutorEvent, Holding, JobOptions, Program, Request, Resources, TaskFailure, TaskOutcome, WaitReason,
+    Waiting,
 };
 use situ_wire::time::TimeMs;
 
@@ -132,4 +133,36 @@ fn a_job_waits_for_an_executor_that_may_come_back_with_its_outputs() {
     // The scheduler dies: what executors have is heard first.
     world.restart();
     assert_eq!(waits(&mut world, job), Some(WaitReason::Reports { until: TimeMs(gone.0 + 2_000) }));
+}
+
+#[test]
+fn a_large_task_waits_for_room_or_for_an_executor_that_is_large_enough() {
+    let mut world = World::with(policy());
+    for (number, slots) in [(1, 1), (2, 4)] {
+        world.join(number, slots);
+        world.poll(number, Vec::new());
+    }
+    let small = world.start(1);
+    world.run(small, 0, flat(0, vec![vec![]; 5]));
+    let large = world.start(2);
+    let mut plan = flat(0, vec![vec![]]);
+    plan.stages[0].resources = Resources { cores: 3, memory_bytes: 1 << 20 };
+    world.run(large, 0, plan.clone());
+    let room = |node: Option<&str>| WaitReason::Room {
+        cores: 3,
+        memory_bytes: 1 << 20,
+        node: node.map(|node| NodeName(node.to_owned())),
+    };
+    assert_eq!(waits(&mut world, large), Some(WaitReason::Slots { slots: 5, jobs: 1 }));
+    let there = world.scheduler.executors.get(ExecutorId(2)).unwrap();
+    let ended: Vec<TaskAttemptId> = there.running.iter().copied().take(2).collect();
+    let event = |attempt| ExecutorEvent::TaskEnded { attempt, outcome: super::world::result("a") };
+    world.poll(2, ended.into_iter().map(event).collect());
+    assert_eq!(waits(&mut world, large), Some(room(Some("n2"))));
+    world.user(Request::Kill { job: large, reason: "enough".to_owned() });
+    world.user(Request::Kill { job: small, reason: "enough".to_owned() });
+    world.live(&[1], 11_000);
+    let third = world.start(3);
+    world.run(third, 0, plan);
+    assert_eq!(waits(&mut world, third), Some(room(None)), "a slot is free, and it will not do");
 }

@@ -93,7 +93,15 @@ impl Simulation {
         };
         let (arguments, options) = (Vec::new(), JobOptions::default());
         let program = Program::BuiltIn { name: "wordcount".to_owned() };
-        let job = JobLaunch { job: JOB, secret: SECRET, user: "ann".to_owned(), program, arguments, options };
+        let job = JobLaunch {
+            job: JOB,
+            secret: SECRET,
+            user: "ann".to_owned(),
+            program,
+            arguments,
+            options,
+            attached: false,
+        };
         all.table.handle(all.now, Event::Command(ExecutorCommand::BeginJob { job }));
         for partition in (0..TASKS).map(PartitionId) {
             all.later(

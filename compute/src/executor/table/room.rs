@@ -108,6 +108,7 @@ mod tests {
             program: Program::BuiltIn { name: "wordcount".to_owned() },
             arguments: Vec::new(),
             options: JobOptions::default(),
+            attached: false,
         }
     }
 

@@ -16,6 +16,7 @@ fn launch() -> JobLaunch {
         program: Program::BuiltIn { name: "wordcount".to_owned() },
         arguments: Vec::new(),
         options: JobOptions::default(),
+        attached: false,
     }
 }
 

@@ -46,7 +46,15 @@ fn attachment() -> Attachment {
 
 fn launch() -> JobLaunch {
     let arguments = vec![text("/in"), text("/out")];
-    JobLaunch { job: JOB, secret: SECRET, user: text("alice"), program: stored(), arguments, options: options() }
+    JobLaunch {
+        job: JOB,
+        secret: SECRET,
+        user: text("alice"),
+        program: stored(),
+        arguments,
+        options: options(),
+        attached: true,
+    }
 }
 
 pub(super) fn task() -> TaskSpec {
@@ -418,6 +426,7 @@ pub(super) fn add_answers(book: &mut Book) {
         DriverBegins => WaitReason::DriverBegins { node: Some(node()), until: Some(NOW) },
         Driver => WaitReason::Driver,
         Slots => WaitReason::Slots { slots: 4, jobs: 2 },
+        Room => WaitReason::Room { cores: 4, memory_bytes: 1 << 30, node: Some(node()) },
         Memory => WaitReason::Memory { workers: 3, jobs: 2 },
         OtherSlot => WaitReason::OtherSlot,
         Excluded => WaitReason::Excluded { executors: 2, until: NOW },

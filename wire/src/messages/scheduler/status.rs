@@ -94,6 +94,15 @@ pub enum WaitReason {
         /// Of how many jobs tasks run.
         jobs: u32,
     },
+    /// A task needs more than one slot, and no executor has as much room now.
+    Room {
+        /// How many cores it needs.
+        cores: u32,
+        /// How much memory, in bytes; 0 for what a slot has.
+        memory_bytes: u64,
+        /// Which executor is kept for it, until it has room; none if no live one is large enough.
+        node: Option<NodeName>,
+    },
     /// Slots are free, but others are waited for: nearer to its input, or where its tasks have not failed.
     OtherSlot,
     /// Slots are free only on executors that are left out, because its tasks failed there.
