@@ -33,6 +33,7 @@ pub mod engine;
 pub mod executor;
 pub mod program;
 pub mod scheduler;
+mod shortened;
 pub mod shuffle;
 pub mod testing;
 pub mod text;

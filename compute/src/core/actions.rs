@@ -10,11 +10,11 @@ use situ_wire::time::TimeMs;
 use super::JobRecord;
 use super::calls::{Asked, Outcome};
 use super::job::{Action, DoneAction, Job, pieces, work_len_bytes};
-use super::jobs::cut;
 use super::plan::{check_plan, differs};
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey};
 use super::waits::Topic;
+use crate::shortened::shortened;
 
 /// The most that the results of one action may take, where each is short or says which file it is in: they travel in one
 /// message.
@@ -86,7 +86,7 @@ impl Scheduler {
 
     /// What a driver asks for cannot be: the job fails, and the driver is told.
     pub(super) fn refuse(&mut self, at: TimeMs, job: JobId, reason: String) -> Outcome {
-        let record = self.end_job(at, job, JobState::Failed { reason: cut(&reason) });
+        let record = self.end_job(at, job, JobState::Failed { reason: shortened(&reason).into_owned() });
         let failed = ActionResult::Failed(RemoteError::new(ErrorCode::JobFailed, job, reason));
         Ok(Some((Response::Action(failed), record)))
     }

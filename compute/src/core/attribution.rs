@@ -6,12 +6,12 @@ use situ_wire::messages::scheduler::{FailedAttempt, Lost, TaskFailure};
 use situ_wire::time::TimeMs;
 
 use super::job::Attempt;
-use super::jobs::cut;
 use super::plan::differs;
 use super::policy::ms;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{Stage, StageKey, Task};
+use crate::shortened::shortened;
 
 /// The first and the longest wait before a task is tried again whose file system was away.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -100,7 +100,7 @@ impl Scheduler {
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
         if !matches!(failure, TaskFailure::Cancelled) {
             stage.failed += 1;
-            let (node, reason) = (node.clone(), cut(&reason_of(&failure)));
+            let (node, reason) = (node.clone(), shortened(&reason_of(&failure)).into_owned());
             job.last_failure = Some(FailedAttempt { attempt: id, node, at: now, reason });
         }
         let by = RecoveredBy::Task(attempt.stage, id.partition);

@@ -10,11 +10,11 @@ use situ_wire::time::TimeMs;
 use super::attribution::Outage;
 use super::calls::{Asked, Outcome, now};
 use super::job::{Driver, Job};
-use super::jobs::cut;
 use super::policy::ms;
 use super::scheduler::Scheduler;
 use super::session::GRACE;
 use super::{JobRecord, Submission};
+use crate::shortened::shortened;
 
 /// How many attempts at the driver of a job each later life of the scheduler numbers. The job's secret stays: a driver of an
 /// earlier life, of which the journal does not know, must not be taken for one of this.
@@ -170,7 +170,8 @@ impl Scheduler {
             return Ok(Some((Response::Done, ended.record)));
         }
         self.check_driver_of(job, secret, attempt)?;
-        let state = error.map_or(JobState::Succeeded, |error| JobState::Failed { reason: cut(&error) });
+        let state =
+            error.map_or(JobState::Succeeded, |error| JobState::Failed { reason: shortened(&error).into_owned() });
         let record = self.end_job(asked.now, job, state);
         Ok(Some((Response::Done, record)))
     }

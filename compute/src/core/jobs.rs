@@ -19,9 +19,8 @@ use super::resuming::Former;
 use super::scheduler::Scheduler;
 use super::waits::Topic;
 use super::{JobRecord, RecordId, Submission};
+use crate::shortened::shortened;
 
-/// The longest reason for an end that is kept, in characters.
-const REASON_CHARS: usize = 8_000;
 /// The most that the arguments of a program may take together: an operating system takes no more either.
 pub(super) const ARGUMENTS_LEN_BYTES: usize = 1 << 20;
 /// How much a list of jobs takes in one answer, unless one job takes more.
@@ -255,7 +254,7 @@ impl Scheduler {
                 format!("it belongs to {owner}, and {caller} is not an administrator of the scheduler"),
             ));
         }
-        let record = self.end_job(asked.now, job, JobState::Killed { reason: cut(reason) });
+        let record = self.end_job(asked.now, job, JobState::Killed { reason: shortened(reason).into_owned() });
         Ok(Some((Response::Done, record)))
     }
 
@@ -278,7 +277,7 @@ impl Scheduler {
 
     /// A job fails.
     pub(super) fn fail_job(&mut self, at: TimeMs, job: JobId, reason: &str) {
-        self.end_job(at, job, JobState::Failed { reason: cut(reason) });
+        self.end_job(at, job, JobState::Failed { reason: shortened(reason).into_owned() });
     }
 
     /// A job has its end: nothing of it runs on, whoever waits for it is told, its status is kept. The record that says so.
@@ -396,13 +395,5 @@ impl Job {
             JobRecord::Given { given, .. } => self.given.extend(given),
             _ => unreachable!("only what a job has done is restored: {record:?}"),
         }
-    }
-}
-
-/// A reason, cut to what is kept.
-pub(super) fn cut(reason: &str) -> String {
-    match reason.char_indices().nth(REASON_CHARS) {
-        Some((end, _)) => format!("{} ...", &reason[..end]),
-        None => reason.to_owned(),
     }
 }

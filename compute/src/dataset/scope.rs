@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use situ_wire::ids::{DatasetId, ScopeId};
-use situ_wire::limits::SCOPES_NESTED;
+use situ_wire::limits::{MESSAGE_LEN_BYTES, SCOPES_NESTED};
 
 use super::Context;
 use super::graph::node_name;
@@ -20,7 +20,11 @@ use crate::program::error::ProgramError;
 use crate::program::follow::ScopeLeft;
 use crate::program::task::panic_message;
 use crate::program::world::ScopePath;
+use crate::shortened::shortened;
 use crate::shuffle::records;
+
+/// The most bytes that a scope may return: what it came to is one message.
+const RETURNED_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
 
 /// A part of a program, in one run of it.
 pub(crate) struct Scope {
@@ -309,7 +313,8 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// [`ProgramError::Scope`] when `body` has failed or panicked in the driver; in every process then.
+    /// [`ProgramError::Scope`] when `body` has failed or panicked in the driver, or has returned more than 15 MiB; in every
+    /// process then.
     /// [`ProgramError::ScopeOpen`] when, in the driver, another thread is in a scope of that name within the same one (where
     /// the program only follows its driver that is [`ProgramError::Scope`]), and [`ProgramError::OutOfScope`] when a thread
     /// enters it that was started within another scope of the same one.
@@ -339,9 +344,9 @@ impl Context {
         entered.end();
         let own: Outcome = match &result {
             Ok(Ok(value)) => encode(&shown, value),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(shortened(&error.to_string()).into_owned()),
             Err(payload) if payload.is::<ScopeLeft>() => Err("it has ended in the driver before".to_owned()),
-            Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
+            Err(panic) => Err(shortened(&format!("it panicked: {}", panic_message(panic.as_ref()))).into_owned()),
         };
         let outcome = self.backend().end_scope(&path, &shown, own.as_ref().err().map(String::as_str), encoded(&own));
         if outcome.is_ok() && entered.scope.stores.load(Ordering::Relaxed) {
@@ -384,6 +389,11 @@ impl Context {
 fn encode<T: Serialize>(name: &str, value: &T) -> Outcome {
     let mut bytes = Vec::new();
     match records::append(value, &mut bytes) {
+        Ok(()) if bytes.len() > RETURNED_LEN_BYTES => Err(format!(
+            "what {name} returns has {} bytes, and at most {RETURNED_LEN_BYTES} can be kept with the scheduler; return less, or \
+             save it with save_as_text_file and return where it is",
+            bytes.len()
+        )),
         Ok(()) => Ok(bytes.into()),
         Err(error) => {
             Err(format!("what {name} returns, a {}, cannot be serialized: {error}", std::any::type_name::<T>()))

@@ -408,3 +408,29 @@ fn a_worker_whose_scope_does_something_else_is_named() {
     let error = result.unwrap_err();
     assert!(error.contains("the program ended in this worker before action-"), "{error}");
 }
+
+#[test]
+fn a_scope_that_returns_too_much_has_failed_in_every_process() {
+    let job = Rehearsal::new(1, false);
+    let result = job.run(|context| {
+        let returned = context.scope("large", |context| {
+            context.parallelize(vec![1_u8], 1).count()?;
+            Ok(vec![7_u8; 17 << 20])
+        });
+        let Err(ProgramError::Scope { scope, message }) = returned else { panic!("it is refused") };
+        assert!(scope.contains("large") && message.contains("at most 15728640"), "{scope} {message}");
+        let failed = context.scope("wordy", |_| -> Result<(), ProgramError> {
+            let message = "x".repeat(17 << 20);
+            Err(ProgramError::Argument { operation: "none".to_owned(), message })
+        });
+        let Err(ProgramError::Scope { message, .. }) = failed else { panic!("it has failed") };
+        assert!(message.len() < 10_000, "{} bytes", message.len());
+        let panicked = context.scope("loud", |_| -> Result<(), ProgramError> { panic!("{}", "x".repeat(17 << 20)) });
+        let Err(ProgramError::Scope { message, .. }) = panicked else { panic!("it has panicked") };
+        assert!(message.len() < 10_000, "{} bytes", message.len());
+        // The workers are behind all of them, too.
+        assert_eq!(context.parallelize(vec![1_u8, 2], 2).count()?, 2);
+        Ok(())
+    });
+    result.unwrap();
+}

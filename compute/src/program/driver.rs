@@ -18,6 +18,7 @@ use super::error::{ProgramError, StorageError};
 use super::patience::{PatientFiles, Waiting};
 use super::world::{Backend, Files, Released, ScopePath};
 use crate::dataset::Graph;
+use crate::shortened::shortened;
 
 /// How long a driver bears with a file system that is away; as long as its tasks do by default.
 const FILE_SYSTEM_PATIENCE: Duration = Duration::from_secs(600);
@@ -33,6 +34,8 @@ pub(super) struct DriverBackend<R: Runtime> {
     publisher: ClientId,
     /// What the program has let go of since the last action.
     released: Mutex<(Vec<ShuffleId>, Vec<DatasetId>)>,
+    /// Why the scheduler does not know what the program did, if once it could not be told.
+    untold: Arc<Mutex<Option<String>>>,
 }
 
 /// What a driver hears when it begins.
@@ -52,11 +55,32 @@ impl<R: Runtime> DriverBackend<R> {
             Response::Begun { publisher, session_ms, attached } => {
                 let files = DriverFiles { files: ClusterFiles(Arc::clone(&cluster)), gave_up: Mutex::default() };
                 let files = PatientFiles(Arc::new(files));
-                let backend = Self { files, cluster, attempt, publisher, released: Mutex::default() };
+                let (released, untold) = (Mutex::default(), Arc::default());
+                let backend = Self { files, cluster, attempt, publisher, released, untold };
                 Ok((backend, Begun { silence: Duration::from_millis(session_ms.into()), attached }))
             }
             other => Err(wrong_answer("DriverBegin", &other)),
         }
+    }
+
+    /// Where it stands that the scheduler could not be told something, once that is so.
+    pub(super) fn untold(&self) -> Arc<Mutex<Option<String>>> {
+        Arc::clone(&self.untold)
+    }
+
+    /// Tells the scheduler what the program does next, for which its other runs wait. Should that not be possible, they would
+    /// wait for ever: then nothing that comes behind it is done, and the job fails.
+    fn tell(&self, what: &str, request: &Request) -> Result<Vec<Bytes>, ProgramError> {
+        if let Some(message) = self.untold.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(ProgramError::Scheduler { message });
+        }
+        let answer = self.cluster.ask(request).inspect_err(|error| {
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            untold.get_or_insert_with(|| {
+                format!("it does not know of {what}, without which the program cannot go on: {error}")
+            });
+        });
+        results(what, answer)
     }
 
     /// Tells the scheduler what the program has let go of.
@@ -131,6 +155,7 @@ impl<R: Runtime> Waiting for DriverFiles<R> {
 /// Tells the scheduler how the program ended.
 pub(super) fn end<R: Runtime>(cluster: &Cluster<R>, attempt: u32, error: Option<String>) -> Result<(), RpcError> {
     let (job, secret) = (cluster.environment.job, cluster.environment.secret);
+    let error = error.map(|error| shortened(&error).into_owned());
     match cluster.ask(&Request::DriverEnd { job, secret, attempt, error })? {
         Response::Done => Ok(()),
         other => Err(wrong_answer("DriverEnd", &other)),
@@ -166,8 +191,10 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         let (job, secret) = (self.cluster.environment.job, self.cluster.environment.secret);
         let plan = graph.plan(self.cluster.environment.build);
         let name = plan.name.clone();
+        // What engines compute no run of the program waits for.
+        let is_awaited = plan.stages.iter().any(|stage| stage.work.is_none());
         let request = Request::RunAction { job, secret, attempt: self.attempt, action, plan: Box::new(plan) };
-        results(&name, self.cluster.ask(&request))
+        if is_awaited { self.tell(&name, &request) } else { results(&name, self.cluster.ask(&request)) }
     }
 
     fn wait_for_need(&self) -> Result<(), ProgramError> {
@@ -189,8 +216,7 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         if let Some(error) = self.files.0.take_gave_up() {
             return Err(ProgramError::FileSystemAway { message: error.message });
         }
-        let answer = self.cluster.ask(&Request::Record { job, secret, attempt: self.attempt, action, value });
-        one_result(results("a record", answer)?)
+        one_result(self.tell("a record", &Request::Record { job, secret, attempt: self.attempt, action, value })?)
     }
 
     fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError> {
@@ -206,7 +232,7 @@ impl<R: Runtime> Backend for DriverBackend<R> {
         self.release_all()?;
         let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
         let request = Request::EndScope { job, secret, attempt, within: scope.to_vec(), outcome };
-        one_result(results(name, self.cluster.ask(&request))?)
+        one_result(self.tell(&format!("the end of {name}"), &request)?)
     }
 
     fn release(&self, what: Released) {

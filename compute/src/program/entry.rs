@@ -279,6 +279,7 @@ fn drive(cluster: &Arc<Cluster<RealRuntime>>, attempt: u32, program: Main<'_>) -
         // What the program came to need not be its own doing: nobody is told that.
         return cut_off_or_failed(cluster, error.as_deref().unwrap_or("the scheduler was away for too long"));
     }
+    let error = error.or_else(|| session.untold());
     let code = match &error {
         None => ExitCode::SUCCESS,
         Some(error) => fail(error),

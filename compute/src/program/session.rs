@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use situ_runtime::clock::Clock;
@@ -34,6 +34,7 @@ pub struct Session {
     context: Context,
     attempt: u32,
     attached: bool,
+    untold: Arc<Mutex<Option<String>>>,
     /// Why it is lost, once it is.
     lost: watch::Receiver<Option<Lost>>,
     _heartbeat: AbortOnDrop<()>,
@@ -80,6 +81,7 @@ impl Session {
     /// Begins as the driver of the job.
     pub(super) fn begin(cluster: Arc<Cluster<RealRuntime>>, attempt: u32) -> Result<Self, RpcError> {
         let (backend, Begun { silence, attached }) = DriverBackend::begin(Arc::clone(&cluster), attempt)?;
+        let untold = backend.untold();
         let context = Context::new(Arc::new(backend));
         let (tell, lost) = watch::channel(None);
         let held = hold(Arc::clone(&cluster), attempt, silence / HEARTBEATS);
@@ -89,7 +91,7 @@ impl Session {
             tell.send_replace(Some(Lost { why: error.to_string(), is_cut_off }));
         });
         let heartbeat = task.abort_on_drop();
-        Ok(Self { cluster, context, attempt, attached, lost, _heartbeat: heartbeat })
+        Ok(Self { cluster, context, attempt, attached, untold, lost, _heartbeat: heartbeat })
     }
 
     /// Through which the job is given work.
@@ -108,12 +110,19 @@ impl Session {
         self.attached
     }
 
-    /// Ends the job: it has succeeded, or failed with this error. A session that is dropped instead is not heard any more,
+    /// Why nothing more can be done, if the scheduler could not be told what the program did.
+    pub(super) fn untold(&self) -> Option<String> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the job: it has succeeded, or failed with this error, or because the scheduler could not be told of an action
+    /// that the workers' runs of the program wait for. A session that is dropped instead is not heard any more,
     /// and so its job fails.
     ///
     /// # Errors
     /// When the scheduler cannot be told.
     pub fn end(self, error: Option<String>) -> Result<(), SessionError> {
+        let error = error.or_else(|| self.untold());
         Ok(driver::end(&self.cluster, self.attempt, error)?)
     }
 }

@@ -1,6 +1,7 @@
 //! One task: what its records see of it, and how it ends.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::rc::Rc;
@@ -18,9 +19,8 @@ use super::error::StorageError;
 use super::memory::{MemoryManager, Reservation, TaskMemory};
 use super::reading::located;
 use super::world::World;
+use crate::shortened::shortened;
 
-/// How much of what a failure says is told. It may be the text of a panic, of any length: it must fit into a message.
-const TOLD_CHARS: usize = 8_000;
 /// How many engines a failure names at most.
 const ENGINES_TOLD: usize = 100;
 /// How much of the name of each.
@@ -312,9 +312,8 @@ pub(crate) fn cut(mut failure: TaskFailure) -> TaskFailure {
         | TaskFailure::PlanMismatch { message: text }
         | TaskFailure::Storage { message: text, .. }
         | TaskFailure::WorkerSilent { reason: text, .. } => {
-            if let Some((end, _)) = text.char_indices().nth(TOLD_CHARS) {
-                text.truncate(end);
-                text.push_str(" ...");
+            if let Cow::Owned(cut) = shortened(text) {
+                *text = cut;
             }
         }
         TaskFailure::NoEngine { kind, known } => {
@@ -379,6 +378,7 @@ mod tests {
     use super::*;
     use crate::program::memory::MemoryLimits;
     use crate::program::world::{Files, Output, Pieces, Scratch};
+    use crate::shortened::TOLD_CHARS;
 
     /// A world in which nothing is.
     struct Empty;
