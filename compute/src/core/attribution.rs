@@ -20,6 +20,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// ends sooner: that is how long a client waits.
 const WITHOUT_FILE_SYSTEM: Duration = Duration::from_secs(180);
 
+/// How many attempts at a task may give up by themselves: what they read may be lost, or the worker must end that has them.
+/// A worker's word alone does not keep a task from being blamed for ever.
+const GIVEN_UP: u32 = 32;
+
 /// What went wrong with a task, when something did.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
@@ -29,6 +33,8 @@ pub(super) struct Trouble {
     said: Option<(ExecutorId, String)>,
     /// The file system is away.
     outage: Option<Outage>,
+    /// How many attempts ended as cancelled which nobody had cancelled.
+    given_up: u32,
 }
 
 /// A file system that a task, or an attempt to start a driver, does not reach.
@@ -67,6 +73,17 @@ impl Task {
     fn trouble(&mut self) -> &mut Trouble {
         self.trouble.get_or_insert_default()
     }
+
+    /// An attempt ended as cancelled, which nobody had asked for. That is its own failure when it happens again and again.
+    fn gave_up(&mut self) -> TaskFailure {
+        let trouble = self.trouble();
+        trouble.given_up = trouble.given_up.saturating_add(1);
+        if trouble.given_up <= GIVEN_UP {
+            return TaskFailure::Cancelled;
+        }
+        let message = format!("more than {GIVEN_UP} of its attempts ended as cancelled, and nobody had cancelled them");
+        TaskFailure::Program { message }
+    }
 }
 
 impl Stage {
@@ -92,12 +109,17 @@ impl Scheduler {
     /// | its worker was silent | if it was alone there; it runs elsewhere | once for each such worker |
     /// | the file system was away | no, for a time | no |
     /// | a piece could not be fetched | no, for many times | that which served it |
+    /// | it gave up by itself | no, for many times; then as its program | no; then as its program |
     ///
     /// Of drivers the same is true: one that could not be started because the file system was away is not lost.
     pub(super) fn task_failed(&mut self, now: TimeMs, id: TaskAttemptId, attempt: Attempt, failure: TaskFailure) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let node = self.executors.node(attempt.executor);
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };
+        let failure = match failure {
+            TaskFailure::Cancelled => stage.task_mut(id.partition).gave_up(),
+            failure => failure,
+        };
         if !matches!(failure, TaskFailure::Cancelled) {
             stage.failed += 1;
             let (node, reason) = (node.clone(), shortened(&reason_of(&failure)).into_owned());

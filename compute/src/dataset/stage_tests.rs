@@ -226,6 +226,7 @@ fn failures_say_what_is_wrong() {
         }
         b"input" => Ok(Output::result(task.frames(1, 0)?.count().to_string())),
         b"panic" => panic!("a bug"),
+        b"cancelled" => Err(TaskError::Cancelled),
         _ => Err(TaskError::program("the work makes no sense")),
     });
     let context = here(&MemoryDisk::default(), engines, LocalOptions::default());
@@ -235,6 +236,11 @@ fn failures_say_what_is_wrong() {
     assert!(fails("sql", "x").contains("no engine \"sql\", only these: [\"does\"]"), "{}", fails("sql", "x"));
     assert!(fails("does", "other").contains("the work makes no sense"));
     assert!(fails("does", "panic").contains("it panicked at ") && fails("does", "panic").contains("a bug"));
+    let cancelled = fails("does", "cancelled");
+    assert!(
+        cancelled.contains("the engine \"does\" says that its task was cancelled, which it was not"),
+        "{cancelled}"
+    );
     assert!(fails("does", "beyond").contains("its stage fills no shuffle"));
     assert!(fails("does", "input").contains("it asks for input 1; its stage reads 0 shuffles"));
     let filled = context.stage("s", 1, Work::new("does", "beyond")).shuffle(2).unwrap();

@@ -33,7 +33,8 @@ pub enum TaskError {
         /// Why.
         reason: String,
     },
-    /// Nobody waits for the task any more.
+    /// Nobody waits for the task any more. What reads, writes or goes on for the task says so; an engine that says it of a
+    /// task that was not cancelled has failed, as with [`TaskError::Program`].
     #[error("the task was cancelled")]
     Cancelled,
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use situ_wire::ids::{ShuffleId, StageId, TaskAttemptId};
 use situ_wire::messages::scheduler::{Payload, StageOutput, StageWork, TaskFailure, TaskOutcome};
 
-use super::{Engines, Left, TaskContext};
+use super::{Engines, Left, TaskContext, TaskError};
 use crate::program::error::StorageError;
 use crate::program::memory::MemoryManager;
 use crate::program::task::{TaskControl, TaskOutput, abort, run_task};
@@ -58,6 +58,10 @@ pub(crate) fn run_assignment(
                 Left::Pieces(pieces) => TaskOutput::Pieces(pieces),
                 Left::Result(result) => TaskOutput::Result(crate::dataset::told_of(own, assignment.partitions, result)),
             },
+            // Nobody would be blamed for that: it must be true.
+            Err(TaskError::Cancelled) if !own.shared().is_given_up() => abort(TaskFailure::Program {
+                message: format!("the engine {kind:?} says that its task was cancelled, which it was not"),
+            }),
             Err(error) => abort(error.into()),
         }
     })

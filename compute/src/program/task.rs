@@ -87,7 +87,17 @@ impl SharedTask {
     /// Counts a step of its progress; false if nobody waits for it any more.
     pub(crate) fn step(&self) -> bool {
         self.control.steps.fetch_add(1, Ordering::Relaxed);
-        !self.control.is_given_up()
+        !self.is_given_up()
+    }
+
+    /// Nobody needs this attempt any more: what it needs is gone.
+    pub(crate) fn give_up(&self) {
+        self.control.give_up();
+    }
+
+    /// Whether nobody needs this attempt any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.control.is_given_up()
     }
 
     /// A name that no other file in the worker's directory has.
@@ -379,6 +389,7 @@ mod tests {
     use crate::program::memory::MemoryLimits;
     use crate::program::world::{Files, Output, Pieces, Scratch};
     use crate::shortened::TOLD_CHARS;
+    use crate::shuffle::PieceReader;
 
     /// A world in which nothing is.
     struct Empty;
@@ -405,7 +416,7 @@ mod tests {
         }
 
         fn fetch(&self, _: TaskAttemptId, _: ShuffleId, _: PartitionId, _: usize) -> Result<Pieces, TaskFailure> {
-            unreachable!("the task fetches nothing")
+            Err(TaskFailure::Cancelled)
         }
     }
 
@@ -435,6 +446,20 @@ mod tests {
         });
         assert_eq!(outcome, TaskOutcome::Failed(TaskFailure::Cancelled));
         assert_eq!(control.steps(), 8);
+    }
+
+    #[test]
+    fn a_task_whose_input_is_being_made_again_is_as_good_as_cancelled() {
+        let control = Arc::new(TaskControl::default());
+        let outcome = run(&control, |task| {
+            let shuffle = ShuffleId(ScopeId::ROOT, 0);
+            match PieceReader::fetch(task.shared(), shuffle, PartitionId(0), 1) {
+                Ok(_) => TaskOutput::Result(Bytes::new()),
+                Err(failure) => abort(failure),
+            }
+        });
+        assert_eq!(outcome, TaskOutcome::Failed(TaskFailure::Cancelled));
+        assert!(control.is_given_up(), "an engine that says so is believed");
     }
 
     #[test]

@@ -74,7 +74,12 @@ impl PieceReader {
         reduce: PartitionId,
         window_bytes: usize,
     ) -> Result<Self, TaskFailure> {
-        let pieces = task.world().fetch(task.attempt(), shuffle, reduce, window_bytes)?;
+        let pieces = task.world().fetch(task.attempt(), shuffle, reduce, window_bytes).inspect_err(|failure| {
+            // What it reads is being made again: the attempt is as good as cancelled.
+            if *failure == TaskFailure::Cancelled {
+                task.give_up();
+            }
+        })?;
         Ok(Self { task: Arc::clone(task), shuffle, pieces, current: None, frames: FrameReader::default() })
     }
 

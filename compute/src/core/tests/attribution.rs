@@ -308,3 +308,23 @@ fn no_driver_waits_for_its_file_system_for_ever() {
     }
     panic!("it is given up");
 }
+
+#[test]
+fn a_task_that_gives_up_again_and_again_is_blamed_for_it_in_the_end() {
+    let mut world = three_on_one();
+    let gave_up = TaskOutcome::Failed(TaskFailure::Cancelled);
+    for attempt in 0..32 {
+        world.ended(2, &[&format!("0/0/{attempt}")], &gave_up);
+    }
+    assert_eq!((failures(&world), blamed(&world, 2), world.status(JOB).stages[0].failed), (vec![0; 3], 0, 0));
+    let shown = world.ended(2, &["0/0/32"], &gave_up);
+    assert_eq!((shown, failures(&world), blamed(&world, 2)), (Vec::new(), vec![1, 0, 0], 1));
+    let failure = world.status(JOB).last_failure.expect("it is told");
+    assert_eq!(failure.reason, "more than 32 of its attempts ended as cancelled, and nobody had cancelled them");
+    // It is tried elsewhere, and says the same.
+    let shown = world.live(&[1, 2, 3], 500);
+    let number: u32 = shown[0][1..2].parse().unwrap();
+    world.ended(number, &["0/0/33"], &gave_up);
+    let JobState::Failed { reason } = world.status(JOB).summary.state else { panic!("it is tried for ever") };
+    assert!(reason.contains("failed with the same words on n2 and on"), "{reason}");
+}
