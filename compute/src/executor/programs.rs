@@ -217,7 +217,11 @@ struct Aside<D: Disk> {
 }
 
 impl<D: Disk> Aside<D> {
+    /// Makes it, and its directory if somebody has removed that.
     fn create(disk: &D, path: PathBuf) -> Result<Self, DiskError> {
+        if let Some(directory) = path.parent() {
+            disk.create_directory(directory)?;
+        }
         let file = disk.open(&path, OpenMode::CreateNew)?;
         Ok(Self { disk: disk.clone(), path, file })
     }
@@ -308,6 +312,18 @@ mod tests {
             disk.crash(seed);
             assert_eq!(hash_of(&disk, &directory.join("target")).unwrap(), blake3::hash(b"a program"));
         }
+    }
+
+    #[test]
+    fn the_directory_is_made_again_when_somebody_has_removed_it() {
+        let disk = MemoryDisk::default();
+        let directory = Path::new(DIRECTORY);
+        disk.create_directory(directory).unwrap();
+        disk.remove_directory(directory).unwrap();
+        let aside = Aside::create(&disk, directory.join("aside")).unwrap();
+        aside.put_in_place(&directory.join("target")).unwrap();
+        disk.crash(0);
+        assert!(disk.exists(&directory.join("target")).unwrap(), "it is there after a power cut, too");
     }
 
     #[tokio::test]
