@@ -135,7 +135,7 @@ impl Scheduler {
         ensure(pieces, self.policy.pieces, "pieces of shuffles (map tasks times reduce partitions)")
             .map_err(too_large("pieces"))?;
         ensure(found.actions_kept() + 1, self.policy.actions as u64, "actions and ended scopes")?;
-        ensure_kept(len, self.policy.results_len_bytes)?;
+        ensure_kept(len, self.policy.results_len_bytes, || found.scopes.len_bytes())?;
         found.kept_len_bytes = len;
         for stage in &mut plan.stages {
             let key = StageKey::from(stage.output);
@@ -194,7 +194,9 @@ impl Scheduler {
         let kept = found.kept_len_bytes - plan_len_bytes(&plan) - results_len_bytes;
         let mut done = DoneAction { name, digest, results, given, record: None };
         found.kept_len_bytes = kept + done.len_bytes();
-        if let Err(reason) = ensure_kept(found.kept_len_bytes, self.policy.results_len_bytes) {
+        if let Err(reason) =
+            ensure_kept(found.kept_len_bytes, self.policy.results_len_bytes, || found.scopes.len_bytes())
+        {
             return self.fail_job(at, job, &format!("{action}: {reason}"));
         }
         let DoneAction { name, results, given, .. } = done.clone();
@@ -245,7 +247,7 @@ impl Scheduler {
             None => {}
         }
         let len = found.kept_len_bytes + recorded_len_bytes(&value);
-        let bounds = ensure_kept(len, self.policy.results_len_bytes)
+        let bounds = ensure_kept(len, self.policy.results_len_bytes, || found.scopes.len_bytes())
             .and_then(|()| ensure(found.actions_kept() + 1, self.policy.actions as u64, "actions and ended scopes"))
             .and_then(|()| ensure(value.len() as u64, RESULT_LEN_BYTES as u64, "bytes in one recorded value"));
         if let Err(reason) = bounds {
@@ -320,12 +322,17 @@ pub(super) fn plan_len_bytes(plan: &Plan) -> usize {
     nodes.chain(stages).sum()
 }
 
-/// Keeps a bound on what the scheduler has of one job until that ends.
-pub(super) fn ensure_kept(found: usize, most: usize) -> Result<(), String> {
-    ensure(found as u64, most as u64, "bytes of plans, results of actions and recorded values").map_err(|reason| {
+/// Keeps a bound on what the scheduler has of one job until that ends. `returned` is how much of that is what scopes have
+/// returned, and is asked for where it is too much.
+pub(super) fn ensure_kept(found: usize, most: usize, returned: impl FnOnce() -> usize) -> Result<(), String> {
+    let what = "bytes of plans, results of actions, recorded values and what scopes have returned";
+    ensure(found as u64, most as u64, what).map_err(|reason| {
         format!(
-            "{reason}, because they stay with the scheduler until the job ends; run parts of the program in scopes \
-             (`Context::scope`), at whose end they go, or raise results_len_bytes in the scheduler's configuration"
+            "{reason}, because they stay with the scheduler until the job, or the scope around them, ends; scopes have \
+             returned {} of these bytes: return less from scopes and save what is large (`save_as_text_file`), run parts of \
+             the program in scopes (`Context::scope`), and those within others, at whose end all that is in them goes, or \
+             raise results_len_bytes in the scheduler's configuration",
+            returned()
         )
     })
 }

@@ -79,8 +79,9 @@ pub struct SchedulingPolicy {
     pub finished_jobs: usize,
     /// How much they may take, encoded; the oldest go first.
     pub finished_len_bytes: usize,
-    /// How much the plans and results of a job's actions and its recorded values may take together while it runs: all of
-    /// them stay in memory until it ends, for workers that begin late and drivers that are started anew.
+    /// How much the plans and results of a job's actions, its recorded values and what its scopes have returned may take
+    /// together while it runs, in bytes: all of them stay in memory until it, or the scope around them, ends, for workers that
+    /// begin late and drivers that are started anew.
     pub results_len_bytes: usize,
     /// How many actions a job may run.
     pub actions: usize,

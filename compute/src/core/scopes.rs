@@ -36,6 +36,11 @@ impl Scopes {
         self.ended.len()
     }
 
+    /// How much what they came to takes.
+    pub(super) fn len_bytes(&self) -> usize {
+        self.ended.values().map(|ended| recorded_len_bytes(&ended.outcome)).sum()
+    }
+
     /// Whether one of these has ended.
     pub(super) fn has_ended(&self, within: &[ScopeId]) -> bool {
         self.end_of(within).is_some()
@@ -100,7 +105,9 @@ impl Scheduler {
         }
         let (freed, freed_len) = found.taken_by(scope);
         let (kept, len) = (found.actions_kept() - freed + 1, found.kept_len_bytes - freed_len);
-        let bounds = ensure_kept(len + recorded_len_bytes(&outcome), self.policy.results_len_bytes)
+        let outcome_len = recorded_len_bytes(&outcome);
+        let returned = || found.scopes.len_bytes() + outcome_len;
+        let bounds = ensure_kept(len + outcome_len, self.policy.results_len_bytes, returned)
             .and_then(|()| ensure(kept, self.policy.actions as u64, "actions and ended scopes"))
             .and_then(|()| ensure(outcome.len() as u64, RESULT_LEN_BYTES as u64, "bytes that a scope returns"));
         if let Err(reason) = bounds {

@@ -274,9 +274,11 @@ impl Context {
     /// it is when it has been serialized and deserialized.
     ///
     /// - **At its end what it made is freed**: functions and what they have captured, the results of its actions, shuffle
-    ///   files, persisted partitions, values. Of each round of a long loop whose body is a scope only what it returns stays,
-    ///   some hundred bytes with the scheduler, and not even that when a scope around it ends. What it made cannot be used
-    ///   outside; what is to stay is made outside, or returned.
+    ///   files, persisted partitions, values. Of each round of a long loop whose body is a scope only what it returns stays
+    ///   with the scheduler, and some hundred bytes; not even that when a scope around it ends. All that a job keeps there is
+    ///   bounded (`results_len_bytes` in the scheduler's configuration, 1 GiB): what is large is saved, as with
+    ///   `save_as_text_file`, or scopes that return it stand within another one. What it made cannot be used outside; what is
+    ///   to stay is made outside, or returned.
     /// - **Scopes run at once when threads enter them**: the actions of one scope run one after the other, those of
     ///   different scopes do not wait for each other. Scopes that run at once within the same scope have names of their own,
     ///   after what differs: `context.scope(&format!("part-{i}"), ..)`. Those of one name are numbered as they are entered, which

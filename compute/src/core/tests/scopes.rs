@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, JobId, PartitionId, ScopeId, ShuffleId, StageId};
-use situ_wire::messages::scheduler::{ExecutorEvent, Holding, Request, StageOutput, TaskDone, TaskOutcome};
+use situ_wire::messages::scheduler::{ExecutorEvent, Holding, JobState, Request, StageOutput, TaskDone, TaskOutcome};
 
 use super::world::{JOB, World, attempt, flat, mapped, moved, place, whole, word_count};
 use crate::core::{JobRecord, SchedulingPolicy};
@@ -175,6 +175,31 @@ fn what_scopes_return_is_bounded() {
     assert!(shown.iter().any(|line| line.contains("4 actions and ended scopes; at most 3")), "{shown:?}");
     let shuffle = ShuffleId(SCOPE, 1);
     assert_eq!((shuffle.to_string().parse(), "shuffle-7".parse()), (Ok(shuffle), Ok(ShuffleId(ScopeId::ROOT, 7))));
+}
+
+#[test]
+fn what_scopes_have_returned_is_named_where_it_is_too_much_and_goes_with_a_scope_around_them() {
+    let mut world = World::with(SchedulingPolicy { results_len_bytes: 800, ..SchedulingPolicy::default() });
+    world.join(1, 1);
+    world.start(1);
+    for number in 1..=15 {
+        let outer = ScopeId(1000 + number / 4);
+        world.driver(end(&world, &[ScopeId(number), outer, SCOPE], "what it returns"));
+        if number % 4 == 3 {
+            world.driver(end(&world, &[outer, SCOPE], "x"));
+        }
+        assert!(!world.status(JOB).summary.state.is_final(), "{number}");
+    }
+    let kept = world.scheduler.jobs[&JOB].kept_len_bytes;
+    let ended = (200..300).find(|number| {
+        world.driver(end(&world, &[ScopeId(*number)], "what it returns"));
+        world.status(JOB).summary.state.is_final()
+    });
+    let JobState::Failed { reason } = world.status(JOB).summary.state else { panic!("{ended:?}") };
+    let (outcome, rounds) = (100 + "what it returns".len(), usize::try_from(ended.unwrap() - 199).unwrap());
+    let all = kept + rounds * outcome;
+    assert!(reason.contains(&format!("would have {all} bytes of plans, results")), "{all}: {reason}");
+    assert!(reason.contains(&format!("scopes have returned {all} of these bytes: return less")), "{all}: {reason}");
 }
 
 /// What an executor says that it has of a scope: the output of a map task, and a partition in memory.
