@@ -101,12 +101,22 @@ impl Scheduler {
         let stage = self.jobs.get(&job)?.stages.get(&key).filter(|stage| stage.is_large())?;
         let Resources { cores, memory_bytes } = stage.plan.resources;
         let (slots, worker_memory_bytes) = self.executors.largest_without(&stage.plan.resources)?;
+        // Rounded they might look the same.
+        let is_round = (memory_bytes | worker_memory_bytes).trailing_zeros() >= 20;
+        let (unit, shift) = if is_round { ("MiB", 20) } else { ("bytes", 0) };
         Some(format!(
-            "a task of {} needs {cores} cores and {} MiB of memory, and no executor has that: the largest has {slots} slots \
-             and {} MiB for a worker (`slots` and `worker_memory_bytes` in the executors' configuration)",
+            "a task of {} needs {} and {} {unit} of memory, and no executor has that: the largest has {} and {} {unit} for a \
+             worker (`slots` and `worker_memory_bytes` in the executors' configuration)",
             stage.plan.name,
-            memory_bytes >> 20,
-            worker_memory_bytes >> 20
+            counted(cores, "core"),
+            memory_bytes >> shift,
+            counted(slots, "slot"),
+            worker_memory_bytes >> shift
         ))
     }
+}
+
+/// So many of something.
+fn counted(number: u32, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }

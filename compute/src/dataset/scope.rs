@@ -25,6 +25,8 @@ use crate::shuffle::records;
 
 /// The most bytes that a scope may return: what it came to is one message.
 const RETURNED_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
+/// How many characters of the name of a scope are told.
+const NAME_CHARS: usize = 100;
 
 /// A part of a program, in one run of it.
 pub(crate) struct Scope {
@@ -172,7 +174,7 @@ impl Scope {
 
     /// The next scope of a name within it.
     fn enter(self: &Arc<Self>, name: &str, place: &Location<'_>) -> Result<Entered, ProgramError> {
-        let shown = node_name(&format!("scope {name:?}"), place);
+        let shown = node_name(&format!("scope {:?}", told(name)), place);
         if self.path.depth() >= SCOPES_NESTED {
             let message = format!("scopes stand within each other, at most {SCOPES_NESTED} deep");
             return Err(ProgramError::Argument { operation: shown, message });
@@ -386,6 +388,11 @@ impl Context {
         };
         ENTERED.with_borrow(innermost).unwrap_or_else(|| Arc::clone(self.own_scope()))
     }
+}
+
+/// How much of its name a scope is called by.
+fn told(name: &str) -> &str {
+    name.char_indices().nth(NAME_CHARS).map_or(name, |(end, _)| &name[..end])
 }
 
 fn encode<T: Serialize>(name: &str, value: &T) -> Outcome {

@@ -289,6 +289,7 @@ fn deeper(context: &Context) -> Result<(), ProgramError> {
 fn what_was_made_in_a_scope_is_of_no_use_after_its_end() {
     let context = local();
     let escaped = Mutex::new(None);
+    let kept = Mutex::new(None);
     let outside = context.parallelize(vec![1, 2, 3], 2);
     let count = context.scope("part", |scope| {
         let made = outside.map(|n| n + 1);
@@ -305,6 +306,19 @@ fn what_was_made_in_a_scope_is_of_no_use_after_its_end() {
     is_over(inner.share(1).unwrap_err());
     is_over(outside.union(&dataset).count().unwrap_err());
     assert_eq!(outside.count(), Ok(3));
+    // Small or large, and whether it is known here or not.
+    for len in [1, 10_000] {
+        let value = context.scope("values", |scope| {
+            *kept.lock().unwrap() = Some(scope.broadcast(vec![1; len])?);
+            Ok(())
+        });
+        assert_eq!(value, Ok(()));
+        let value = kept.lock().unwrap().take().unwrap();
+        let error = outside.map(move |n| n + value[0]).count().unwrap_err().to_string();
+        assert!(error.contains("scope \"values\" at scope_tests.rs:") && error.contains(" has ended, and"), "{error}");
+    }
+    let error = context.scope(&"long ".repeat(2_000), |_| Err::<(), _>(inner.share(1).unwrap_err())).unwrap_err();
+    assert!(error.to_string().len() < 500, "{error}");
     let error = deeper(&context).unwrap_err().to_string();
     assert!(error.contains("at most 64 deep"), "{error}");
 }

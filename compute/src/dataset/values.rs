@@ -14,6 +14,7 @@ use situ_wire::messages::scheduler::TaskFailure;
 use situ_wire::path::DfsPath;
 
 use super::Context;
+use super::scope::Scope;
 use crate::program::error::{ProgramError, StorageError};
 use crate::program::own::results_directory;
 use crate::program::task::{abort, abort_storage};
@@ -93,7 +94,8 @@ impl Context {
         if is_own {
             drop(known.set(value));
         }
-        Ok(Broadcast(Arc::new(Inner { name, context: self.clone(), encoded, value: known })))
+        let (scope, context) = (self.here(), self.clone());
+        Ok(Broadcast(Arc::new(Inner { name, context, scope, encoded, value: known })))
     }
 
     fn driver_value<T: Serialize + DeserializeOwned>(
@@ -284,6 +286,8 @@ pub struct Broadcast<T>(Arc<Inner<T>>);
 struct Inner<T> {
     name: String,
     context: Context,
+    /// It goes with it.
+    scope: Arc<Scope>,
     encoded: EncodedValue,
     value: OnceLock<T>,
 }
@@ -301,10 +305,13 @@ impl<T> std::fmt::Debug for Broadcast<T> {
 }
 
 impl<T: DeserializeOwned> Broadcast<T> {
-    /// The value.
+    /// The value. A task that asks for it after the end of the scope that it was made in fails.
     #[must_use]
     pub fn value(&self) -> &T {
-        let Inner { name, context, encoded, value } = self.0.as_ref();
+        let Inner { name, context, scope, encoded, value } = self.0.as_ref();
+        if let Some(over) = scope.over() {
+            abort(TaskFailure::Program { message: format!("{name}: {over}") });
+        }
         value.get_or_init(|| {
             let bytes = encoded.read(context.backend().files(), || ()).unwrap_or_else(|error| abort_storage(&error));
             records::take(&mut bytes.as_ref()).unwrap_or_else(|error| {

@@ -31,11 +31,11 @@ impl Pieces {
         u32::try_from(self.writer.len()).unwrap_or(u32::MAX)
     }
 
-    /// Adds a frame that holds so many records, at least one, for a reduce partition. A frame costs 16 bytes, so gather
+    /// Adds a frame that holds so many records, at least one, for a reduce partition. It may have no bytes. A frame costs 16 bytes, so gather
     /// until there are some tens of KiB or more.
     ///
     /// # Errors
-    /// When there is no such partition, the frame is empty or too long, the disk fails, or the task was cancelled.
+    /// When there is no such partition, the frame holds no record or is too long, the disk fails, or the task was cancelled.
     pub fn write(&mut self, reduce: u32, records: u32, frame: &[u8]) -> Result<(), TaskError> {
         self.task.go_on()?;
         let reducers = self.writer.len();

@@ -111,8 +111,8 @@ impl<R: Runtime> DriverBackend<R> {
     fn done(&self, name: &'static str, request: &Request) -> Result<(), ProgramError> {
         match self.cluster.ask(request) {
             Ok(Response::Done) => Ok(()),
-            Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer(name, &other).to_string() }),
-            Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
+            Ok(other) => Err(wrong_answer(name, &other).into()),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -172,8 +172,8 @@ pub(super) fn results(action: &str, answer: Result<Response, RpcError>) -> Resul
         Ok(Response::Action(ActionResult::ScopeEnded)) => {
             Err(ProgramError::ScopeEnded { scope: format!("the scope of {action}") })
         }
-        Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("an action", &other).to_string() }),
-        Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
+        Ok(other) => Err(wrong_answer("an action", &other).into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -252,15 +252,15 @@ impl<R: Runtime> Backend for DriverBackend<R> {
     }
 
     fn own_directory(&self) -> Result<DfsPath, ProgramError> {
-        self.cluster.own_directory().map_err(|error| ProgramError::Scheduler { message: error.to_string() })
+        Ok(self.cluster.own_directory()?)
     }
 
     fn publishing(&self, action: ActionId, output: &DfsPath) -> Result<bool, ProgramError> {
         let (job, secret, attempt) = (self.cluster.environment.job, self.cluster.environment.secret, self.attempt);
         match self.cluster.ask(&Request::Publishing { job, secret, attempt, action, output: output.clone() }) {
             Ok(Response::Publication { published }) => Ok(published),
-            Ok(other) => Err(ProgramError::Scheduler { message: wrong_answer("Publishing", &other).to_string() }),
-            Err(error) => Err(ProgramError::Scheduler { message: error.to_string() }),
+            Ok(other) => Err(wrong_answer("Publishing", &other).into()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -301,6 +301,8 @@ pub(super) fn publication(publisher: ClientId, action: ActionId) -> OperationId 
 pub(super) fn one_result(results: Vec<Bytes>) -> Result<Bytes, ProgramError> {
     match <[Bytes; 1]>::try_from(results) {
         Ok([value]) => Ok(value),
-        Err(results) => Err(ProgramError::Scheduler { message: format!("{} pieces of one value", results.len()) }),
+        Err(results) => Err(ProgramError::Scheduler {
+            message: format!("the scheduler gave {} pieces of one value", results.len()),
+        }),
     }
 }

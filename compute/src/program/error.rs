@@ -1,4 +1,5 @@
-use situ_wire::error::{ErrorCode, RemoteError};
+use situ_runtime::rpc::RpcError;
+use situ_wire::error::{ErrorCode, RemoteError, Retry};
 use situ_wire::ids::JobId;
 use situ_wire::path::PathError;
 
@@ -132,11 +133,22 @@ pub enum ProgramError {
         message: String,
     },
     /// The scheduler cannot be reached or refuses.
-    #[error("the scheduler did not answer: {message}")]
+    #[error("{message}")]
     Scheduler {
-        /// Why.
+        /// Which of these, and why.
         message: String,
     },
+}
+
+impl From<RpcError> for ProgramError {
+    fn from(error: RpcError) -> Self {
+        let what = match (error.retry(), error.remote()) {
+            (Retry::Never, Some(_)) => "the scheduler refused",
+            (Retry::Never, None) => "the scheduler could not be understood",
+            _ => "the scheduler did not answer",
+        };
+        Self::Scheduler { message: format!("{what}: {error}") }
+    }
 }
 
 fn published_by(job: Option<&JobId>) -> String {
@@ -165,5 +177,17 @@ impl From<PathError> for StorageError {
 impl From<RemoteError> for StorageError {
     fn from(error: RemoteError) -> Self {
         Self { code: error.code, message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_the_scheduler_has_answered_is_told() {
+        let said = |code| ProgramError::from(RpcError::Remote(RemoteError::new(code, JobId(4), "why"))).to_string();
+        assert_eq!(said(ErrorCode::JobFailed), "the scheduler refused: job-4: why");
+        assert_eq!(said(ErrorCode::Unavailable), "the scheduler did not answer: job-4: why");
     }
 }

@@ -191,7 +191,7 @@ impl<R: Runtime> DriverSide for ClusterDriver<R> {
     }
 
     fn own_directory(&self) -> Result<DfsPath, ProgramError> {
-        self.cluster.own_directory().map_err(|error| ProgramError::Scheduler { message: error.to_string() })
+        Ok(self.cluster.own_directory()?)
     }
 
     fn now(&self) -> TimeMs {

@@ -117,13 +117,21 @@ fn a_stage_that_fits_takes_what_is_free_where_it_fits() {
 
 #[test]
 fn what_no_executor_can_ever_hold_fails_and_says_what_there_is() {
-    for (cores, memory_mib, needs) in [(5, 0, "5 cores and 0 MiB"), (1, 1025, "1 cores and 1025 MiB")] {
+    for (cores, memory_mib, needs) in [(5, 0, "5 cores and 0 MiB"), (1, 1025, "1 core and 1025 MiB")] {
         let mut world = one_executor(4);
         let job = world.start(1);
         world.run(job, 0, needing(0, 1, cores, memory_mib));
         let JobState::Failed { reason } = world.status(job).summary.state else { panic!("it failed") };
         assert!(reason.contains(needs) && reason.contains("4 slots and 1024 MiB"), "{reason}");
     }
+    let mut world = one_executor(1);
+    let job = world.start(1);
+    let mut plan = needing(0, 1, 1, 0);
+    plan.stages[0].resources.memory_bytes = (1 << 30) + 1;
+    world.run(job, 0, plan);
+    let JobState::Failed { reason } = world.status(job).summary.state else { panic!("it failed") };
+    assert!(reason.contains("1 core and 1073741825 bytes"), "{reason}");
+    assert!(reason.contains("1 slot and 1073741824 bytes"), "{reason}");
 }
 
 #[test]
