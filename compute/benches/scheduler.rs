@@ -271,6 +271,7 @@ impl Simulation {
         let shuffle = |shuffle| StageOutput::Shuffle { shuffle: ShuffleId(ScopeId::ROOT, shuffle), reducers: reduced };
         Plan {
             build: None,
+            own_thread: None,
             nodes: vec![
                 dataset(0, "text_file", &[], placed),
                 dataset(1, "parallelize", &[], spread),

@@ -319,7 +319,7 @@ fn check_same(before: &StagePlan, stage: &StagePlan) -> Result<(), String> {
 pub(super) fn plan_len_bytes(plan: &Plan) -> usize {
     let nodes = plan.nodes.iter().map(|node| node.name.len() + node.parents.len() * 4 + 64);
     let stages = plan.stages.iter().map(|stage| stage.name.len() + stage.reads.len() * 4 + 128);
-    nodes.chain(stages).sum()
+    nodes.chain(stages).sum::<usize>() + plan.own_thread.as_ref().map_or(0, String::len)
 }
 
 /// Keeps a bound on what the scheduler has of one job until that ends. `returned` is how much of that is what scopes have

@@ -1,5 +1,5 @@
 use std::panic::Location;
-use std::sync::{Arc, TryLockError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use situ_wire::ids::{ActionId, DatasetId, StageId};
@@ -177,14 +177,11 @@ impl Context {
         if let Some(error) = scope.over().or_else(|| scope.misplaced(name)) {
             return Err(error);
         }
-        let mut actions = match scope.actions.try_lock() {
-            Ok(actions) => actions,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(ProgramError::Concurrent { action: name.to_owned() }),
-        };
+        let mut actions = scope.begin_action(name)?;
         let action = ActionId(scope.id(), actions.next);
         actions.next += 1;
-        run(action, &scope, &mut actions)
+        let result = run(action, &scope, &mut actions);
+        scope.end_action(actions).and(result)
     }
 
     /// The name of an operation at the caller's caller.

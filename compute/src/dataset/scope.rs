@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::ThreadId;
 
 use bytes::Bytes;
@@ -27,6 +27,8 @@ use crate::shuffle::records;
 const RETURNED_LEN_BYTES: usize = MESSAGE_LEN_BYTES - (1 << 20);
 /// How many characters of the name of a scope are told.
 const NAME_CHARS: usize = 100;
+/// How much of the name of a scope goes with the plans of its actions.
+const PLAN_NAME_CHARS: usize = 255;
 
 /// A part of a program, in one run of it.
 pub(crate) struct Scope {
@@ -35,7 +37,10 @@ pub(crate) struct Scope {
     name: String,
     next_dataset: AtomicU32,
     /// Held while an action runs: the order of actions is what their numbers mean.
-    pub(super) actions: Mutex<Actions>,
+    actions: Mutex<Actions>,
+    /// The call that came while another one ran, if one did: which of them is counted first is chance, and so is what
+    /// either gives.
+    collided: Mutex<Option<String>>,
     inner: Mutex<InnerScopes>,
     /// The scope around it.
     outer: Option<Arc<Scope>>,
@@ -97,6 +102,7 @@ impl Scope {
             name,
             next_dataset: AtomicU32::new(0),
             actions: Mutex::default(),
+            collided: Mutex::default(),
             inner: Mutex::new(InnerScopes { names: BTreeMap::new(), thread, is_within: false, others: 0 }),
             outer,
             ended: AtomicBool::new(false),
@@ -137,6 +143,34 @@ impl Scope {
         None
     }
 
+    fn collided(&self) -> MutexGuard<'_, Option<String>> {
+        self.collided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an action, or says that two threads ran actions at once, now or before.
+    pub(super) fn begin_action(&self, name: &str) -> Result<MutexGuard<'_, Actions>, ProgramError> {
+        let mut collided = self.collided();
+        let begun = match self.actions.try_lock() {
+            Ok(actions) => Some(actions),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if begun.is_none() && collided.is_none() {
+            *collided = Some(name.to_owned());
+        }
+        match (begun, collided.clone()) {
+            (Some(actions), None) => Ok(actions),
+            (_, collided) => Err(ProgramError::Concurrent { action: collided.unwrap_or_default() }),
+        }
+    }
+
+    /// Ends an action; an error if another thread came to one meanwhile.
+    pub(super) fn end_action(&self, actions: MutexGuard<'_, Actions>) -> Result<(), ProgramError> {
+        let collided = self.collided();
+        drop(actions);
+        collided.clone().map_or(Ok(()), |action| Err(ProgramError::Concurrent { action }))
+    }
+
     fn inner(&self) -> MutexGuard<'_, InnerScopes> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,6 +199,16 @@ impl Scope {
         let inner = self.inner();
         let is_other = inner.is_within && inner.thread != std::thread::current().id();
         is_other.then(|| ProgramError::OutOfScope { what: what.to_owned() })
+    }
+
+    /// What it is called, if the program's own thread asks.
+    pub(super) fn own_thread(&self) -> Option<String> {
+        let mut outermost = self;
+        while let Some(outer) = outermost.outer.as_deref() {
+            outermost = outer;
+        }
+        let is_own = outermost.inner().thread == std::thread::current().id();
+        is_own.then(|| self.name.chars().take(PLAN_NAME_CHARS).collect())
     }
 
     /// This thread runs it.

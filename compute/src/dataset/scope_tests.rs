@@ -448,3 +448,121 @@ fn a_scope_that_returns_too_much_has_failed_in_every_process() {
     });
     result.unwrap();
 }
+
+/// What is said of a program that does something else in its worker, whether it is checked or not.
+fn differs(program: impl Fn(&Context) -> ProgramResult + Sync, expected: &[&str]) {
+    for checked in [false, true] {
+        let error = Rehearsal::new(1, checked).run(&program).unwrap_err();
+        assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+    }
+}
+
+#[test]
+fn a_worker_that_enters_other_scopes_is_named() {
+    let named = |context: &Context, name: &str| {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        context.scope(name, |_| numbers.count())
+    };
+    // As in a loop over a `HashMap`.
+    let ordered = |context: &Context| {
+        let names = if is_driver(context) { ["one", "other"] } else { ["other", "one"] };
+        names.iter().try_for_each(|name| named(context, name).map(drop))?;
+        Ok(())
+    };
+    differs(
+        ordered,
+        &["in scope \"one\" at scope_tests.rs:", " in the driver, and to count at", "in scope \"other\" at"],
+    );
+    // As with the time in a name.
+    let timed = |context: &Context| {
+        named(context, if is_driver(context) { "1" } else { "2" })?;
+        Ok(())
+    };
+    differs(timed, &["in scope \"1\" at scope_tests.rs:", " in the driver, and to count at", "in scope \"2\" at"]);
+}
+
+#[test]
+fn a_worker_that_enters_fewer_or_more_scopes_is_named() {
+    let only = |entered: bool, context: &Context| -> ProgramResult {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        if entered {
+            context.scope("only", |_| numbers.map(|n| n + 1).reduce(|one, other| one + other))?;
+        }
+        numbers.count()?;
+        Ok(())
+    };
+    differs(
+        |context| only(is_driver(context), context),
+        &["has come to reduce at", "in scope \"only\" at", "in the driver, and to count at"],
+    );
+    differs(
+        |context| only(!is_driver(context), context),
+        &["has come to count at", "in the driver, and to reduce at", "in scope \"only\" at"],
+    );
+}
+
+#[test]
+fn a_worker_whose_scope_has_no_action_in_it_is_named() {
+    let only = |context: &Context| -> ProgramResult {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        if !is_driver(context) {
+            context.scope("only", |_| Ok(1))?;
+        }
+        numbers.count()?;
+        Ok(())
+    };
+    differs(only, &["has come to count at", "in the driver, and to the end, in scope \"only\" at"]);
+}
+
+#[test]
+fn a_worker_may_stand_elsewhere_while_another_thread_is_on_its_way() {
+    let result = Rehearsal::new(1, false).run(|context| {
+        let numbers = context.parallelize((0..10_u64).collect(), 2);
+        let (late, here) = std::thread::scope(|threads| {
+            let late = threads.spawn(|| {
+                // A worker does not enter it before the task of the driver waits for that.
+                context.backend().wait_for_need()?;
+                context.scope("late", |_| numbers.count())
+            });
+            if is_driver(context) {
+                return (late.join().unwrap(), numbers.count());
+            }
+            // Here the program's own thread is further than in the driver.
+            let here = numbers.count();
+            (late.join().unwrap(), here)
+        });
+        assert_eq!((late?, here?), (10, 10));
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn when_two_threads_were_in_one_scope_neither_gets_a_result_nor_does_a_later_call() {
+    let context = local();
+    let points = context.parallelize(vec![1, 2, 3], 1);
+    let (begun, go_on) = (Barrier::new(2), Barrier::new(2));
+    let is_concurrent = |result: Result<u64, ProgramError>| {
+        assert!(matches!(result, Err(ProgramError::Concurrent { .. })), "{result:?}");
+    };
+    let collided = context.scope("part", |scope| {
+        let (first, second) = std::thread::scope(|threads| {
+            let first = threads.spawn(|| {
+                scope.once(|| {
+                    begun.wait();
+                    go_on.wait();
+                    1_u64
+                })
+            });
+            begun.wait();
+            let second = points.count();
+            go_on.wait();
+            (first.join().unwrap(), second)
+        });
+        for result in [first, second, points.count(), scope.share(1_u64)] {
+            is_concurrent(result);
+        }
+        Ok(1)
+    });
+    assert_eq!((collided, points.count()), (Ok(1), Ok(3)), "other scopes are as ever");
+}

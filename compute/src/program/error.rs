@@ -64,7 +64,8 @@ pub enum ProgramError {
         /// Why.
         message: String,
     },
-    /// Two threads ran actions of one scope at once.
+    /// Two threads ran actions of one scope at once. Both calls fail with this, and every later one in that scope: what
+    /// they would give is chance.
     #[error(
         "{action} was called while another one of the same scope runs: the actions of a scope run one after the other, in \
          the same order in every run of the program; give each thread a scope of its own, with a name of its own \

@@ -34,6 +34,12 @@ pub(super) trait DriverSide: Send + Sync + 'static {
     /// What a scope of this name came to in the driver; if it has not ended, waits for that, or gives none.
     fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError>;
 
+    /// Whether the driver has, for all that is known, not yet the result of an action, or a value, nor waits for it.
+    fn is_unknown(&self, action: ActionId, scope: &ScopePath) -> bool;
+
+    /// How long a run of the program stands still elsewhere than the driver's before that is a difference.
+    fn grace(&self) -> Duration;
+
     /// The plan that the driver sent for an action.
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String>;
 
@@ -163,8 +169,9 @@ impl Backend for Follower {
 
     fn scope_outcome(&self, scope: &ScopePath, name: &str) -> Result<Option<Bytes>, ProgramError> {
         let outcome = self.heard(scope.id(), self.driver.outcome(name, scope, false));
-        if !matches!(outcome, Ok(None)) {
-            self.replay.leave_scope(scope.id());
+        match outcome {
+            Ok(None) => self.replay.enter_scope(scope.id(), name),
+            _ => self.replay.leave_scope(scope.id()),
         }
         outcome
     }

@@ -165,8 +165,9 @@ pub(super) async fn serve<R: Runtime>(
         }
         if !orders.give_up.is_empty() {
             orders.give_up.into_iter().for_each(|attempt| holdings.give_up(attempt));
-            worker.runs.wake();
         }
+        // They look at the time, too.
+        worker.runs.wake();
         for task in orders.run {
             let control = holdings.take(task.attempt, task.slots);
             run(Arc::clone(&worker), task, control, end.clone());

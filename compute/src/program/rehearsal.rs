@@ -220,6 +220,17 @@ impl DriverSide for Side {
         }
     }
 
+    fn is_unknown(&self, action: ActionId, scope: &ScopePath) -> bool {
+        let known = self.known();
+        let has_ended = scope.to_vec().iter().any(|scope| known.outcomes.contains_key(scope));
+        !has_ended && !known.results.contains_key(&action) && !known.plans.contains_key(&action)
+    }
+
+    /// What is the same in each run is never taken for a difference, however slow a worker is.
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String> {
         Ok(self.known().plans.get(&action).cloned().map(Box::new))
     }

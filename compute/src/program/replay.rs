@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use situ_wire::ids::{ActionId, ScopeId};
 
@@ -30,6 +31,12 @@ struct Positions {
     ended: Option<Result<(), Failure>>,
     /// How many tasks wait for the program to come to their actions.
     waiting: usize,
+    /// The thread that runs the program; those that it starts are others.
+    own: Option<ThreadId>,
+    /// What the scopes are called that were entered and not left.
+    names: BTreeMap<ScopeId, String>,
+    /// How often the program has come to something, or has got it.
+    changes: u64,
 }
 
 #[derive(Default)]
@@ -41,6 +48,29 @@ struct Position {
     passed: Option<ActionId>,
     /// How it ended.
     ended: Option<Result<(), Failure>>,
+    /// Whether the program's own thread was the last that came to something here.
+    is_own: bool,
+}
+
+/// Where the program's own thread stands still, while no other does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Standing {
+    pub(super) scope: ScopePath,
+    /// At which action or value; none at the end of the scope.
+    pub(super) action: Option<ActionId>,
+    /// The same for people.
+    pub(super) shown: String,
+    /// How often the program had come to something by then.
+    pub(super) changes: u64,
+}
+
+/// What a task that waits for the program asks about its driver.
+pub(super) trait AsksDriver {
+    /// Whether the driver was in a scope; true where that may be.
+    fn was_in(&self, scope: &ScopePath) -> bool;
+
+    /// How the driver's run differs from one that stands here; none while it may not.
+    fn difference(&self, standing: &Standing) -> Option<String>;
 }
 
 /// Why the program failed.
@@ -78,6 +108,8 @@ pub(super) enum NotReached {
     Other,
     /// The program is in a scope in which the driver never was.
     Astray(ScopeId),
+    /// The program's own thread has come to something else than the driver's.
+    Elsewhere(String),
     /// The program failed before it.
     Failed(String),
     /// What the program needs is away, and it has waited long enough.
@@ -89,6 +121,11 @@ pub(super) enum NotReached {
 impl Replay {
     pub(super) fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// This thread runs the program.
+    pub(super) fn begin(&self) {
+        self.lock().own = Some(std::thread::current().id());
     }
 
     fn lock(&self) -> MutexGuard<'_, Positions> {
@@ -114,11 +151,22 @@ impl Replay {
     }
 
     fn enter(&self, scope: &ScopePath) {
-        self.lock().scopes.entry(scope.id()).or_default().path = scope.clone();
+        let mut positions = self.lock();
+        let is_own = positions.own == Some(std::thread::current().id());
+        let position = positions.scopes.entry(scope.id()).or_default();
+        (position.path, position.is_own) = (scope.clone(), is_own);
+    }
+
+    /// The program is in a scope, of which nothing more is known than its name.
+    pub(super) fn enter_scope(&self, scope: ScopeId, name: &str) {
+        self.lock().names.insert(scope, name.to_owned());
     }
 
     fn stand(&self, scope: ScopeId, at: Option<(ActionId, Place)>) {
-        let before = std::mem::replace(&mut self.lock().scopes.entry(scope).or_default().at, at);
+        let mut positions = self.lock();
+        positions.changes += 1;
+        let before = std::mem::replace(&mut positions.scopes.entry(scope).or_default().at, at);
+        drop(positions);
         self.changed.notify_all();
         // Not under the lock: it may be the last to hold a graph.
         drop(before);
@@ -127,7 +175,10 @@ impl Replay {
     /// A scope has come to its end here, and not yet in the driver.
     pub(super) fn end_scope(&self, scope: &ScopePath, result: Result<(), Failure>) {
         self.enter(scope);
-        self.lock().scopes.entry(scope.id()).or_default().ended = Some(result);
+        let mut positions = self.lock();
+        positions.changes += 1;
+        positions.scopes.entry(scope.id()).or_default().ended = Some(result);
+        drop(positions);
         self.changed.notify_all();
     }
 
@@ -135,6 +186,8 @@ impl Replay {
     pub(super) fn leave_scope(&self, scope: ScopeId) {
         let mut positions = self.lock();
         positions.over.insert(scope);
+        positions.names.remove(&scope);
+        positions.changes += 1;
         let before = positions.scopes.remove(&scope);
         drop(positions);
         self.changed.notify_all();
@@ -176,13 +229,14 @@ impl Replay {
         matches!(self.lock().ended, Some(Err(Failure::Away(_))))
     }
 
-    /// Blocks a task until the program has come to its action, or nobody waits for the task any more. Where the driver has
-    /// left all scopes within that of the action, `is_known` says whether it was in one.
+    /// Blocks a task until the program has come to its action, or never will, or nobody waits for the task any more. `at_end`
+    /// says that the driver has left all scopes within that of the action.
     pub(super) fn wait_for(
         &self,
         action: ActionId,
         control: &TaskControl,
-        is_known: Option<&dyn Fn(&ScopePath) -> bool>,
+        driver: &dyn AsksDriver,
+        at_end: bool,
     ) -> Result<Reached, NotReached> {
         let mut positions = self.lock();
         let mut waits = false;
@@ -196,9 +250,9 @@ impl Replay {
             }
             let inner = positions.scopes.values().map(|position| &position.path);
             let inner = inner.filter(|path| path.is_within(action.0)).find(|path| !known.contains(&path.id()));
-            if let Some((is_known, path)) = is_known.zip(inner.cloned()) {
+            if let Some(path) = inner.filter(|_| at_end).cloned() {
                 drop(positions);
-                let is_known = is_known(&path);
+                let is_known = driver.was_in(&path);
                 positions = self.lock();
                 if !is_known {
                     break Err(NotReached::Astray(path.id()));
@@ -210,6 +264,17 @@ impl Replay {
                 positions.waiting += 1;
                 waits = true;
                 self.changed.notify_all();
+            }
+            if let Some(standing) = positions.standing() {
+                drop(positions);
+                let difference = driver.difference(&standing);
+                positions = self.lock();
+                if positions.changes != standing.changes || control.is_given_up() {
+                    continue;
+                }
+                if let Some(difference) = difference {
+                    break Err(NotReached::Elsewhere(difference));
+                }
             }
             positions = self.changed.wait(positions).unwrap_or_else(PoisonError::into_inner);
         };
@@ -229,6 +294,25 @@ impl Replay {
 }
 
 impl Positions {
+    /// Where the program's own thread stands still; none while it does not, or another one stands still, too: that may go on
+    /// and be what the first waits for.
+    fn standing(&self) -> Option<Standing> {
+        let mut still = self.scopes.values().filter(|position| position.at.is_some() || position.ended.is_some());
+        let (first, None) = (still.next()?, still.next()) else { return None };
+        if !first.is_own || self.ended.is_some() {
+            return None;
+        }
+        let (action, what) = match (&first.at, &first.ended) {
+            (Some((action, Place::Action(reached))), None) => (Some(*action), reached.graph.name().to_owned()),
+            (Some((action, Place::Value)), None) => (Some(*action), "a value that the driver records".to_owned()),
+            (None, Some(_)) => (None, "the end".to_owned()),
+            _ => return None,
+        };
+        let scope = first.path.clone();
+        let name = self.names.get(&scope.id()).map_or("", String::as_str);
+        Some(Standing { shown: shown(&what, name), scope, action, changes: self.changes })
+    }
+
     /// An action that the program has come to, or why it will not; none while it is under way to it.
     fn find(&self, action: ActionId) -> Option<Result<Reached, NotReached>> {
         if self.over.contains(&action.0) {
@@ -261,18 +345,36 @@ impl Positions {
     }
 }
 
+/// What stands in a scope of this name, for people.
+pub(super) fn shown(what: &str, scope: &str) -> String {
+    if scope.is_empty() { what.to_owned() } else { format!("{what}, in {scope}") }
+}
+
 #[cfg(test)]
 mod tests {
     use situ_wire::ids::ScopeId;
 
     use super::*;
 
+    /// A driver of which nothing is known.
+    struct Unknown;
+
+    impl AsksDriver for Unknown {
+        fn was_in(&self, _: &ScopePath) -> bool {
+            true
+        }
+
+        fn difference(&self, _: &Standing) -> Option<String> {
+            None
+        }
+    }
+
     #[test]
     fn a_task_that_waits_for_the_program_hears_that_it_is_given_up() {
         let (replay, control) = (Replay::new(), Arc::new(TaskControl::default()));
         let waiting = std::thread::spawn({
             let (replay, control) = (Arc::clone(&replay), Arc::clone(&control));
-            move || replay.wait_for(ActionId(ScopeId::ROOT, 3), &control, None).err()
+            move || replay.wait_for(ActionId(ScopeId::ROOT, 3), &control, &Unknown, false).err()
         });
         control.give_up();
         replay.wake();
@@ -285,7 +387,10 @@ mod tests {
         let action = |number| ActionId(ScopeId::ROOT, number);
         replay.pass(action(0));
         // For what it has passed no task waits.
-        assert_eq!(replay.wait_for(action(0), &TaskControl::default(), None).err(), Some(NotReached::Passed));
+        assert_eq!(
+            replay.wait_for(action(0), &TaskControl::default(), &Unknown, false).err(),
+            Some(NotReached::Passed)
+        );
         let (need, needed) = std::sync::mpsc::channel();
         let program = std::thread::spawn({
             let replay = Arc::clone(&replay);
@@ -295,7 +400,7 @@ mod tests {
             }
         });
         assert_eq!(needed.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
-        assert_eq!(replay.wait_for(action(1), &TaskControl::default(), None).err(), Some(NotReached::Other));
+        assert_eq!(replay.wait_for(action(1), &TaskControl::default(), &Unknown, false).err(), Some(NotReached::Other));
         assert_eq!(needed.recv(), Ok(true));
         program.join().unwrap();
         replay.end(Ok(()));
@@ -306,7 +411,7 @@ mod tests {
     fn what_is_away_is_not_the_programs_fault() {
         let replay = Replay::new();
         replay.end(Err(Failure::Away("the namenode is away".to_owned())));
-        let why = replay.wait_for(ActionId(ScopeId::ROOT, 3), &TaskControl::default(), None).err();
+        let why = replay.wait_for(ActionId(ScopeId::ROOT, 3), &TaskControl::default(), &Unknown, false).err();
         assert_eq!((why, replay.is_away()), (Some(NotReached::Away("the namenode is away".to_owned())), true));
     }
 }

@@ -1,14 +1,16 @@
 //! The runs of the program in a worker, and the tasks that are done with what they have made.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use situ_wire::ids::ActionId;
 use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, TaskSpec, TaskWork};
+use situ_wire::time::TimeMs;
 
 use super::check::compute_twice;
 use super::follow::{DriverSide, Follower};
 use super::memory::{MemoryLimits, MemoryManager};
-use super::replay::{NotReached, Reached, Replay};
+use super::replay::{AsksDriver, NotReached, Reached, Replay, Standing, shown};
 use super::task::{TaskContext, TaskControl, TaskOutput, cut, run_task};
 use super::world::{ScopePath, World};
 use crate::dataset::{Context, END, Graph, StageTask};
@@ -58,8 +60,9 @@ impl Runs {
         }
     }
 
-    /// The context with which a run follows the driver.
+    /// The context with which a run follows the driver, on this thread.
     pub(super) fn context(&self, run: &Run) -> Context {
+        run.replay.begin();
         let (replay, memory) = (Arc::clone(&run.replay), Arc::clone(&run.memory));
         Context::new(Arc::new(Follower::new(Arc::clone(&self.driver), replay, memory, self.second.is_some())))
     }
@@ -136,11 +139,9 @@ impl Runs {
         whose: &str,
     ) -> Result<Found, TaskFailure> {
         let mismatch = |message: String| TaskFailure::PlanMismatch { message };
-        // What cannot be asked now may be known.
-        let is_known = |scope: &ScopePath| !matches!(self.driver.outcome("a scope", scope, false), Ok(None));
-        let is_known: Option<&dyn Fn(&ScopePath) -> bool> =
-            if spec.attempt.stage.1 == END { Some(&is_known) } else { None };
-        let reached = run.replay.wait_for(action, control, is_known).map_err(|why| match why {
+        let driver = OfDriver { driver: self.driver.as_ref(), action, whose, looked: Cell::new(None) };
+        let at_end = spec.attempt.stage.1 == END;
+        let reached = run.replay.wait_for(action, control, &driver, at_end).map_err(|why| match why {
             NotReached::Passed | NotReached::GivenUp => TaskFailure::Cancelled,
             NotReached::Away(error) => TaskFailure::Storage {
                 message: format!("the program could not go on in {whose} before {action}: {error}"),
@@ -150,6 +151,7 @@ impl Runs {
             NotReached::Astray(scope) => {
                 mismatch(format!("the program is in {scope} in {whose}, in which it never was in the driver"))
             }
+            NotReached::Elsewhere(difference) => mismatch(difference),
             NotReached::Other => mismatch(format!(
                 "{action} is an action in the driver, but a value that the driver records in {whose}"
             )),
@@ -187,6 +189,44 @@ impl Runs {
             Err(error) => Some(format!("the driver's plan cannot be had: {error}")),
         };
         what.unwrap_or_else(|| "the plans differ".to_owned())
+    }
+}
+
+/// The driver, as a task of one of its actions sees it that waits for a run of the program.
+struct OfDriver<'a> {
+    driver: &'a dyn DriverSide,
+    action: ActionId,
+    whose: &'a str,
+    /// How often the run had come to something when it was last looked at, and since when that is so.
+    looked: Cell<Option<(u64, TimeMs)>>,
+}
+
+impl AsksDriver for OfDriver<'_> {
+    /// What cannot be asked now may be known.
+    fn was_in(&self, scope: &ScopePath) -> bool {
+        !matches!(self.driver.outcome("a scope", scope, false), Ok(None))
+    }
+
+    /// The program's own thread stands still at the task's action in the driver. If it has not done there what the same
+    /// thread stands at here, it did not come this way; whatever other threads do, which are not spoken of.
+    fn difference(&self, standing: &Standing) -> Option<String> {
+        let now = self.driver.now();
+        let looked = self.looked.get().filter(|(changes, _)| *changes == standing.changes);
+        let since = looked.map_or(now, |(_, since)| since);
+        self.looked.set(Some((standing.changes, since)));
+        if now.since(since) < self.driver.grace() {
+            return None;
+        }
+        // It is asked again after as long.
+        self.looked.set(Some((standing.changes, now)));
+        let is_unknown = match standing.action {
+            Some(action) => action != self.action && self.driver.is_unknown(action, &standing.scope),
+            None => !self.was_in(&standing.scope),
+        };
+        // The action is asked for last: it was under way all the time then.
+        let plan = self.driver.plan(self.action).ok().flatten().filter(|_| is_unknown)?;
+        let theirs = shown(&plan.name, plan.own_thread.as_ref()?);
+        Some(format!("the program has come to {theirs} in the driver, and to {} in {}", standing.shown, self.whose))
     }
 }
 

@@ -32,6 +32,10 @@ use crate::engine::Engines;
 /// One piece of text may be as long as a slot's part of a fourth of the worker's memory.
 const TEXT_SHARE: u64 = 4;
 
+/// How long its run of the program stands still elsewhere than the driver's before the job fails for that: until then
+/// another worker may have done what this one cannot.
+const GRACE: Duration = Duration::from_secs(30);
+
 /// What the tasks of a worker share.
 pub(super) struct Worker<R: Runtime> {
     pub(super) cluster: Arc<Cluster<R>>,
@@ -162,6 +166,17 @@ impl<R: Runtime> DriverSide for ClusterDriver<R> {
     fn outcome(&self, name: &str, scope: &ScopePath, wait: bool) -> Result<Option<Bytes>, ProgramError> {
         let (job, secret, within) = (self.cluster.environment.job, self.cluster.environment.secret, scope.to_vec());
         known(name, self.ask(&Request::ScopeOutcome { job, secret, within, wait }))
+    }
+
+    fn is_unknown(&self, action: ActionId, scope: &ScopePath) -> bool {
+        let (job, secret, within) = (self.cluster.environment.job, self.cluster.environment.secret, scope.to_vec());
+        let request = Request::ActionResult { job, secret, action, within, wait: false, results: false };
+        let is_unknown = matches!(self.ask(&request), Ok(Response::Action(ActionResult::Unknown)));
+        is_unknown && matches!(self.plan(action), Ok(None))
+    }
+
+    fn grace(&self) -> Duration {
+        GRACE
     }
 
     fn plan(&self, action: ActionId) -> Result<Option<Box<Plan>>, String> {

@@ -361,6 +361,7 @@ pub(crate) fn word_count(places: Vec<Vec<TaskLocation>>, reducers: u32) -> Plan 
     };
     Plan {
         build: None,
+        own_thread: None,
         nodes: vec![
             node(0, "text_file", &[], maps),
             node(1, "flat_map", &[0], maps),

@@ -28,6 +28,7 @@ pub(crate) struct Graph {
     /// Each behind its parents; the action is the last.
     nodes: Vec<Arc<Node>>,
     places: BTreeMap<DatasetId, Place>,
+    own_thread: Option<String>,
 }
 
 /// The number of the dataset, and so of the stage, that is the end of a scope, or of the program.
@@ -48,7 +49,7 @@ impl Graph {
     /// # Errors
     /// When some of it cannot be computed.
     pub(crate) fn of(last: Arc<Node>) -> Result<Self, ProgramError> {
-        let mut graph = Self { nodes: Vec::new(), places: BTreeMap::new() };
+        let mut graph = Self { nodes: Vec::new(), places: BTreeMap::new(), own_thread: last.scope.own_thread() };
         let mut seen = BTreeSet::new();
         // A node stands there twice: before its parents, and behind them.
         let mut open = vec![(last, false)];
@@ -128,7 +129,8 @@ impl Graph {
         };
         let mut stages = Vec::new();
         self.add_stage(self.nodes.len() - 1, &mut stages, &mut BTreeSet::new());
-        Plan { build, nodes: self.nodes.iter().map(node).collect(), stages, name: self.name().to_owned() }
+        let (name, own_thread) = (self.name().to_owned(), self.own_thread.clone());
+        Plan { build, nodes: self.nodes.iter().map(node).collect(), stages, name, own_thread }
     }
 
     /// The names of the nodes whose functions the tasks of a stage call, as they call them.

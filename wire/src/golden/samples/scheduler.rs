@@ -114,7 +114,9 @@ fn plan() -> Plan {
         partitions: 2,
         value: Some([0x5c; 32]),
     };
-    Plan { build: Some([0x6b; 32]), nodes: vec![node], stages: vec![stage], name: text("collect at main.rs:13") }
+    let own_thread = Some(text("scope \"part\" at main.rs:11"));
+    let (build, name) = (Some([0x6b; 32]), text("collect at main.rs:13"));
+    Plan { build, nodes: vec![node], stages: vec![stage], name, own_thread }
 }
 
 fn done() -> TaskDone {

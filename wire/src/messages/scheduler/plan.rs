@@ -15,6 +15,9 @@ pub struct Plan {
     pub stages: Vec<StagePlan>,
     /// What the action is called, for people: `collect at main.rs:12`.
     pub name: String,
+    /// Which scope the action is in, for people, where it is the program's own thread that stands still until it is done;
+    /// none where that is another one. Not in the digest.
+    pub own_thread: Option<String>,
 }
 
 impl Plan {

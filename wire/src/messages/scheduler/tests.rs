@@ -14,6 +14,7 @@ fn plan(names: &[&str]) -> Plan {
         nodes: (0..).zip(names).map(node).collect(),
         stages: Vec::new(),
         name: "collect at main.rs:9".to_owned(),
+        own_thread: None,
     }
 }
 
