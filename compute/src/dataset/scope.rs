@@ -18,7 +18,7 @@ use super::Context;
 use super::graph::node_name;
 use crate::program::error::ProgramError;
 use crate::program::follow::ScopeLeft;
-use crate::program::task::panic_message;
+use crate::program::task::{is_in_task, panic_message};
 use crate::program::world::ScopePath;
 use crate::shortened::shortened;
 use crate::shuffle::records;
@@ -155,12 +155,13 @@ impl Scope {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         };
-        if begun.is_none() && collided.is_none() {
+        // A task that calls one is refused, and not by chance: it runs while an action does.
+        if begun.is_none() && collided.is_none() && !is_in_task() {
             *collided = Some(name.to_owned());
         }
         match (begun, collided.clone()) {
             (Some(actions), None) => Ok(actions),
-            (_, collided) => Err(ProgramError::Concurrent { action: collided.unwrap_or_default() }),
+            (_, collided) => Err(ProgramError::Concurrent { action: collided.unwrap_or_else(|| name.to_owned()) }),
         }
     }
 
@@ -330,6 +331,11 @@ impl Context {
     ///   after what differs: `context.scope(&format!("part-{i}"), ..)`. Those of one name are numbered as they are entered, which
     ///   must be in an order that is the same in each run, as that of a loop: one that is entered while another thread is in
     ///   one of its name is refused.
+    /// - **The program's own thread enters the same scopes in the same order in each run**, whatever its threads do: where
+    ///   it stands still in a worker at what the driver has not come to, while the driver waits for it elsewhere, the job
+    ///   fails after half a minute. What comes of threads in the order in which they end is sorted before it is used.
+    /// - **When two threads run actions of one scope at once**, both fail with [`ProgramError::Concurrent`], and every later
+    ///   action of that scope does.
     /// - **Who comes late passes over it**: a worker that joins a job, or a driver that is started anew, takes what a scope
     ///   that has ended came to, and does not run it. So **`body` has no effect but what it returns**: what it changes
     ///   outside, or sends to another thread, is missing there. One that is still in a scope when that has ended in the driver

@@ -518,6 +518,7 @@ fn a_worker_whose_scope_has_no_action_in_it_is_named() {
 fn a_worker_may_stand_elsewhere_while_another_thread_is_on_its_way() {
     let result = Rehearsal::new(1, false).run(|context| {
         let numbers = context.parallelize((0..10_u64).collect(), 2);
+        let own = || numbers.count();
         let (late, here) = std::thread::scope(|threads| {
             let late = threads.spawn(|| {
                 // A worker does not enter it before the task of the driver waits for that.
@@ -525,10 +526,10 @@ fn a_worker_may_stand_elsewhere_while_another_thread_is_on_its_way() {
                 context.scope("late", |_| numbers.count())
             });
             if is_driver(context) {
-                return (late.join().unwrap(), numbers.count());
+                return (late.join().unwrap(), own());
             }
             // Here the program's own thread is further than in the driver.
-            let here = numbers.count();
+            let here = own();
             (late.join().unwrap(), here)
         });
         assert_eq!((late?, here?), (10, 10));
