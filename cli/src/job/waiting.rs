@@ -56,7 +56,11 @@ fn reason_text(reason: &WaitReason, now: TimeMs) -> String {
             count((*jobs).into(), "other job")
         ),
         WaitReason::Room { cores, memory_bytes, node } => {
-            let needs = format!("{} and {}", count((*cores).into(), "core"), human_size(*memory_bytes));
+            let cores = count((*cores).into(), "core");
+            let needs = match memory_bytes {
+                0 => cores,
+                bytes => format!("{cores} and {}", human_size(*bytes)),
+            };
             match node {
                 Some(node) => {
                     format!("room for a task that needs {needs}: {node} takes nothing else until it has that")
@@ -132,6 +136,8 @@ pub(super) fn json(waiting: &Waiting) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use situ_wire::ids::NodeName;
+
     use super::*;
 
     fn said(reason: WaitReason) -> String {
@@ -149,7 +155,9 @@ mod tests {
         let memory = said(WaitReason::Memory { workers: 1, jobs: 1 });
         assert!(memory.starts_with("memory for its worker: the executors hold 1 worker at once"), "{memory}");
         let room = said(WaitReason::Room { cores: 4, memory_bytes: 0, node: None });
-        assert!(room.starts_with("an executor that has 4 cores and 0 B for a task: none of the live"), "{room}");
+        assert!(room.starts_with("an executor that has 4 cores for a task: none of the live"), "{room}");
+        let room = said(WaitReason::Room { cores: 1, memory_bytes: 1 << 30, node: Some(NodeName("n1".to_owned())) });
+        assert!(room.starts_with("room for a task that needs 1 core and 1.0 GiB: n1 takes nothing else"), "{room}");
         let away = WaitReason::FileSystem { since: TimeMs(1_000), until: TimeMs(15_000) };
         assert!(said(away).starts_with("the file system, which has been away for 13 s; it is tried again within 1 s"));
         let lost = Waiting { reason: WaitReason::LostOutputs { outputs: 2, until: None }, since: None };

@@ -4,6 +4,7 @@ use situ_wire::ids::{ExecutorId, JobId};
 use situ_wire::time::TimeMs;
 
 use super::executor::Executor;
+use super::executors::Executors;
 use super::policy::ms;
 use super::scheduler::Scheduler;
 use super::search::Usable;
@@ -46,6 +47,10 @@ impl Scheduler {
         crowded.next = now + ms(self.policy.crowded_ms);
         crowded.at.remove(&executor);
         let others = std::mem::take(&mut crowded.at);
+        if let Some(there) = self.executors.get_mut(executor) {
+            // It may have got the memory of another one than of who leaves for it.
+            self.changed.extend(there.workers.stay(job));
+        }
         self.call_back(job, others);
     }
 
@@ -124,13 +129,7 @@ impl Scheduler {
 }
 
 /// Whether a stage has tasks that may run on an executor some time.
-fn could_use(
-    stage: &Stage,
-    usable: &Usable,
-    id: ExecutorId,
-    there: &Executor,
-    executors: &super::executors::Executors,
-) -> bool {
+fn could_use(stage: &Stage, usable: &Usable, id: ExecutorId, there: &Executor, executors: &Executors) -> bool {
     usable.contains(id)
         && there.slots_of(&stage.plan.resources).is_some()
         && stage.pending.all().iter().any(|partition| stage.fits(executors, usable, id, partition))

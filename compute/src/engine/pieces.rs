@@ -31,8 +31,8 @@ impl Pieces {
         u32::try_from(self.writer.len()).unwrap_or(u32::MAX)
     }
 
-    /// Adds a frame that holds so many records, at least one, for a reduce partition. It may have no bytes. A frame costs 16 bytes, so gather
-    /// until there are some tens of KiB or more.
+    /// Adds a frame that holds so many records, at least one, for a reduce partition. It may have no bytes. A frame costs 16
+    /// bytes, so gather until there are some tens of KiB or more.
     ///
     /// # Errors
     /// When there is no such partition, the frame holds no record or is too long, the disk fails, or the task was cancelled.

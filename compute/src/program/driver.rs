@@ -77,7 +77,7 @@ impl<R: Runtime> DriverBackend<R> {
         let answer = self.cluster.ask(request).inspect_err(|error| {
             let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
             untold.get_or_insert_with(|| {
-                format!("it does not know of {what}, without which the program cannot go on: {error}")
+                format!("the scheduler does not know of {what}, without which the program cannot go on: {error}")
             });
         });
         results(what, answer)

@@ -33,7 +33,7 @@ mod executors;
 mod faults;
 mod plans;
 mod processes;
-mod random;
+pub(crate) mod random;
 mod tasks;
 mod workers;
 mod world;

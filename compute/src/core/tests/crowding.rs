@@ -10,6 +10,9 @@ use situ_wire::messages::scheduler::{
 
 use super::world::{JOB, World, attempt, flat, registration, result, started};
 use crate::core::SchedulingPolicy;
+use crate::simulation::random::Random;
+
+const SEEDS: u64 = 40;
 
 /// Executors with so many slots, and memory for so many workers.
 fn executors(of: &[(u32, u32)]) -> World {
@@ -234,4 +237,44 @@ fn what_runs_over_a_restart_of_the_scheduler_keeps_its_memory() {
     world.live(&[1], 10_000);
     let there = world.scheduler.executors.get(ExecutorId(1)).unwrap();
     assert!(there.takes(first) && !there.takes(JobId(2)) && there.free() == 1);
+}
+
+#[test]
+fn who_leaves_may_stay_when_the_other_gets_its_memory_from_somebody_else() {
+    let mut world = executors(&[(5, 2)]);
+    let (first, _) = with_tasks(&mut world, 1, 3, 1);
+    let (second, shown) = with_tasks(&mut world, 2, 100, 1);
+    assert_eq!(shown, ["n1 job-2:0/0/0", "n1 job-2:0/1/0"]);
+    let (third, _) = with_tasks(&mut world, 3, 2, 1);
+    world.live(&[1], 3_000);
+    assert_eq!(done(&mut world, 1, second, "0/0/0"), [""; 0], "it leaves, for the third");
+    assert_eq!(done(&mut world, 1, first, "0/0/0"), [""; 0]);
+    assert_eq!(done(&mut world, 1, first, "0/1/0"), [""; 0]);
+    let shown = done(&mut world, 1, first, "0/2/0");
+    let of = |job: JobId| shown.iter().filter(|task| task.contains(&format!("{job}:"))).count();
+    assert_eq!(
+        (of(third), of(second)),
+        (2, 2),
+        "the first has nothing to start, so that all three slots are taken: {shown:?}"
+    );
+}
+
+/// Whatever executors there are and whatever jobs want, none is kept out for ever.
+#[test]
+fn every_job_comes_to_its_turn() {
+    for seed in 1..=SEEDS {
+        let mut random = Random(seed);
+        let mut pick = |from: u64, to: u64| u32::try_from(from + random.below(to - from + 1)).unwrap();
+        let count = pick(1, 3);
+        let shapes: Vec<(u32, u32)> = (0..count).map(|_| (pick(1, 8), pick(1, 3))).collect();
+        let most = shapes.iter().map(|(slots, _)| *slots).max().unwrap_or(1);
+        let mut world = executors(&shapes);
+        let jobs: Vec<JobId> = (1..=u64::from(pick(2, 5)))
+            .map(|job| with_tasks(&mut world, job, 100, pick(1, u64::from(most.min(3)))).0)
+            .collect();
+        let numbers: Vec<u32> = (1..=count).collect();
+        let (began, _) = work(&mut world, &numbers, 2_000, 30_000);
+        let missing: Vec<&JobId> = jobs.iter().filter(|job| !began.contains_key(*job)).collect();
+        assert!(missing.is_empty(), "seed {seed}: {shapes:?}: {missing:?} have had nothing: {began:?}");
+    }
 }

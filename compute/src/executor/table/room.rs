@@ -6,8 +6,8 @@ use situ_wire::ids::JobId;
 use situ_wire::messages::executor::ProcessLife;
 use situ_wire::time::TimeMs;
 
+use super::worker::Worker;
 use super::{Action, JobTable, next_life};
-use crate::executor::table::worker::Worker;
 
 /// How many workers there may be, and who waits for a place.
 #[derive(Debug)]
@@ -89,28 +89,15 @@ mod tests {
     use std::time::Duration;
 
     use situ_wire::ids::{ActionId, DatasetId, PartitionId, ScopeId, StageId, TaskAttemptId};
-    use situ_wire::messages::executor::{JobSecret, WorkerPoll};
+    use situ_wire::messages::executor::WorkerPoll;
     use situ_wire::messages::scheduler::{
-        ExecutorCommand, ExecutorEvent, JobLaunch, JobOptions, Locality, Program, StageOutput, TaskDone, TaskFailure,
-        TaskOutcome, TaskProgress, TaskSpec, TaskWork,
+        ExecutorCommand, ExecutorEvent, Locality, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskProgress,
+        TaskSpec, TaskWork,
     };
 
     use super::*;
+    use crate::executor::table::tests::{SECRET, launch_of};
     use crate::executor::table::{Event, WaiterId, report};
-
-    const SECRET: JobSecret = JobSecret([7; 16]);
-
-    fn launch(job: u64) -> JobLaunch {
-        JobLaunch {
-            job: JobId(job),
-            secret: SECRET,
-            user: "ann".to_owned(),
-            program: Program::BuiltIn { name: "wordcount".to_owned() },
-            arguments: Vec::new(),
-            options: JobOptions::default(),
-            attached: false,
-        }
-    }
 
     fn attempt(job: u64, partition: u32) -> TaskAttemptId {
         let stage = StageId(ScopeId::ROOT, 0);
@@ -129,7 +116,7 @@ mod tests {
             let mut table =
                 Self { table: JobTable::new(Duration::from_secs(30), 0, workers), now: TimeMs(1), polls: 0 };
             for job in 1..=4 {
-                assert_eq!(table.command(ExecutorCommand::BeginJob { job: launch(job) }), []);
+                assert_eq!(table.command(ExecutorCommand::BeginJob { job: launch_of(JobId(job)) }), []);
             }
             table
         }
@@ -185,7 +172,7 @@ mod tests {
     }
 
     fn start(job: u64, life: u64) -> Action {
-        Action::StartWorker { launch: launch(job), life: ProcessLife(life) }
+        Action::StartWorker { launch: launch_of(JobId(job)), life: ProcessLife(life) }
     }
 
     fn end(job: u64, life: u64) -> Action {

@@ -5,12 +5,16 @@ use super::*;
 use crate::program::task::cut;
 
 const NOW: TimeMs = TimeMs(1_000);
-const SECRET: JobSecret = JobSecret([7; 16]);
+pub(super) const SECRET: JobSecret = JobSecret([7; 16]);
 const JOB: JobId = JobId(1);
 
 fn launch() -> JobLaunch {
+    launch_of(JOB)
+}
+
+pub(super) fn launch_of(job: JobId) -> JobLaunch {
     JobLaunch {
-        job: JOB,
+        job,
         secret: SECRET,
         user: "ann".to_owned(),
         program: Program::BuiltIn { name: "wordcount".to_owned() },
