@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use situ_client::ClientError;
-use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness};
+use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness, SafeModeAction};
 use situ_wire::messages::scheduler::ExecutorStatus;
 
-use crate::args::FsckArgs;
+use crate::args::{FsckArgs, SafeModeOrder};
 use crate::error::{CliError, CliResult};
 use crate::fs::parse_path;
 use crate::session::Session;
@@ -32,6 +32,25 @@ pub async fn report(session: &Session, as_json: bool) -> CliResult {
         Ok(Some(executors)) => print_executors(&executors),
         Err(why) => show::line(format!("executors: not known: {why}")),
     }
+}
+
+/// `situ admin safemode`.
+pub async fn safe_mode(session: &Session, order: SafeModeOrder, as_json: bool) -> CliResult {
+    let action = match order {
+        SafeModeOrder::Get | SafeModeOrder::Wait => SafeModeAction::Get,
+        SafeModeOrder::Enter => SafeModeAction::Enter,
+        SafeModeOrder::Leave => SafeModeAction::Leave,
+    };
+    let mut reason = session.client.safe_mode(action).await?;
+    while order == SafeModeOrder::Wait && reason.is_some() {
+        // The namenode tells of no change by itself: it is asked again.
+        tokio::time::sleep(ASK_AGAIN).await;
+        reason = session.client.safe_mode(action).await?;
+    }
+    if as_json {
+        return show::json(&json!({ "safe_mode": reason }));
+    }
+    show::line(reason.map_or("safe mode is off".to_owned(), |reason| format!("safe mode is on: {reason}")))
 }
 
 /// The executors that the scheduler knows, or in words why it does not say; none in a cluster without a scheduler.
@@ -72,6 +91,9 @@ impl Space {
     }
 }
 
+/// How often the namenode is asked for what is waited for.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How long a cluster in peace may take to make every block whole again.
 const HEAL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -96,7 +118,7 @@ pub async fn whole_again(session: &Session, ready: impl Fn(&ClusterReport) -> bo
             )));
         }
         // The namenode tells of no change by itself: it is asked again.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
@@ -115,6 +137,12 @@ fn print_report(report: &ClusterReport) -> CliResult {
     show::line(format!("  being copied      {}", report.pending))?;
     show::line(format!("  corrupt           {}", report.corrupt))?;
     show::line(format!("  missing           {}", report.missing))?;
+    if report.unknown > 0 {
+        show::line(format!(
+            "  never given out   {} (kept; see `situ admin safemode --help`)",
+            count(report.unknown, "replica")
+        ))?;
+    }
     show::line(format!("  transaction       {}", report.tx.0))?;
     show::line(format!("  namespace digest  {}", hex(&report.digest[..8])))?;
     let dead = report.datanodes.iter().filter(|node| node.liveness == Liveness::Dead).count();
@@ -214,7 +242,7 @@ fn report_json(report: &ClusterReport) -> Value {
             json!({
                 "id": node.location.id.to_string(), "node": node.location.node.0, "rack": node.location.rack.0,
                 "address": node.location.address, "state": liveness(node.liveness), "replicas": node.replicas,
-                "last_heartbeat_ms": node.last_heartbeat.0, "volumes": volumes,
+                "unknown": node.unknown, "last_heartbeat_ms": node.last_heartbeat.0, "volumes": volumes,
             })
         })
         .collect();
@@ -222,7 +250,7 @@ fn report_json(report: &ClusterReport) -> Value {
         "cluster": report.cluster.to_string(), "transaction": report.tx.0, "digest": hex(&report.digest),
         "safe_mode": report.safe_mode, "directories": report.directories, "files": report.files,
         "blocks": report.blocks, "under_replicated": report.under_replicated, "pending": report.pending,
-        "corrupt": report.corrupt, "missing": report.missing, "datanodes": datanodes,
+        "corrupt": report.corrupt, "missing": report.missing, "unknown": report.unknown, "datanodes": datanodes,
     })
 }
 

@@ -145,6 +145,15 @@ Examples:
   situ fs put book.txt /data/
   zcat log.gz | situ fs put - /data/log";
 
+const SAFE_MODE_HELP: &str = "\
+After its start the namenode waits in safe mode until enough blocks are reported (`safe_mode_threshold_permille` in its \
+configuration) and a while longer. It goes on waiting while datanodes hold replicas that it never gave out: then it may have \
+been started with an older copy of its directory. What such replicas hold is kept, also after safe mode was left. Only \
+the superuser enters and leaves it.
+
+Example:
+  situ admin safemode get";
+
 const REPORT_HELP: &str = "\
 Blocks are under-replicated while they have fewer good replicas than wanted; those that are missing, because no good \
 replica is left or its datanodes are away, are among them. `situ fsck` counts in the same way.
@@ -427,6 +436,26 @@ pub enum AdminCommand {
     /// Show capacity, nodes, and blocks that need care
     #[command(after_help = REPORT_HELP)]
     Report,
+    /// Show, enter or leave safe mode, in which the namenode changes nothing
+    #[command(after_help = SAFE_MODE_HELP)]
+    Safemode {
+        /// What to do
+        #[arg(value_enum)]
+        action: SafeModeOrder,
+    },
+}
+
+/// What `situ admin safemode` does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SafeModeOrder {
+    /// Say whether it is on, and why
+    Get,
+    /// Enter it, until it is left by an order
+    Enter,
+    /// Leave it, whatever it waits for
+    Leave,
+    /// Wait until it is off
+    Wait,
 }
 
 /// `situ fsck`.

@@ -98,6 +98,7 @@ async fn run(situ: &Situ) -> CliResult {
                 Command::Fs(command) => fs::run(&session, command, json).await,
                 Command::Job(command) => job::run(&session, command, json).await,
                 Command::Admin(AdminCommand::Report) => admin::report(&session, json).await,
+                Command::Admin(AdminCommand::Safemode { action }) => admin::safe_mode(&session, *action, json).await,
                 Command::Fsck(args) => admin::fsck(&session, args, json).await,
                 _ => Err(CliError::usage("not a command of a cluster")),
             }

@@ -44,7 +44,7 @@ pub struct NamenodeConfig {
     /// How many of a thousand blocks must have a replica before safe mode ends. Default: 999.
     #[serde(default = "defaults::safe_mode_threshold_permille")]
     pub safe_mode_threshold_permille: u64,
-    /// How long safe mode goes on after that, in milliseconds. Default: 2000.
+    /// How long safe mode goes on after that, in milliseconds. Default: 30000.
     #[serde(default = "defaults::safe_mode_extension_ms")]
     pub safe_mode_extension_ms: u64,
     /// How long an expected replica counts before a datanode confirms it, in milliseconds. Default: 60000.
@@ -177,7 +177,7 @@ impl NamenodeConfig {
             supergroup: self.supergroup.clone(),
             token_key,
             seed,
-            block_epoch: seed,
+            epoch_chance: seed,
             heartbeat_ms: self.heartbeat_ms,
             suspect_after_ms: self.suspect_after_ms,
             dead_after_ms: self.dead_after_ms,
@@ -215,7 +215,7 @@ mod defaults {
         lease_soft_ms: u64 = 60_000;
         lease_hard_ms: u64 = 300_000;
         safe_mode_threshold_permille: u64 = 999;
-        safe_mode_extension_ms: u64 = 2_000;
+        safe_mode_extension_ms: u64 = 30_000;
         pending_timeout_ms: u64 = 60_000;
         token_lifetime_ms: u64 = 600_000;
         client_expiry_ms: u64 = 600_000;
@@ -247,7 +247,7 @@ mod tests {
     fn the_defaults_are_the_cores() {
         let key = BlockTokenKey([1; 32]);
         let core = NamenodeConfig::new("/nn".into()).core(ClusterId(7), key.clone(), 9);
-        let expected = CoreConfig { block_epoch: 9, ..CoreConfig::new(ClusterId(7), "situ", key, 9) };
+        let expected = CoreConfig { epoch_chance: 9, ..CoreConfig::new(ClusterId(7), "situ", key, 9) };
         assert_eq!(format!("{core:?}"), format!("{expected:?}"));
     }
 

@@ -297,6 +297,8 @@ fn namenode_config(layout: &Layout, timings: Timings) -> NamenodeConfig {
     let mut config = NamenodeConfig::new(layout.data("namenode"));
     config.listen = loopback();
     config.superuser = world::user_name();
+    // Its datanodes start with it: there are no others to wait for.
+    config.safe_mode_extension_ms = 2_000;
     if timings == Timings::Quick {
         (config.heartbeat_ms, config.suspect_after_ms, config.dead_after_ms) = (300, 1_500, 4_000);
         config.safe_mode_extension_ms = 0;

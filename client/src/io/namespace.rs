@@ -2,7 +2,7 @@ use situ_runtime::Runtime;
 use situ_wire::block::{Block, LocatedBlock};
 use situ_wire::ids::{DatanodeId, OperationId};
 use situ_wire::limits::BATCH_NAMES;
-use situ_wire::messages::namenode::{ClusterReport, ContentSummary, FileStatus, Request, Response};
+use situ_wire::messages::namenode::{ClusterReport, ContentSummary, FileStatus, Request, Response, SafeModeAction};
 use situ_wire::path::DfsPath;
 
 use super::client::Client;
@@ -135,6 +135,16 @@ impl<R: Runtime> Client<R> {
     pub async fn report(&self) -> Result<ClusterReport, ClientError> {
         let asked = asked("ask for the state of", &"the cluster");
         answer!(asked, "Report", self.ask(asked, &Request::Report).await?, Response::Report(report) => *report)
+    }
+
+    /// Does something about the namenode's safe mode, or only asks; why it is on afterwards, if it is.
+    ///
+    /// # Errors
+    /// When the namenode refuses, as it does unless the superuser asks, or cannot be reached.
+    pub async fn safe_mode(&self, action: SafeModeAction) -> Result<Option<String>, ClientError> {
+        let asked = asked("change or ask for the safe mode of", &"the cluster");
+        let answer = self.ask(asked, &Request::SafeMode { action }).await?;
+        answer!(asked, "SafeMode", answer, Response::SafeMode(reason) => reason)
     }
 
     /// The health of the files below a path, page by page.

@@ -39,9 +39,13 @@ pub(super) async fn do_chores<R: Runtime>(
             ChoreKind::MoveAside => volume.move_aside(block),
         };
         let result = runtime.blocking(work).await;
-        if let Err(error) = &result {
-            tracing::warn!(%block, %error, "cannot move or delete a replica's files");
-            let _ = mailbox.send(Message::Event(Event::DiskTrouble { storage }));
+        match (&result, kind) {
+            (Ok(()), ChoreKind::Delete) => tracing::info!(%block, %storage, "deleted a replica's files"),
+            (Ok(()), ChoreKind::MoveAside) => tracing::info!(%block, %storage, "moved a replica's files aside"),
+            (Err(error), _) => {
+                tracing::warn!(%block, %storage, %error, "cannot move or delete a replica's files");
+                let _ = mailbox.send(Message::Event(Event::DiskTrouble { storage }));
+            }
         }
         // Files that cannot be deleted stand there until the next start; the replica is not served any more.
         if let ChoreKind::Delete = kind {

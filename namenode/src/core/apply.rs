@@ -32,7 +32,8 @@ impl Change {
             | Self::Rename { .. }
             | Self::Publish { .. }
             | Self::RecoverFile { .. }
-            | Self::ForgetClients { .. } => Outcome::Done,
+            | Self::ForgetClients { .. }
+            | Self::BeginEpoch { .. } => Outcome::Done,
         }
     }
 }
@@ -97,6 +98,7 @@ impl Namesystem {
                     self.operations.remove_client(&mut self.ledger, *client);
                 }
             }
+            Change::BeginEpoch { epoch } => self.meta = self.epochs.begin(&mut self.ledger, self.meta, *epoch)?,
         }
         if let Some(operation) = edit.operation {
             let outcome = edit.change.outcome();

@@ -121,6 +121,7 @@ pub(super) fn key_of(record: &RecordRef<'_>) -> ImageKey {
         ImageRecord::Edge(edge) => ImageKey::Edge(edge.parent, edge.name.into()),
         ImageRecord::Block(block) => ImageKey::Block(block.id),
         ImageRecord::Operation(operation) => ImageKey::Operation(operation.client, operation.sequence),
+        ImageRecord::Epoch(epoch) => ImageKey::Epoch(epoch.epoch),
     }
 }
 

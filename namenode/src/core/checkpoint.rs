@@ -5,6 +5,7 @@ use std::ops::Bound;
 use situ_wire::ids::{BlockId, ClientId, INodeId, TxId};
 
 use super::digest::{NamespaceDigest, RecordSum};
+use super::epochs::Epoch;
 use super::image::{ImageKey, ImageRecord, ImageSlot, MetaRecord};
 use super::inode::INode;
 use super::namespace::edge;
@@ -131,6 +132,15 @@ impl Namesystem {
                     let key = ImageKey::Operation(record.client, record.sequence);
                     put(key, Some(ImageRecord::Operation(*record)));
                 }
+                Cursor::Epochs(Epoch::default())
+            }
+            Cursor::Epochs(from) => {
+                for record in self.epochs.iter_from(from) {
+                    if !take_room(room) {
+                        return Cursor::Epochs(record.epoch);
+                    }
+                    put(ImageKey::Epoch(record.epoch), Some(ImageRecord::Epoch(*record)));
+                }
                 Cursor::Old(ImageKey::Meta)
             }
             Cursor::Old(after) => {
@@ -198,6 +208,7 @@ impl Namesystem {
             }
             ImageKey::Block(id) => owned(&self.blocks.record(*id)?),
             ImageKey::Operation(client, sequence) => ImageRecord::Operation(*self.operations.get(*client, *sequence)?),
+            ImageKey::Epoch(epoch) => ImageRecord::Epoch(*self.epochs.get(*epoch)?),
         })
     }
 }

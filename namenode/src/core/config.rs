@@ -17,8 +17,8 @@ pub struct CoreConfig {
     pub token_key: BlockTokenKey,
     /// For choices outside the journal (placement).
     pub seed: u64,
-    /// The epoch that the first block of an empty namespace begins, drawn at random: see `block_ids`.
-    pub block_epoch: u64,
+    /// A random number for the first epoch that is begun: see [`Epoch`](super::Epoch).
+    pub epoch_chance: u64,
     /// How often a datanode sends a heartbeat.
     pub heartbeat_ms: u32,
     /// After how long without a heartbeat nothing new is placed on a datanode.
@@ -57,14 +57,14 @@ impl CoreConfig {
             supergroup: "supergroup".to_owned(),
             token_key,
             seed,
-            block_epoch: 0,
+            epoch_chance: 0,
             heartbeat_ms: 1_000,
             suspect_after_ms: 3_000,
             dead_after_ms: 15_000,
             lease_soft_ms: 60_000,
             lease_hard_ms: 300_000,
             safe_mode_threshold_permille: 999,
-            safe_mode_extension_ms: 2_000,
+            safe_mode_extension_ms: 30_000,
             pending_timeout_ms: 60_000,
             token_lifetime_ms: 600_000,
             client_expiry_ms: 600_000,

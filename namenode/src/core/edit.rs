@@ -8,6 +8,8 @@ use situ_wire::block::{Block, CommittedBlock};
 use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, OperationId};
 use situ_wire::time::TimeMs;
 
+use super::epochs::Epoch;
+
 /// One record of the journal. Its variants are the changelog of the format: never renumber, never reuse.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Edit {
@@ -171,5 +173,10 @@ pub enum Change {
     ForgetClients {
         /// Which.
         clients: Vec<ClientId>,
+    },
+    /// From here on ids and generation stamps are those of an epoch.
+    BeginEpoch {
+        /// Which; later than all before.
+        epoch: Epoch,
     },
 }

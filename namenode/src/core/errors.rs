@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use situ_wire::error::{ErrorCode, RemoteError};
+use situ_wire::ids::ClusterId;
 use situ_wire::path::DfsPath;
 
 /// What is wrong with a target whose name is of the form that is for copying.
@@ -14,6 +15,11 @@ pub(super) fn not_found(path: &DfsPath) -> RemoteError {
         path,
         "expected a file or directory, found nothing; check the path (situ fs ls shows what is there)",
     )
+}
+
+pub(super) fn no_epochs(cluster: ClusterId) -> RemoteError {
+    let message = "all epochs of the namespace are used up; copy what it holds into a new cluster";
+    RemoteError::new(ErrorCode::TooMuch, cluster, message)
 }
 
 pub(super) fn parent_not_found(path: &DfsPath) -> RemoteError {

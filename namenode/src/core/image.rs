@@ -9,6 +9,7 @@ use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, Tx
 use situ_wire::time::TimeMs;
 
 use super::digest::RecordRef;
+use super::epochs::Epoch;
 
 /// Which of the two images.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,6 +33,8 @@ pub enum ImageKey {
     Block(BlockId),
     /// An operation of a client.
     Operation(ClientId, u64),
+    /// An epoch that is over.
+    Epoch(Epoch),
 }
 
 /// One thing of the namespace. Generic over who holds its texts and lists, so that it can be hashed in place. On disk as
@@ -48,6 +51,8 @@ pub enum ImageRecord<S = Box<str>, P = Vec<DatanodeId>> {
     Block(BlockRecord<P>),
     /// What a client was answered.
     Operation(OperationRecord),
+    /// An epoch that is over.
+    Epoch(EpochRecord),
 }
 
 impl ImageRecord {
@@ -60,6 +65,7 @@ impl ImageRecord {
             Self::Edge(edge) => ImageKey::Edge(edge.parent, edge.name.clone()),
             Self::Block(block) => ImageKey::Block(block.id),
             Self::Operation(operation) => ImageKey::Operation(operation.client, operation.sequence),
+            Self::Epoch(epoch) => ImageKey::Epoch(epoch.epoch),
         }
     }
 
@@ -94,6 +100,7 @@ impl ImageRecord {
                 })
             }
             Self::Operation(operation) => ImageRecord::Operation(*operation),
+            Self::Epoch(epoch) => ImageRecord::Epoch(*epoch),
         }
     }
 }
@@ -192,6 +199,17 @@ pub struct OperationRecord {
     pub time: TimeMs,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// An epoch that is over: what it gave out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Which.
+    pub epoch: Epoch,
+    /// The first block id that it did not give out.
+    pub next_block: BlockId,
+    /// The first generation stamp that it did not give out.
+    pub next_generation: GenerationStamp,
 }
 
 /// What came of an operation: as much as the answer needs.

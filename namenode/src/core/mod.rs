@@ -7,7 +7,6 @@
 
 mod apply;
 mod authorize;
-mod block_ids;
 mod blocks;
 mod calls;
 mod changes;
@@ -17,6 +16,7 @@ mod copies;
 mod datanodes;
 mod digest;
 mod edit;
+mod epochs;
 mod errors;
 mod event;
 mod image;
@@ -39,9 +39,10 @@ pub use checkpoint::{ImageChanges, ImageDigest};
 pub use config::CoreConfig;
 pub use digest::NamespaceDigest;
 pub use edit::{Change, Edge, Edit, EditV1, Move, NewDirectory, NewFile};
+pub use epochs::Epoch;
 pub use event::{CallId, Caller, Effect, Event};
 pub use image::{
-    BlockRecord, EdgeRecord, INodeKind, INodeRecord, ImageKey, ImageRecord, ImageSlot, MetaRecord, OperationRecord,
-    Outcome, WriterRecord,
+    BlockRecord, EdgeRecord, EpochRecord, INodeKind, INodeRecord, ImageKey, ImageRecord, ImageSlot, MetaRecord,
+    OperationRecord, Outcome, WriterRecord,
 };
 pub use namesystem::{ApplyError, Namesystem, RestoreError};

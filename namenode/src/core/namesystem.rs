@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use situ_wire::error::RemoteError;
-use situ_wire::ids::{BlockId, GenerationStamp, INodeId, OperationId, TxId};
+use situ_wire::ids::{OperationId, TxId};
 use situ_wire::messages::namenode::Response;
 use situ_wire::time::TimeMs;
 
@@ -13,6 +13,8 @@ use super::copies::Copies;
 use super::datanodes::{DatanodeManager, StorageIndex};
 use super::digest::NamespaceDigest;
 use super::edit::{Change, Edit, EditV1};
+use super::epochs::Epochs;
+use super::errors::no_epochs;
 use super::event::{Effect, Event};
 use super::image::MetaRecord;
 use super::inode::{Content, INode};
@@ -68,6 +70,9 @@ pub struct Namesystem {
     pub(super) now: TimeMs,
     pub(super) last_tx: TxId,
     pub(super) meta: MetaRecord,
+    pub(super) epochs: Epochs,
+    /// Whether the present epoch was begun by this very state machine since it started.
+    has_begun_epoch: bool,
     pub(super) namespace: Namespace,
     pub(super) blocks: BlockManager,
     pub(super) datanodes: DatanodeManager,
@@ -107,11 +112,9 @@ impl Namesystem {
         Self {
             now: TimeMs(0),
             last_tx: TxId(0),
-            meta: MetaRecord {
-                next_inode: INodeId(ROOT.0 + 1),
-                next_block: BlockId(1),
-                next_generation: GenerationStamp(1),
-            },
+            meta: MetaRecord::before_all(ROOT),
+            epochs: Epochs::default(),
+            has_begun_epoch: false,
             namespace: Namespace::new(),
             blocks: BlockManager::new(),
             datanodes: DatanodeManager::new(&config),
@@ -154,7 +157,7 @@ impl Namesystem {
         self.now = self.now.max(now);
         self.renew_all(now);
         self.next_expiry = TimeMs(now.0.saturating_add(self.config.client_expiry_ms));
-        self.safe_mode = SafeMode::Waiting { heard: now };
+        self.safe_mode = SafeMode::Waiting;
         self.look_at_safe_mode(now);
     }
 
@@ -182,6 +185,18 @@ impl Namesystem {
             panic!("a planned edit does not apply: {error}; {edit:?}");
         }
         self.effects.push_back(Effect::Append { tx, edit });
+    }
+
+    /// Begins an epoch if the present one is not of this start or wears out. To be called before anything is made.
+    pub(super) fn begin_epoch(&mut self, now: TimeMs) -> Result<(), RemoteError> {
+        if self.has_begun_epoch && !self.meta.is_worn() {
+            return Ok(());
+        }
+        let chance = if self.has_begun_epoch { self.random.next() } else { self.config.epoch_chance };
+        let epoch = self.meta.epoch().next(now, chance).ok_or_else(|| no_epochs(self.config.cluster))?;
+        self.commit(now, None, Change::BeginEpoch { epoch });
+        self.has_begun_epoch = true;
+        Ok(())
     }
 
     pub(super) fn warn(&mut self, message: String) {

@@ -3,6 +3,7 @@
 use situ_wire::ids::{BlockId, INodeId, TxId};
 use situ_wire::path::is_copying;
 
+use super::epochs::Epoch;
 use super::image::{EdgeRecord, INodeKind, INodeRecord, ImageRecord, MetaRecord, WriterRecord};
 use super::inode::{BlockLen, Content, File, FileBlocks, INode, Writer};
 use super::namespace::ROOT;
@@ -41,6 +42,7 @@ impl Namesystem {
                 }
                 self.operations.insert(&mut self.ledger, *record);
             }
+            ImageRecord::Epoch(record) => self.epochs.restore(&mut self.ledger, *record).map_err(wrong)?,
         }
         Ok(())
     }
@@ -168,6 +170,10 @@ impl Namesystem {
         }
         for record in self.operations.iter() {
             sum.add(&reference(*record));
+        }
+        for record in self.epochs.iter_from(Epoch::default()) {
+            assert!(record.epoch < self.meta.epoch(), "{}: what is over is not to come", record.epoch);
+            sum.add(&ImageRecord::Epoch(*record));
         }
         assert_eq!(blocks, self.blocks.len(), "every block belongs to one file");
         writers.sort_unstable();

@@ -1,10 +1,8 @@
-//! Safe mode: after a start the namenode waits for reports before it changes or deletes anything.
+//! Safe mode: after a start the namenode waits for reports before it changes or deletes anything. It waits for as long as it
+//! takes, or for an operator's word: blocks that nobody reports may be on a rack that has no power yet, and replicas that
+//! this namespace never gave out say that it is not the one that it should be.
 
 use situ_wire::time::TimeMs;
-
-/// How long the datanodes must have been quiet, with all that registered fully reported, until the namenode stops
-/// waiting for blocks that nobody seems to have.
-const PATIENCE_MS: u64 = 30_000;
 
 /// Whether the namenode waits for reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,15 +10,14 @@ pub(super) enum SafeMode {
     /// It replays its journal.
     Starting,
     /// It waits for blocks.
-    Waiting {
-        /// When a datanode last registered or reported.
-        heard: TimeMs,
-    },
+    Waiting,
     /// Enough blocks are there; it waits a little longer for more.
     Extended {
         /// Until when.
         until: TimeMs,
     },
+    /// An operator has said so, and must say when it ends.
+    Ordered,
     /// It serves.
     Off,
 }
@@ -34,13 +31,17 @@ pub(super) struct Progress {
     pub(super) found: u64,
     /// How many of a thousand there must be.
     pub(super) threshold_permille: u64,
-    /// Whether there are datanodes that live and all of them have reported in full.
-    pub(super) all_reported: bool,
+    /// Replicas of what this namespace never gave out.
+    pub(super) unknown: u64,
 }
 
 impl Progress {
-    fn is_enough(self) -> bool {
+    fn has_threshold(self) -> bool {
         self.found.saturating_mul(1000) >= self.total.saturating_mul(self.threshold_permille)
+    }
+
+    fn is_enough(self) -> bool {
+        self.has_threshold() && self.unknown == 0
     }
 }
 
@@ -52,54 +53,44 @@ impl SafeMode {
     /// Looks at what has been reported; the state that follows.
     pub(super) fn next(self, now: TimeMs, progress: Progress, extension_ms: u64) -> Self {
         match self {
-            Self::Starting | Self::Off => self,
-            Self::Waiting { .. } if progress.total == 0 => Self::Off,
-            Self::Waiting { .. } if progress.is_enough() => {
+            Self::Starting | Self::Ordered | Self::Off => self,
+            Self::Waiting if !progress.is_enough() => self,
+            Self::Waiting if progress.total == 0 => Self::Off,
+            Self::Waiting => {
                 Self::Extended { until: TimeMs(now.0.saturating_add(extension_ms)) }.next(now, progress, extension_ms)
             }
-            Self::Waiting { heard } => {
-                let quiet = now.0 >= heard.0.saturating_add(PATIENCE_MS);
-                match (quiet, progress.all_reported) {
-                    (false, _) => self,
-                    (true, true) => Self::Off,
-                    (true, false) => Self::Waiting { heard: now },
-                }
-            }
-            Self::Extended { .. } if !progress.is_enough() => Self::Waiting { heard: now },
+            Self::Extended { .. } if !progress.is_enough() => Self::Waiting,
             Self::Extended { until } if until <= now => Self::Off,
             Self::Extended { .. } => self,
-        }
-    }
-
-    /// A datanode registered or reported.
-    pub(super) fn hear(&mut self, now: TimeMs) {
-        if let Self::Waiting { heard } = self {
-            *heard = now;
         }
     }
 
     /// When it may change by time alone.
     pub(super) fn deadline(self) -> TimeMs {
         match self {
-            Self::Starting | Self::Off => TimeMs::NEVER,
-            Self::Waiting { heard } => TimeMs(heard.0.saturating_add(PATIENCE_MS)),
             Self::Extended { until } => until,
+            Self::Starting | Self::Waiting | Self::Ordered | Self::Off => TimeMs::NEVER,
         }
     }
 }
 
-/// Why the namenode is in safe mode, for people.
+/// Why the namenode is in safe mode, and how that ends, for people.
 pub(super) fn reason(mode: SafeMode, progress: Progress) -> Option<String> {
+    let Progress { total, found, threshold_permille, unknown } = progress;
     match mode {
         SafeMode::Off => None,
         SafeMode::Starting => Some("the namenode replays its journal".to_owned()),
-        SafeMode::Waiting { .. } => Some(format!(
-            "{} of {} blocks are reported; {} of a thousand are needed",
-            progress.found, progress.total, progress.threshold_permille
+        SafeMode::Ordered => Some("an operator has said so; `situ admin safemode leave` ends it".to_owned()),
+        SafeMode::Waiting if progress.has_threshold() => Some(format!(
+            "datanodes hold {unknown} replicas that this namespace never gave out: was the namenode started with an older \
+             copy of its directory, or with another one? Then stop it and give it the right one; if there is none, \
+             `situ admin safemode leave` goes on with what is known (such replicas are kept)"
         )),
-        SafeMode::Extended { .. } => {
-            Some(format!("{} of {} blocks are reported; it ends in a moment", progress.found, progress.total))
-        }
+        SafeMode::Waiting => Some(format!(
+            "{found} of {total} blocks are reported, {threshold_permille} of a thousand are needed; it goes on by itself when \
+             the datanodes have come (`situ admin report` shows them); `situ admin safemode leave` goes on without them"
+        )),
+        SafeMode::Extended { .. } => Some(format!("{found} of {total} blocks are reported; it ends in a moment")),
     }
 }
 
@@ -107,28 +98,31 @@ pub(super) fn reason(mode: SafeMode, progress: Progress) -> Option<String> {
 mod tests {
     use super::*;
 
-    const SOME: Progress = Progress { total: 10, found: 9, threshold_permille: 999, all_reported: false };
+    const SOME: Progress = Progress { total: 1000, found: 998, threshold_permille: 999, unknown: 0 };
+    const ENOUGH: Progress = Progress { found: 999, ..SOME };
 
     #[test]
     fn it_ends_when_enough_blocks_stay_reported_for_a_while() {
-        let waiting = SafeMode::Waiting { heard: TimeMs(0) };
+        let waiting = SafeMode::Waiting;
         assert_eq!(waiting.next(TimeMs(5), SOME, 100), waiting);
-        let enough = Progress { found: 10, ..SOME };
-        let extended = waiting.next(TimeMs(5), enough, 100);
+        assert_eq!(waiting.deadline(), TimeMs::NEVER, "and not because nobody says anything");
+        let extended = waiting.next(TimeMs(5), ENOUGH, 100);
         assert_eq!(extended, SafeMode::Extended { until: TimeMs(105) });
-        assert_eq!(extended.next(TimeMs(104), enough, 100), extended);
-        assert_eq!(extended.next(TimeMs(105), SOME, 100), SafeMode::Waiting { heard: TimeMs(105) });
-        assert_eq!(extended.next(TimeMs(105), enough, 100), SafeMode::Off);
-        assert_eq!(waiting.next(TimeMs(5), enough, 0), SafeMode::Off);
+        assert_eq!(extended.next(TimeMs(104), ENOUGH, 100), extended);
+        assert_eq!(extended.next(TimeMs(105), SOME, 100), waiting);
+        assert_eq!(extended.next(TimeMs(105), ENOUGH, 100), SafeMode::Off);
+        assert_eq!(waiting.next(TimeMs(5), ENOUGH, 0), SafeMode::Off);
+        assert_eq!(waiting.next(TimeMs(5), Progress { total: 0, found: 0, ..SOME }, 100), SafeMode::Off);
     }
 
     #[test]
-    fn it_does_not_wait_for_ever_for_what_nobody_has() {
-        let waiting = SafeMode::Waiting { heard: TimeMs(0) };
-        let all = Progress { all_reported: true, ..SOME };
-        assert_eq!(waiting.next(TimeMs(PATIENCE_MS - 1), all, 100), waiting);
-        let later = SafeMode::Waiting { heard: TimeMs(PATIENCE_MS) };
-        assert_eq!(waiting.next(TimeMs(PATIENCE_MS), SOME, 100), later);
-        assert_eq!(waiting.next(TimeMs(PATIENCE_MS), all, 100), SafeMode::Off);
+    fn what_was_never_given_out_and_an_operator_hold_it() {
+        let strange = Progress { unknown: 1, ..ENOUGH };
+        assert_eq!(SafeMode::Waiting.next(TimeMs(5), strange, 0), SafeMode::Waiting);
+        assert_eq!(SafeMode::Extended { until: TimeMs(7) }.next(TimeMs(7), strange, 0), SafeMode::Waiting);
+        assert_eq!(SafeMode::Off.next(TimeMs(5), strange, 0), SafeMode::Off);
+        assert_eq!(SafeMode::Ordered.next(TimeMs(5), ENOUGH, 0), SafeMode::Ordered);
+        assert!(reason(SafeMode::Waiting, strange).is_some_and(|reason| reason.contains("never gave out")));
+        assert!(reason(SafeMode::Waiting, SOME).is_some_and(|reason| reason.contains("998 of 1000 blocks")));
     }
 }

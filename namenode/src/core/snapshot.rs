@@ -9,6 +9,7 @@ use situ_wire::ids::{BlockId, ClientId, INodeId, TxId};
 
 use super::changes::{Segment, key_of};
 use super::digest::RecordRef;
+use super::epochs::Epoch;
 use super::image::{
     BlockRecord, EdgeRecord, INodeKind, INodeRecord, ImageKey, ImageRecord, ImageSlot, MetaRecord, WriterRecord,
 };
@@ -47,6 +48,7 @@ pub(super) enum Cursor {
     Edges(INodeId, Option<Box<str>>),
     Blocks(BlockId),
     Operations(ClientId, u64),
+    Epochs(Epoch),
     /// Records that went while the others were read, after this key.
     Old(ImageKey),
     End,
@@ -75,6 +77,8 @@ impl Snapshot {
             ImageRecord::Edge(edge) => edge.child < self.meta.next_inode,
             ImageRecord::Block(block) => block.id < self.meta.next_block,
             ImageRecord::Operation(operation) => operation.tx <= self.tx,
+            // Those that end later are of the present one then, or of one that was not there.
+            ImageRecord::Epoch(epoch) => epoch.epoch < self.meta.epoch(),
         }
     }
 
@@ -146,5 +150,6 @@ pub(super) fn owned(record: &RecordRef<'_>) -> ImageRecord {
             })
         }
         ImageRecord::Operation(record) => ImageRecord::Operation(*record),
+        ImageRecord::Epoch(record) => ImageRecord::Epoch(*record),
     }
 }

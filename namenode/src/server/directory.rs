@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! situ-namenode
-//! layout 1
+//! layout 2
 //! cluster 0000000000000000000000000000002a
 //! ```
 
@@ -32,8 +32,10 @@ pub struct LayoutVersion(pub u32);
 impl LayoutVersion {
     /// The first: a hash-chained journal and numbered images.
     pub const V1: Self = Self(1);
+    /// Ids and generation stamps belong to epochs.
+    pub const V2: Self = Self(2);
     /// What this build writes, and all that it reads.
-    pub const CURRENT: Self = Self::V1;
+    pub const CURRENT: Self = Self::V2;
 }
 
 /// Where the version file is.
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     /// The layout is pinned: a change of these bytes needs a new [`LayoutVersion`].
-    const GOLDEN: &str = "situ-namenode\nlayout 1\ncluster 0000000000000000000000000000002a\n";
+    const GOLDEN: &str = "situ-namenode\nlayout 2\ncluster 0000000000000000000000000000002a\n";
 
     #[test]
     fn the_version_file_is_as_it_was_and_is_read_back() {
@@ -148,10 +150,10 @@ mod tests {
     #[test]
     fn another_layout_and_damage_are_told_apart() {
         let path = Path::new("/nn/VERSION");
-        let newer = GOLDEN.replace("layout 1", "layout 2");
+        let newer = GOLDEN.replace("layout 2", "layout 3");
         let error = parse_version(path, newer.as_bytes()).unwrap_err();
-        assert!(matches!(error, DirectoryError::WrongLayout { found: LayoutVersion(2), .. }));
-        assert!(error.to_string().contains("/nn/VERSION") && error.to_string().contains("layout 2"), "{error}");
+        assert!(matches!(error, DirectoryError::WrongLayout { found: LayoutVersion(3), .. }));
+        assert!(error.to_string().contains("/nn/VERSION") && error.to_string().contains("layout 3"), "{error}");
         let broken = [
             b"\xff".to_vec(),
             b"".to_vec(),

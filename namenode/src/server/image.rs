@@ -7,7 +7,8 @@
 //! 02 inode                         INodeRecord      |  ImageRecord in postcard,
 //! 03 inode name                    EdgeRecord       |  numbers in keys big-endian
 //! 04 block                         BlockRecord      |
-//! 05 client sequence               OperationRecord /
+//! 05 client sequence               OperationRecord  |
+//! 06 epoch                         EpochRecord     /
 //!
 //! header, little-endian:
 //! 0     4        6       7       8         24   32       64         96
@@ -204,6 +205,10 @@ fn encode_key(key: &ImageKey) -> Vec<u8> {
             bytes.extend_from_slice(&client.0.to_be_bytes());
             bytes.extend_from_slice(&sequence.to_be_bytes());
         }
+        ImageKey::Epoch(epoch) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&epoch.0.to_be_bytes());
+        }
     }
     bytes
 }
@@ -213,6 +218,7 @@ mod tests {
     use situ_wire::ids::{BlockId, ClientId, INodeId};
 
     use super::*;
+    use crate::core::Epoch;
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -256,6 +262,7 @@ mod tests {
             (ImageKey::Edge(INodeId(1), "ab".into()), "0300000000000000016162"),
             (ImageKey::Block(BlockId(3)), "040000000000000003"),
             (ImageKey::Operation(ClientId(4), 5), "05000000000000000000000000000000040000000000000005"),
+            (ImageKey::Epoch(Epoch(6)), "060000000000000006"),
         ];
         for (key, golden) in keys {
             assert_eq!(hex(&encode_key(&key)), golden);

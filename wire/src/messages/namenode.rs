@@ -174,6 +174,11 @@ pub enum Request {
         /// Where.
         datanode: DatanodeId,
     },
+    /// What becomes of safe mode; only the superuser may change it. Answer: [`Response::SafeMode`].
+    SafeMode {
+        /// What to do.
+        action: SafeModeAction,
+    },
     /// A datanode joins or comes back. Answer: [`Response::Registered`].
     DatanodeRegister(DatanodeRegistration),
     /// A datanode lives. Answer: [`Response::Commands`].
@@ -348,6 +353,8 @@ pub enum Response {
     Summary(ContentSummary),
     /// The state of the cluster.
     Report(Box<ClusterReport>),
+    /// Why the namenode is in safe mode, if it is.
+    SafeMode(Option<String>),
     /// A page of files' health.
     Health {
         /// By path.
@@ -440,6 +447,17 @@ pub struct ContentSummary {
     pub space_bytes: u64,
 }
 
+/// What to do about safe mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SafeModeAction {
+    /// Nothing: only tell.
+    Get,
+    /// Enter it, until it is left by an order.
+    Enter,
+    /// Leave it, whatever it waits for.
+    Leave,
+}
+
 /// The state of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClusterReport {
@@ -465,6 +483,8 @@ pub struct ClusterReport {
     pub missing: u64,
     /// Copies under way.
     pub pending: u64,
+    /// Replicas of what this namespace never gave out: another life of it did, or another namespace.
+    pub unknown: u64,
     /// Every datanode that has registered since the namenode started.
     pub datanodes: Vec<DatanodeStatus>,
 }
@@ -482,6 +502,8 @@ pub struct DatanodeStatus {
     pub volumes: Vec<VolumeStatus>,
     /// How many replicas it holds.
     pub replicas: u64,
+    /// How many replicas it holds of what this namespace never gave out.
+    pub unknown: u64,
 }
 
 /// Whether a datanode or executor is there.

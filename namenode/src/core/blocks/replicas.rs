@@ -9,7 +9,6 @@ use super::corrupt::CorruptReplica;
 use super::info::{Damaged, Received};
 use super::manager::BlockManager;
 use super::pending::PendingReason;
-use crate::core::block_ids::was_given_out;
 use crate::core::datanodes::{DatanodeIndex, DatanodeManager, StorageIndex};
 
 /// How the word of a replica came.
@@ -26,32 +25,36 @@ pub(crate) enum Via {
 pub(crate) enum Verdict {
     /// It is taken note of.
     Noted,
-    /// It comes from another namespace, or a newer one than this: nothing is done, least of all deleted.
-    Newer,
+    /// This namespace never gave it out; another life of it did, or another namespace: nothing is done, least of all
+    /// deleted.
+    Unknown,
 }
 
 impl BlockManager {
-    /// Takes word of a final replica. `next_block` is the next id to be given out.
+    /// Takes word of a final replica, of a block and a life that were `given_out` or not.
     pub(crate) fn replica_reported(
         &mut self,
         datanodes: &mut DatanodeManager,
         storage: StorageIndex,
         replica: ReportedReplica,
         via: Via,
-        next_block: BlockId,
+        given_out: bool,
     ) -> Verdict {
         let id = replica.block.id;
+        if !given_out {
+            datanodes.storage_mut(storage).unknown.insert(id, replica.block.generation);
+            return Verdict::Unknown;
+        }
+        datanodes.storage_mut(storage).unknown.remove(&id);
         let datanode = datanodes.datanode_of(storage);
         let Some(info) = self.get(id) else {
-            if !was_given_out(id, next_block) {
-                return Verdict::Newer;
-            }
             // The block was deleted, and that is on disk before this order goes out.
             self.invalidations.add(datanode, replica.block);
             return Verdict::Noted;
         };
         if replica.block.generation > info.generation {
-            return Verdict::Newer;
+            datanodes.storage_mut(storage).unknown.insert(id, replica.block.generation);
+            return Verdict::Unknown;
         }
         let stale = replica.block.generation < info.generation;
         let good = !stale && replica.len_bytes == info.len_bytes;
@@ -202,19 +205,17 @@ impl BlockManager {
     }
 
     /// A datanode says that the bytes of a replica of its own are not what they should be. It keeps such a replica aside and
-    /// leaves it out of its full reports, but tells of it again whenever it registers. Whether that was new.
+    /// leaves it out of its full reports, but tells of it again whenever it registers. The block was given out in that
+    /// life. Whether that was new.
     pub(crate) fn corrupt_at_home(
         &mut self,
         datanodes: &mut DatanodeManager,
         datanode: DatanodeIndex,
         block: Block,
-        next_block: BlockId,
     ) -> bool {
         let id = block.id;
         let Some(info) = self.get(id) else {
-            if was_given_out(id, next_block) {
-                self.invalidations.add(datanode, block);
-            }
+            self.invalidations.add(datanode, block);
             return false;
         };
         if block.generation > info.generation {

@@ -44,7 +44,7 @@ impl Namesystem {
                 .check_speaker(caller, id)
                 .and_then(|()| self.block_report(now, id, storage, (slice, last), &replicas)),
             Request::DatanodeBlockChanges { id, changes } => {
-                self.check_speaker(caller, id).and_then(|()| self.block_changes(now, id, changes))
+                self.check_speaker(caller, id).and_then(|()| self.block_changes(id, changes))
             }
             other => Err(RemoteError::new(
                 ErrorCode::Internal,
@@ -105,7 +105,6 @@ impl Namesystem {
         }
         let index = self.datanodes.register(now, &registration);
         self.take_volumes(index, registration.volumes);
-        self.safe_mode.hear(now);
         Ok(Response::Registered {
             cluster: self.config.cluster,
             key: self.config.token_key.clone(),
@@ -225,13 +224,12 @@ impl Namesystem {
         if let Some(to) = to {
             self.take_out_missing(storage_index, (from, to), replicas, &progress);
         }
-        let mut newer = 0;
+        let mut unknown = 0;
         for replica in replicas {
-            newer += u64::from(self.reported(storage_index, *replica, Via::Report) == Verdict::Newer);
+            unknown += u64::from(self.reported(storage_index, *replica, Via::Report) == Verdict::Unknown);
         }
-        self.warn_of_newer(id, newer);
+        self.warn_of_unknown(id, unknown);
         self.datanodes.get_mut(index).report_asked = Some(now);
-        self.safe_mode.hear(now);
         let storage = self.datanodes.storage_mut(storage_index);
         if last {
             storage.stale = false;
@@ -261,28 +259,35 @@ impl Namesystem {
         for id in missing.collect::<Vec<_>>() {
             self.blocks.replica_lost(&mut self.datanodes, storage, BlockId(id));
         }
+        // What is still there is named again.
+        let unknown = &mut self.datanodes.storage_mut(storage).unknown;
+        let here = unknown.range(BlockId(from)..=BlockId(to)).map(|(id, _)| *id);
+        for id in here.filter(|id| !progress.recent.contains(id.0)).collect::<Vec<_>>() {
+            unknown.remove(&id);
+        }
     }
 
     fn reported(&mut self, storage: StorageIndex, replica: ReportedReplica, via: Via) -> Verdict {
         if self.datanodes.storage(storage).failed {
             return Verdict::Noted;
         }
-        self.blocks.replica_reported(&mut self.datanodes, storage, replica, via, self.meta.next_block)
+        let given_out = self.epochs.gave_out(&self.meta, replica.block);
+        self.blocks.replica_reported(&mut self.datanodes, storage, replica, via, given_out)
     }
 
-    fn warn_of_newer(&mut self, id: DatanodeId, newer: u64) {
-        if newer > 0 {
+    fn warn_of_unknown(&mut self, id: DatanodeId, unknown: u64) {
+        if unknown > 0 {
             self.warn(format!(
-                "datanode {id} has {newer} replicas of blocks that this namenode never gave out; they are kept. Has it \
-                 lost a part of its journal, or was it started with another directory than before? If it was formatted anew \
-                 on purpose, empty the datanode's directories"
+                "datanode {id} has {unknown} replicas that this namespace never gave out; they are kept. Has it lost a part \
+                 of its journal, or was it started with another directory, or an older copy of it? If it was formatted \
+                 anew on purpose, empty the datanode's directories"
             ));
         }
     }
 
-    fn block_changes(&mut self, now: TimeMs, id: DatanodeId, changes: Vec<ReplicaChange>) -> Reply {
+    fn block_changes(&mut self, id: DatanodeId, changes: Vec<ReplicaChange>) -> Reply {
         let index = self.must_be_registered(id)?;
-        let mut newer = 0;
+        let mut unknown = 0;
         for change in changes {
             match change {
                 ReplicaChange::Received { storage, replica } => {
@@ -290,12 +295,16 @@ impl Namesystem {
                     if let Some(progress) = &mut self.datanodes.storage_mut(storage).report {
                         progress.recent.insert(replica.block.id.0);
                     }
-                    newer += u64::from(self.reported(storage, replica, Via::Change) == Verdict::Newer);
+                    unknown += u64::from(self.reported(storage, replica, Via::Change) == Verdict::Unknown);
                 }
-                ReplicaChange::Deleted { block } => self.blocks.replica_deleted(&mut self.datanodes, index, block),
+                ReplicaChange::Deleted { block } => {
+                    self.datanodes.forget_unknown(index, block);
+                    self.blocks.replica_deleted(&mut self.datanodes, index, block);
+                }
                 ReplicaChange::Corrupt { block } => {
-                    let next_block = self.meta.next_block;
-                    if self.blocks.corrupt_at_home(&mut self.datanodes, index, block, next_block) {
+                    if self.epochs.gave_out(&self.meta, block)
+                        && self.blocks.corrupt_at_home(&mut self.datanodes, index, block)
+                    {
                         self.warn(format!("{block}: datanode {id} found its replica corrupt"));
                     }
                 }
@@ -307,8 +316,7 @@ impl Namesystem {
                 }
             }
         }
-        self.warn_of_newer(id, newer);
-        self.safe_mode.hear(now);
+        self.warn_of_unknown(id, unknown);
         Ok(Response::Done)
     }
 }

@@ -24,15 +24,16 @@ impl Namesystem {
         let who = Principal::new(&self.config, &self.namespace.names, caller);
         let result = match request {
             Request::Mkdir { path, parents, mode, operation } => {
-                return self.change(now, &who, operation, |this| this.plan_mkdir(&who, &path, parents, mode));
+                return self.change_with_ids(now, &who, operation, |this| this.plan_mkdir(&who, &path, parents, mode));
             }
             Request::Create { path, overwrite, parents, replication, block_len_bytes, mode, operation } => {
                 let wish = super::namespace::Create { overwrite, parents, replication, block_len_bytes, mode };
-                return self
-                    .change(now, &who, operation, |this| this.plan_create(now, &who, &path, &wish, operation.client));
+                return self.change_with_ids(now, &who, operation, |this| {
+                    this.plan_create(now, &who, &path, &wish, operation.client)
+                });
             }
             Request::AddBlock { inode, committed, exclude, node, operation } => {
-                return self.change(now, &who, operation, |this| {
+                return self.change_with_ids(now, &who, operation, |this| {
                     this.plan_add_block(&who, operation.client, inode, &committed, &exclude, node.as_ref())
                 });
             }
@@ -42,7 +43,7 @@ impl Namesystem {
                 });
             }
             Request::RecoverPipeline { inode, block, survivors, operation } => {
-                return self.change(now, &who, operation, |this| {
+                return self.change_with_ids(now, &who, operation, |this| {
                     this.plan_recover_pipeline(&who, operation.client, inode, block, survivors)
                 });
             }
@@ -82,9 +83,24 @@ impl Namesystem {
             Request::Summary { path } => self.summary(who, &path),
             Request::Report => Ok(Response::Report(Box::new(self.report()))),
             Request::Fsck { path, after, limit } => self.fsck(who, &path, after.as_ref(), limit),
+            Request::SafeMode { action } => self.order_safe_mode(now, who, action),
             Request::ReportCorrupt { block, datanode } => self.report_corrupt(who, block, datanode),
             other => self.answer_datanode(now, caller, other),
         }
+    }
+
+    /// Carries out an operation that gives out ids or stamps.
+    fn change_with_ids(
+        &mut self,
+        now: TimeMs,
+        who: &Principal<'_>,
+        operation: OperationId,
+        plan: impl FnOnce(&mut Self) -> Plan,
+    ) -> Answer {
+        self.change(now, who, operation, |this| {
+            this.begin_epoch(now)?;
+            plan(this)
+        })
     }
 
     /// Carries out an operation once, whatever is retried.
@@ -152,10 +168,7 @@ impl Namesystem {
         if self.safe_mode.is_on()
             && let Some(reason) = self.safe_mode()
         {
-            let message = format!(
-                "the namenode is in safe mode and changes nothing: {reason}; it goes on by itself when the datanodes \
-                 have come (`situ admin report` shows them)"
-            );
+            let message = format!("the namenode is in safe mode and changes nothing: {reason}");
             return Err(RemoteError::new(ErrorCode::SafeMode, format!("cluster {}", self.config.cluster), message));
         }
         let change = plan(self)?;

@@ -134,6 +134,7 @@ impl Namesystem {
                 liveness: datanode.liveness,
                 last_heartbeat: datanode.last_heartbeat,
                 volumes: datanode.volumes.clone(),
+                unknown: self.datanodes.unknown_on(datanode) as u64,
                 replicas: storages.map(|storage| self.datanodes.storage(*storage).blocks.len() as u64).sum(),
             }
         });
@@ -149,6 +150,7 @@ impl Namesystem {
             corrupt: self.blocks.with_corrupt() as u64,
             missing: self.blocks.missing() as u64,
             pending: self.blocks.copies_under_way(),
+            unknown: self.datanodes.unknown() as u64,
             datanodes: datanodes.collect(),
         }
     }

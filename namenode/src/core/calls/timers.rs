@@ -2,16 +2,20 @@
 
 use std::ops::Bound;
 
+use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{BlockId, INodeId};
-use situ_wire::messages::namenode::Liveness;
+use situ_wire::messages::namenode::{Response, SafeModeAction};
 use situ_wire::path::is_copying;
 use situ_wire::time::TimeMs;
 
+use crate::core::authorize::Principal;
 use crate::core::datanodes::{DatanodeIndex, StorageIndex};
 use crate::core::edit::{Change, Edge};
 use crate::core::inode::INode;
 use crate::core::namesystem::Namesystem;
 use crate::core::safe_mode::{Progress, SafeMode};
+
+type Reply = Result<Response, RemoteError>;
 
 /// How many replicas of dead storages are taken out at once.
 const DRAIN_SLICE: usize = 10_000;
@@ -192,13 +196,11 @@ impl Namesystem {
 
     pub(in crate::core) fn safe_mode_progress(&self) -> Progress {
         let total = self.blocks.committed() as u64;
-        // A dead one has nothing to say: safe mode would wait for its report for ever.
-        let mut living = self.datanodes.iter().filter(|(_, datanode)| datanode.liveness != Liveness::Dead).peekable();
         Progress {
             total,
             found: total - self.blocks.missing() as u64,
             threshold_permille: self.config.safe_mode_threshold_permille,
-            all_reported: living.peek().is_some() && living.all(|(index, _)| !self.datanodes.awaits_report(index)),
+            unknown: self.datanodes.unknown() as u64,
         }
     }
 
@@ -210,9 +212,40 @@ impl Namesystem {
         let progress = self.safe_mode_progress();
         self.safe_mode = self.safe_mode.next(now, progress, self.config.safe_mode_extension_ms);
         if self.safe_mode == SafeMode::Off {
-            // Whoever was told to wait had no chance to renew its lease by working.
-            self.renew_all(now);
-            self.warn(format!("safe mode is off: {} of {} blocks are reported", progress.found, progress.total));
+            self.leave_safe_mode(now);
         }
+    }
+    fn leave_safe_mode(&mut self, now: TimeMs) {
+        self.safe_mode = SafeMode::Off;
+        // Whoever was told to wait had no chance to renew its lease by working.
+        self.renew_all(now);
+        let Progress { total, found, unknown, .. } = self.safe_mode_progress();
+        let kept = if unknown > 0 {
+            format!("; {unknown} replicas of what was never given out are kept")
+        } else {
+            String::new()
+        };
+        self.warn(format!("safe mode is off: {found} of {total} blocks are reported{kept}"));
+    }
+
+    /// Does what an operator says about safe mode.
+    pub(super) fn order_safe_mode(&mut self, now: TimeMs, who: &Principal<'_>, action: SafeModeAction) -> Reply {
+        if action != SafeModeAction::Get && !who.is_superuser() {
+            let message = format!("only the superuser, {:?}, enters and leaves safe mode", self.config.superuser);
+            return Err(RemoteError::new(ErrorCode::PermissionDenied, format!("user {:?}", who.user), message));
+        }
+        match action {
+            SafeModeAction::Get => {}
+            SafeModeAction::Enter => {
+                self.safe_mode = SafeMode::Ordered;
+                self.warn(format!("safe mode is on: user {:?} has said so", who.user));
+            }
+            SafeModeAction::Leave if self.safe_mode.is_on() => {
+                self.warn(format!("safe mode is left: user {:?} has said so", who.user));
+                self.leave_safe_mode(now);
+            }
+            SafeModeAction::Leave => {}
+        }
+        Ok(Response::SafeMode(self.safe_mode()))
     }
 }

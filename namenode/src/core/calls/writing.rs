@@ -7,7 +7,6 @@ use situ_wire::messages::namenode::Liveness;
 use situ_wire::time::TimeMs;
 
 use crate::core::authorize::Principal;
-use crate::core::block_ids::next_id;
 use crate::core::datanodes::{DatanodeIndex, Placement, choose_targets};
 use crate::core::edit::Change;
 use crate::core::errors::invalid;
@@ -83,8 +82,7 @@ impl Namesystem {
             self.datanodes.get_mut(*target).scheduled += 1;
         }
         let pipeline = targets.iter().map(|target| self.datanodes.get(*target).location.id).collect();
-        let id = next_id(self.meta.next_block, self.config.block_epoch);
-        let block = Block { id, generation: self.meta.next_generation };
+        let block = Block { id: self.meta.next_block, generation: self.meta.next_generation };
         Ok(Change::AddBlock { inode, committed, block, pipeline })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use situ_wire::block::DatanodeLocation;
+use situ_wire::block::{Block, DatanodeLocation};
 use situ_wire::ids::{DatanodeId, NodeName, RackName, StorageId};
 use situ_wire::messages::namenode::{DatanodeRegistration, Liveness, VolumeStatus};
 use situ_wire::time::TimeMs;
@@ -138,6 +138,27 @@ impl DatanodeManager {
         self.storages.iter().enumerate().map(|(at, storage)| (StorageIndex(index_of(at)), storage))
     }
 
+    /// How many replicas a datanode has of what this namespace never gave out.
+    pub(crate) fn unknown_on(&self, datanode: &Datanode) -> usize {
+        datanode.storages.values().map(|storage| self.storage(*storage).unknown.len()).sum()
+    }
+
+    /// A datanode has deleted a replica that this namespace may never have given out.
+    pub(crate) fn forget_unknown(&mut self, index: DatanodeIndex, block: Block) {
+        for storage in self.get(index).storages.values().copied().collect::<Vec<_>>() {
+            let unknown = &mut self.storage_mut(storage).unknown;
+            if unknown.get(&block.id) == Some(&block.generation) {
+                unknown.remove(&block.id);
+            }
+        }
+    }
+
+    /// How many of them there are on datanodes that are not dead.
+    pub(crate) fn unknown(&self) -> usize {
+        let living = self.datanodes.iter().filter(|datanode| datanode.liveness != Liveness::Dead);
+        living.map(|datanode| self.unknown_on(datanode)).sum()
+    }
+
     /// The datanodes on a node.
     pub(crate) fn on_node(&self, node: &NodeName) -> &[DatanodeIndex] {
         self.by_node.get(node).map_or(&[], Vec::as_slice)
@@ -247,6 +268,7 @@ impl DatanodeManager {
         if before != failed {
             storage.stale = true;
             storage.report = None;
+            storage.unknown.clear();
         }
         failed && !before
     }

@@ -1,6 +1,8 @@
 //! One volume of a datanode.
 
-use situ_wire::ids::{BlockId, StorageId};
+use std::collections::BTreeMap;
+
+use situ_wire::ids::{BlockId, GenerationStamp, StorageId};
 
 use super::manager::DatanodeIndex;
 use crate::core::sparse::IdSet;
@@ -18,6 +20,8 @@ pub(crate) struct Storage {
     pub(crate) id: Option<StorageId>,
     /// The blocks of which it has a replica, good or not.
     pub(crate) blocks: IdSet,
+    /// Replicas of blocks, or of lives of blocks, that this namespace never gave out. Nothing is done about them.
+    pub(crate) unknown: BTreeMap<BlockId, GenerationStamp>,
     /// Whether its content is unknown: no full report has come since it (or the namenode) started. As long as a
     /// replica of a block is on such a storage, none of the block's replicas is deleted: the same deletion may have
     /// been ordered already, elsewhere, before.
@@ -40,7 +44,7 @@ pub(crate) struct ReportProgress {
 impl Storage {
     pub(crate) fn new(datanode: DatanodeIndex, id: Option<StorageId>) -> Self {
         let stale = id.is_some();
-        Self { datanode, id, blocks: IdSet::default(), stale, failed: false, report: None }
+        Self { datanode, id, blocks: IdSet::default(), unknown: BTreeMap::new(), stale, failed: false, report: None }
     }
 
     /// Whether the datanode itself has reported what is here.

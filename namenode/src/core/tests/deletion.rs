@@ -1,9 +1,12 @@
 //! No live block is deleted: the rules for deleting replicas.
 
+use situ_wire::error::ErrorCode;
 use situ_wire::ids::DatanodeId;
-use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange, ReportedReplica, Request, Response};
+use situ_wire::messages::namenode::{
+    DatanodeCommand, ReplicaChange, ReportedReplica, Request, Response, SafeModeAction,
+};
 
-use super::world::{World, config, datanode, datanode_id, path, storage_of};
+use super::world::{World, code, config, datanode, datanode_id, path, storage_of};
 use crate::core::CoreConfig;
 
 fn invalidations(commands: &[DatanodeCommand]) -> usize {
@@ -62,8 +65,8 @@ fn an_order_to_delete_waits_for_the_deletion_to_be_on_disk() {
 
 #[test]
 fn what_another_namespace_left_on_the_datanodes_is_neither_written_over_nor_deleted() {
-    let begin = |block_epoch| {
-        let mut world = World::with(CoreConfig { block_epoch, ..config() });
+    let begin = |epoch_chance| {
+        let mut world = World::with(CoreConfig { epoch_chance, ..config() });
         for number in 0..3 {
             world.join(number, "/rack");
         }
@@ -386,4 +389,92 @@ fn an_order_that_got_lost_is_given_again() {
     let request = Request::DatanodeBlockReport { id, storage, slice: 0, last: true, replicas: Vec::new() };
     world.by_datanode(request).unwrap();
     world.ns.check();
+}
+
+/// The operator says that the namenode goes on with what it knows.
+fn leave_safe_mode(world: &mut World) {
+    let action = SafeModeAction::Leave;
+    assert_eq!(world.call(Request::SafeMode { action }), Ok(Response::SafeMode(None)));
+}
+
+/// All datanodes come to a namenode that was started anew.
+fn all_come(world: &mut World) {
+    for id in world.up() {
+        world.register(id);
+        world.full_report(id);
+    }
+}
+
+/// The blocks of which a namespace needs all replicas.
+fn assert_whole(world: &mut World, files: &[&str]) {
+    for file in files {
+        let held = world.readable(file).len();
+        assert_eq!(held, 3, "{file}");
+        for block in world.blocks(file) {
+            assert_eq!(world.holders(block.block).len(), 3, "{file}");
+        }
+    }
+}
+
+/// A restored backup, or a snapshot of a virtual machine: what was stored after it is neither written over nor deleted.
+#[test]
+fn a_namenode_with_an_older_copy_of_its_directory_destroys_nothing_that_is_newer() {
+    for restarted in [false, true] {
+        let start = |world: &mut World, epoch_chance| world.restart_with(CoreConfig { epoch_chance, ..config() });
+        let mut world = World::cluster(3, 1);
+        world.write_file("/old", 3, 10);
+        let older = world.journal.clone();
+        if restarted {
+            start(&mut world, 5);
+            all_come(&mut world);
+            world.live(3_000);
+        }
+        for at in 0..5 {
+            world.write_file(&format!("/new{at}"), 3, 10);
+        }
+        let newer = std::mem::replace(&mut world.journal, older);
+
+        start(&mut world, 77);
+        all_come(&mut world);
+        world.live(60_000);
+        assert!(
+            world.ns.safe_mode().is_some_and(|reason| reason.contains("15 replicas that this namespace never gave"))
+        );
+        assert_eq!(code(world.mkdir("/d")), ErrorCode::SafeMode);
+        let Ok(Response::Report(report)) = world.call(Request::Report) else { panic!() };
+        assert_eq!((report.unknown, report.datanodes[0].unknown), (15, 5));
+        leave_safe_mode(&mut world);
+        for at in 0..8 {
+            world.write_file(&format!("/new{at}"), 3, 10);
+        }
+        // One that nobody accepts, one that fails after all have it, and one that is deleted.
+        for accepted in [false, true] {
+            let inode = world.create(&format!("/failed-{accepted}"), 3);
+            let block = world.add_block(inode);
+            if accepted {
+                world.store(&block, 10);
+            }
+            let operation = world.operation();
+            world.call(Request::AbandonBlock { inode, block: block.block, operation }).unwrap();
+        }
+        let operation = world.operation();
+        world.call(Request::Delete { path: path("/new0"), recursive: false, operation }).unwrap();
+        all_come(&mut world);
+        world.live(120_000);
+        assert_whole(&mut world, &["/old", "/new1", "/new7"]);
+        for disk in world.disks.values() {
+            assert_eq!(disk.replicas.len(), 1 + 5 + 7, "its own deletions are carried out");
+        }
+        world.ns.check();
+
+        // The newer one is back.
+        world.journal = newer;
+        start(&mut world, 78);
+        all_come(&mut world);
+        assert!(world.ns.safe_mode().is_some_and(|reason| reason.contains("21 replicas")));
+        leave_safe_mode(&mut world);
+        world.live(120_000);
+        assert_whole(&mut world, &["/old", "/new0", "/new1", "/new2", "/new3", "/new4"]);
+        world.ns.check();
+    }
 }

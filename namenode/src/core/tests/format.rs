@@ -6,8 +6,8 @@ use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, Op
 use situ_wire::time::TimeMs;
 
 use crate::core::{
-    BlockRecord, Change, Edge, EdgeRecord, Edit, EditV1, INodeKind, INodeRecord, ImageKey, ImageRecord, MetaRecord,
-    Move, NewDirectory, NewFile, OperationRecord, Outcome, WriterRecord,
+    BlockRecord, Change, Edge, EdgeRecord, Edit, EditV1, Epoch, EpochRecord, INodeKind, INodeRecord, ImageKey,
+    ImageRecord, MetaRecord, Move, NewDirectory, NewFile, OperationRecord, Outcome, WriterRecord,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -95,6 +95,7 @@ fn edits_are_written_as_they_always_were() {
         ),
         (Change::RecoverFile { inode, dropped: vec![BlockId(5)] }, "09030105".to_owned()),
         (Change::ForgetClients { clients: vec![ClientId(10)] }, "0a010a".to_owned()),
+        (Change::BeginEpoch { epoch: Epoch(300) }, "0bac02".to_owned()),
     ];
     for (change, expected) in golden {
         let edit = edit(change);
@@ -112,7 +113,7 @@ fn image_records_are_written_as_they_always_were() {
         let (owner, group) = ("o".into(), "g".into());
         ImageRecord::INode(INodeRecord { id: INodeId(3), owner, group, mode: 0o644, modified: TimeMs(1000), kind })
     };
-    let golden: [(ImageRecord, String); 7] = [
+    let golden: [(ImageRecord, String); 8] = [
         (
             ImageRecord::Meta(MetaRecord {
                 next_inode: INodeId(1),
@@ -154,6 +155,14 @@ fn image_records_are_written_as_they_always_were() {
                 outcome: Outcome::Deleted(true),
             }),
             "040a0304e8070301".to_owned(),
+        ),
+        (
+            ImageRecord::Epoch(EpochRecord {
+                epoch: Epoch(300),
+                next_block: BlockId(5),
+                next_generation: GenerationStamp(6),
+            }),
+            "05ac020506".to_owned(),
         ),
     ];
     for (record, expected) in golden {

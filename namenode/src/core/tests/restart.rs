@@ -1,9 +1,10 @@
 //! Starting again: images and replay.
 
+use situ_wire::error::ErrorCode;
 use situ_wire::ids::TxId;
-use situ_wire::messages::namenode::Request;
+use situ_wire::messages::namenode::{Request, Response, SafeModeAction};
 
-use super::world::{World, config, path};
+use super::world::{World, caller, code, config, path};
 use crate::core::random::SplitMix;
 use crate::core::{ImageChanges, ImageKey, ImageRecord, ImageSlot, Namesystem};
 
@@ -120,7 +121,7 @@ fn an_edit_that_does_not_follow_or_does_not_fit_is_refused() {
     let world = busy_world();
     let mut ns = Namesystem::new(config());
     assert!(ns.apply(TxId(2), &world.journal[1].1).is_err());
-    assert!(ns.apply(TxId(1), &world.journal[1].1).is_err(), "it needs the one before");
+    assert!(ns.apply(TxId(1), &world.journal[2].1).is_err(), "it needs the one before");
     let mut ns = Namesystem::new(config());
     ns.apply(TxId(1), &world.journal[0].1).unwrap();
     assert!(ns.apply(TxId(2), &world.journal[0].1).is_err(), "not twice");
@@ -143,7 +144,7 @@ fn an_empty_namespace_is_in_service_at_once_and_another_waits() {
 }
 
 #[test]
-fn safe_mode_ends_when_all_have_reported_and_a_block_is_lost() {
+fn safe_mode_waits_for_blocks_as_long_as_it_takes_or_for_an_operators_word() {
     let mut world = World::cluster(2, 1);
     let (_, lost) = world.write_file("/lost", 1, 10);
     world.write_file("/f", 2, 10);
@@ -151,33 +152,32 @@ fn safe_mode_ends_when_all_have_reported_and_a_block_is_lost() {
     for id in world.holders(lost) {
         world.disks.get_mut(&id).unwrap().replicas.remove(&lost.id);
     }
-    world.live(20_000);
+    world.live(3_600_000);
+    assert!(world.ns.safe_mode().is_some_and(|reason| reason.contains("1 of 2 blocks")));
+    let leave = Request::SafeMode { action: SafeModeAction::Leave };
+    assert_eq!(code(world.call_by(caller("ann"), leave.clone())), ErrorCode::PermissionDenied);
     assert!(world.ns.safe_mode().is_some());
-    world.live(20_000);
-    assert_eq!(world.ns.safe_mode(), None);
+    assert_eq!(world.call(leave), Ok(Response::SafeMode(None)));
+    world.mkdir("/d").unwrap();
     world.ns.check();
 }
 
 #[test]
-fn safe_mode_does_not_wait_for_the_report_of_a_dead_datanode() {
+fn an_operator_enters_safe_mode_and_it_ends_at_his_word_alone() {
     let mut world = World::cluster(2, 1);
-    let (_, lost) = world.write_file("/lost", 1, 10);
     world.write_file("/f", 2, 10);
-    world.restart();
-    // The only holder of a block registers, and is gone before it has reported.
-    let dies = world.holders(lost)[0];
-    world.register(dies);
-    world.disks.get_mut(&dies).unwrap().up = false;
-    world.live(14_000);
-    assert!(world.ns.safe_mode().is_some(), "it may still come");
-    world.live(60_000);
-    assert_eq!(world.ns.safe_mode(), None);
-    world.ns.check();
-    // Nor is it over while nobody lives.
-    world.restart();
-    world.register(dies);
-    world.pass(60_000);
-    assert!(world.ns.safe_mode().is_some());
+    let order = |world: &mut World, action| match world.call(Request::SafeMode { action }) {
+        Ok(Response::SafeMode(reason)) => reason.is_some(),
+        other => panic!("{other:?}"),
+    };
+    assert!(!order(&mut world, SafeModeAction::Get));
+    assert!(order(&mut world, SafeModeAction::Enter));
+    world.live(600_000);
+    assert!(order(&mut world, SafeModeAction::Get));
+    assert_eq!(code(world.mkdir("/d")), ErrorCode::SafeMode);
+    assert_eq!(world.readable("/f").len(), 2);
+    assert!(!order(&mut world, SafeModeAction::Leave));
+    world.mkdir("/d").unwrap();
 }
 
 /// Does something that changes, makes or removes what an image may be about to read.

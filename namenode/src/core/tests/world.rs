@@ -44,6 +44,7 @@ pub(super) struct World {
 pub(super) fn config() -> CoreConfig {
     let mut config = CoreConfig::new(ClusterId(0xc1), ROOT, BlockTokenKey([7; 32]), 42);
     config.reserve_bytes = 0;
+    config.safe_mode_extension_ms = 2_000;
     config
 }
 
@@ -413,7 +414,11 @@ impl World {
 
     /// A second namesystem from the journal alone.
     pub(super) fn replayed(&self) -> Namesystem {
-        let mut replayed = Namesystem::new(config());
+        self.replayed_with(config())
+    }
+
+    fn replayed_with(&self, config: CoreConfig) -> Namesystem {
+        let mut replayed = Namesystem::new(config);
         for (tx, edit) in &self.journal {
             replayed.apply(*tx, edit).unwrap();
         }
@@ -422,7 +427,11 @@ impl World {
 
     /// The namenode dies and starts again from its journal; the datanodes know nothing of it.
     pub(super) fn restart(&mut self) {
-        self.ns = self.replayed();
+        self.restart_with(config());
+    }
+
+    pub(super) fn restart_with(&mut self, config: CoreConfig) {
+        self.ns = self.replayed_with(config);
         self.ns.start(self.now);
         self.drain();
     }

@@ -8,7 +8,7 @@ use crate::block::{BlockTokenKey, LocatedBlock, TokenMode};
 use crate::ids::{ClusterId, INodeId, StorageId, TxId};
 use crate::messages::namenode::{
     BlockHealth, ClusterReport, ContentSummary, DatanodeCommand, DatanodeRegistration, DatanodeStatus, FileHealth,
-    FileKind, FileStatus, Liveness, ReplicaChange, ReportedReplica, Request, Response, VolumeStatus,
+    FileKind, FileStatus, Liveness, ReplicaChange, ReportedReplica, Request, Response, SafeModeAction, VolumeStatus,
 };
 
 const INODE: INodeId = INodeId(5);
@@ -68,6 +68,7 @@ fn clients(book: &mut Book) {
         Summary => Request::Summary { path: path("/a") },
         Report => Request::Report,
         Fsck => Request::Fsck { path: path("/"), after: Some(path("/a")), limit: 100 },
+        SafeMode => Request::SafeMode { action: SafeModeAction::Leave },
         ReportCorrupt => Request::ReportCorrupt { block: BLOCK, datanode: DATANODE },
         DatanodeRegister => Request::DatanodeRegister(registration()),
         DatanodeHeartbeat => Request::DatanodeHeartbeat { id: DATANODE, volumes: vec![volume()], transfers: 2 },
@@ -158,6 +159,7 @@ fn datanode() -> DatanodeStatus {
         last_heartbeat: NOW,
         volumes: vec![volume()],
         replicas: 12_345,
+        unknown: 6,
     }
 }
 
@@ -174,6 +176,7 @@ fn report() -> ClusterReport {
         corrupt: 5,
         missing: 6,
         pending: 7,
+        unknown: 8,
         datanodes: vec![datanode()],
     }
 }
@@ -190,6 +193,11 @@ pub(super) fn add_answers(book: &mut Book) {
     variants!(book, "namenode", FileKind {
         Directory => FileKind::Directory,
         File => FileKind::File { len_bytes: 4096, replication: 3, block_len_bytes: 1 << 27, open: true },
+    });
+    variants!(book, "namenode", SafeModeAction {
+        Get => SafeModeAction::Get,
+        Enter => SafeModeAction::Enter,
+        Leave => SafeModeAction::Leave,
     });
     variants!(book, "namenode", Liveness {
         Live => Liveness::Live,
@@ -215,6 +223,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Deleted => Response::Deleted(true),
         Summary => Response::Summary(summary),
         Report => Response::Report(Box::new(report())),
+        SafeMode => Response::SafeMode(Some(text("9 of 10 blocks are reported"))),
         Health => Response::Health { files: vec![health()], more: false },
         Registered => Response::Registered { cluster: ClusterId(0xc1), key: key.clone(), heartbeat_ms: 1000 },
         Commands => Response::Commands { commands: vec![DatanodeCommand::Report], key: key.clone() },
