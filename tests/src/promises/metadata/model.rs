@@ -309,7 +309,7 @@ impl Model {
     /// When it should not have.
     pub fn decide(&mut self, change: &Change) -> Result<(), String> {
         match change {
-            Change::ForgetClients { .. } => Ok(()),
+            Change::ForgetClients { .. } | Change::BeginEpoch { .. } => Ok(()),
             Change::RecoverFile { inode, dropped } => {
                 let file = self.file_mut(*inode)?;
                 if file.writer.take().is_none() {
