@@ -62,7 +62,7 @@ impl Epoch {
 
     /// The epoch that follows on this one at a time; none if there is no other. `chance` is a random number.
     pub(super) fn next(self, now: TimeMs, chance: u64) -> Option<Self> {
-        let clock = if now < END { now.since(BEGIN).as_millis() as u64 * 64 / 1000 } else { 0 };
+        let clock = if now < END { now.0.saturating_sub(BEGIN.0) * 64 / 1000 } else { 0 };
         let drawn = self.0 + 1 + chance % DRAWN_FROM;
         Some(Self(clock.max(drawn))).filter(|next| next.0 <= LAST)
     }
