@@ -175,8 +175,8 @@ impl Scheduler {
             there.push(ExecutorCommand::BeginJob { job: found.launch.clone() });
         }
         there.push(ExecutorCommand::RunTask { task: Box::new(task) });
-        there.running.insert(attempt, slots);
         let is_new = there.begin(job, now);
+        there.running.insert(attempt, slots);
         // Where its driver is, or was, it has had nothing else until now.
         if begins || found.driver.place == Some(executor) || found.driver.lost_on.contains(&executor) {
             found.logs.insert((LogName::Worker, there.registration.node.clone()));

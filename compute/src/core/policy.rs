@@ -65,8 +65,8 @@ pub struct SchedulingPolicy {
     pub stalled_ms: u32,
     /// An attempt at a task that takes longer is ended and counts as failed, in ms; none for no limit.
     pub task_limit_ms: Option<u64>,
-    /// How long a worker keeps its memory on an executor where another job needs it, in ms: then it makes way as soon as it
-    /// has no tasks. For each such time that a job has waited, one that has workers on more executors starts nothing more on
+    /// How long a worker keeps its memory on an executor where another job needs it, in ms, or three times as long as it took
+    /// to make the partitions that it keeps: then it makes way as soon as it has no tasks. For each such time that a job has waited, one that has workers on more executors starts nothing more on
     /// one of them.
     pub crowded_ms: u32,
     /// How many drivers may run on one executor; those of further jobs wait.

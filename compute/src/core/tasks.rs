@@ -7,6 +7,7 @@ use situ_wire::messages::scheduler::{
 use situ_wire::time::TimeMs;
 
 use super::job::{Action, Attempt, Job};
+use super::policy::ms;
 use super::recovery::RecoveredBy;
 use super::scheduler::Scheduler;
 use super::stage::{DoneTask, StageKey, index};
@@ -86,12 +87,17 @@ impl Scheduler {
         for what in done.dropped {
             job.cached.remove(what, attempt.executor);
         }
+        let mut keeps = false;
         for (dataset, partition) in done.cached {
             if !job.is_persisted(attempt.stage, (dataset, partition)) {
                 continue;
             }
             job.cached.insert((dataset, partition), attempt.executor, id);
             job.recoveries.recover(RecoveredBy::Cache(dataset, partition), id, &node, now);
+            keeps = true;
+        }
+        if let Some(there) = self.executors.get_mut(attempt.executor).filter(|_| keeps) {
+            there.workers.keep(id.job, now, ms(self.policy.crowded_ms));
         }
         job.recoveries.recover(RecoveredBy::Task(attempt.stage, id.partition), id, &node, now);
         let Some(stage) = job.stages.get_mut(&attempt.stage) else { return };

@@ -14,13 +14,29 @@ use situ_wire::time::TimeMs;
 ///    +-- another job begins tasks instead --------------+  +--> leaving, to another job: begins nothing more
 ///    +-- its job has ended
 /// ```
+///
+/// The time that a worker has is a slice, or, if longer, [`USES`] times as long as it took to make the partitions that it keeps
+/// in memory.
 #[derive(Debug)]
 pub(super) struct Workers {
     /// How many fit.
     max: usize,
-    /// Since when.
-    of: BTreeMap<JobId, TimeMs>,
+    of: BTreeMap<JobId, Tenure>,
     leaving: Option<Leaving>,
+}
+
+/// For how many times as long as it took to make them a job may use partitions that its worker keeps, before it makes way: or
+/// it would make them again for each use.
+const USES: u32 = 3;
+
+/// The time of a job with the memory of a worker.
+#[derive(Clone, Copy, Debug)]
+struct Tenure {
+    began: TimeMs,
+    /// From when its slice of time counts.
+    since: TimeMs,
+    /// Whether it has had nothing to do in between: what it keeps is made.
+    has_rested: bool,
 }
 
 /// A job that begins nothing more on an executor, so that another one gets its worker's memory.
@@ -57,9 +73,9 @@ impl Workers {
         self.leaving
     }
 
-    /// Those for which memory is kept, and since when.
+    /// Those for which memory is kept, and since when their slice of time counts.
     pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, TimeMs)> {
-        self.of.iter().map(|(job, since)| (*job, *since))
+        self.of.iter().map(|(job, tenure)| (*job, tenure.since))
     }
 
     /// Which job of those that are `idle` makes way for another one first, and since when its worker has had memory.
@@ -83,7 +99,8 @@ impl Workers {
 
     /// A job begins: it gets memory, if it has none, that of one that is `idle` if none is free. Whether it is new.
     pub(super) fn begin(&mut self, job: JobId, now: TimeMs, idle: impl Fn(JobId) -> bool) -> bool {
-        if self.of.contains_key(&job) {
+        if let Some(tenure) = self.of.get_mut(&job) {
+            tenure.has_rested |= idle(job);
             return false;
         }
         if !self.has_memory()
@@ -91,8 +108,21 @@ impl Workers {
         {
             self.of.remove(&idle);
         }
-        self.of.insert(job, now);
+        self.give(job, now);
         true
+    }
+
+    fn give(&mut self, job: JobId, now: TimeMs) {
+        self.of.entry(job).or_insert(Tenure { began: now, since: now, has_rested: false });
+    }
+
+    /// The worker of a job keeps a partition from now on. If it is of what the job began with, its slice, which is `time`
+    /// long, counts from so late that it can use what it has made.
+    pub(super) fn keep(&mut self, job: JobId, now: TimeMs, time: Duration) {
+        let Some(tenure) = self.of.get_mut(&job).filter(|tenure| !tenure.has_rested) else { return };
+        let until = now + now.since(tenure.began) * USES;
+        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        tenure.since = tenure.since.max(TimeMs(until.0.saturating_sub(time_ms)));
     }
 
     /// A job shall begin nothing more, for the good of another.
@@ -109,7 +139,7 @@ impl Workers {
     pub(super) fn settle(&mut self, now: TimeMs, idle: impl Fn(JobId) -> bool) {
         if let Some(Leaving { job, to }) = self.leaving.take_if(|leaving| idle(leaving.job)) {
             self.of.remove(&job);
-            self.of.entry(to).or_insert(now);
+            self.give(to, now);
         }
     }
 

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use situ_wire::ids::{ActionId, ExecutorId, JobId, ScopeId, TaskAttemptId};
+use situ_wire::ids::{ActionId, DatasetId, ExecutorId, JobId, PartitionId, ScopeId, TaskAttemptId};
 use situ_wire::messages::scheduler::{
-    ExecutorEvent, ExecutorRegistration, Holding, JobState, Locality, Request, Resources, StageOutput, TaskFailure,
-    TaskOutcome, TaskSpec, TaskWork, WaitReason,
+    ExecutorEvent, ExecutorRegistration, Holding, JobState, Locality, PartitionRange, PersistedInput, Plan, PlanNode,
+    Request, Resources, StageOutput, TaskDone, TaskFailure, TaskOutcome, TaskSpec, TaskWork, WaitReason,
 };
 
 use super::world::{JOB, World, attempt, flat, registration, result, started};
 use crate::core::SchedulingPolicy;
 use crate::simulation::random::Random;
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 20;
 
 /// Executors with so many slots, and memory for so many workers.
 fn executors(of: &[(u32, u32)]) -> World {
@@ -81,6 +81,44 @@ fn a_job_begins_only_where_its_worker_has_memory() {
     let shown = world.live(&[1], 3_000);
     assert_eq!(started(&mut world, shown), ["n1 job-2:0/0/0", "n1 job-2:0/1/0"]);
     assert_eq!(world.status(first).summary.state, JobState::Running);
+}
+
+/// An action over one partition of a persisted dataset.
+fn over_kept(action: u32) -> Plan {
+    let mut plan = flat(action, vec![Vec::new()]);
+    let dataset = DatasetId(ScopeId::ROOT, 1);
+    plan.nodes.push(PlanNode { id: dataset, name: "persist".to_owned(), partitions: 1, ..plan.nodes[0].clone() });
+    let partitions = vec![PartitionRange { stage: 0, dataset: 0, count: 1 }];
+    plan.stages[0].persisted = vec![PersistedInput { dataset, partitions }];
+    plan
+}
+
+/// What a task leaves that keeps the partition.
+fn kept() -> TaskOutcome {
+    let cached = vec![(DatasetId(ScopeId::ROOT, 1), PartitionId(0))];
+    TaskOutcome::Done(Box::new(TaskDone { cached, ..TaskDone::default() }))
+}
+
+#[test]
+fn what_took_long_to_make_is_used_before_its_worker_makes_way() {
+    let mut world = executors(&[(1, 1)]);
+    let first = world.start(1);
+    let shown = world.run(first, 0, over_kept(0));
+    assert_eq!(started(&mut world, shown), ["n1 0/0/0"]);
+    with_tasks(&mut world, 2, 1, 1);
+    world.live(&[1], 10_000);
+    assert_eq!(ended(&mut world, 1, first, "0/0/0", kept()), [""; 0]);
+    // It uses it ten times, and what it makes by the way counts for nothing more.
+    for action in 1..=10 {
+        let shown = world.live(&[1], 2_900);
+        assert_eq!(started(&mut world, shown), [""; 0], "action {action}");
+        let task = format!("0/0/{action}");
+        let shown = world.run(first, 0, over_kept(action));
+        assert_eq!(started(&mut world, shown), [format!("n1 {task}")]);
+        assert_eq!(ended(&mut world, 1, first, &task, kept()), [""; 0]);
+    }
+    let shown = world.live(&[1], 2_000);
+    assert_eq!(started(&mut world, shown), ["n1 job-2:0/0/0"], "10 s to make it, 30 s to use it");
 }
 
 #[test]
