@@ -46,10 +46,14 @@ impl BlockManager {
         }
     }
 
-    /// Whether any replica of the block is on a volume of which nothing is known yet.
+    /// Whether any replica of the block is on a volume of which nothing is known yet, or on a datanode that may be away
+    /// again at any moment.
     fn is_uncertain(&self, datanodes: &DatanodeManager, id: BlockId, info: &BlockInfo) -> bool {
         let corrupt = self.corrupt.of_block(id).iter().map(|replica| replica.storage);
-        info.locations.as_slice().iter().copied().chain(corrupt).any(|storage| datanodes.storage(storage).stale)
+        info.locations.as_slice().iter().copied().chain(corrupt).any(|storage| {
+            let storage = datanodes.storage(storage);
+            storage.stale || datanodes.get(storage.datanode).contested.is_some()
+        })
     }
 
     /// Replicas that are sure to be good and to stay.

@@ -96,6 +96,7 @@ impl Namesystem {
             return Err(RemoteError::new(ErrorCode::WrongCluster, id, message));
         }
         check_volumes(id, &registration.volumes)?;
+        let displaced = self.displace(&registration);
         if let Some(index) = self.datanodes.find(id) {
             self.blocks.forget_orders(&mut self.datanodes, index);
             if self.datanodes.get(index).liveness == Liveness::Dead {
@@ -104,12 +105,33 @@ impl Namesystem {
             }
         }
         let index = self.datanodes.register(now, &registration);
+        if displaced {
+            self.datanodes.get_mut(index).contested = Some(now);
+        }
         self.take_volumes(index, registration.volumes);
         Ok(Response::Registered {
             cluster: self.config.cluster,
             key: self.config.token_key.clone(),
             heartbeat_ms: self.config.heartbeat_ms,
         })
+    }
+
+    /// Takes out whoever was at the address of a datanode that registers: its process cannot be there any more. Whether
+    /// there was anybody.
+    fn displace(&mut self, registration: &DatanodeRegistration) -> bool {
+        let displaced = self.datanodes.displaced_by(registration.id, registration.address);
+        for index in &displaced {
+            let old = self.datanodes.get(*index).location.clone();
+            self.warn(format!(
+                "datanode {} on {} registers from {}, where datanode {} on {} was, which is held to be dead therefore: what it \
+                 had is made anew elsewhere. That is well if its disks were replaced; if they are only not mounted, mount \
+                 them and start it again; if both run, give each an address of its own",
+                registration.id, registration.node, old.address, old.id, old.node
+            ));
+            self.datanodes.mark_dead(*index);
+            self.bury(*index);
+        }
+        !displaced.is_empty()
     }
 
     /// Takes the state of a datanode's volumes; what was on those that are out of use is gone.

@@ -89,15 +89,19 @@ impl Namesystem {
                 location.address,
                 now.since(datanode.last_heartbeat).as_millis()
             );
-            let storages: Vec<StorageIndex> =
-                datanode.storages.values().copied().chain([datanode.unconfirmed]).collect();
             self.warn(message);
-            self.blocks.forget_orders(&mut self.datanodes, index);
-            self.draining.extend(storages.iter().copied().filter(|storage| {
-                // One that failed before may be on the list already.
-                !self.datanodes.storage(*storage).blocks.is_empty()
-            }));
+            self.bury(index);
         }
+    }
+
+    /// Forgets what a datanode was to do that is dead now, and has its replicas taken out.
+    pub(super) fn bury(&mut self, index: DatanodeIndex) {
+        self.blocks.forget_orders(&mut self.datanodes, index);
+        let datanode = self.datanodes.get(index);
+        let storages = datanode.storages.values().copied().chain([datanode.unconfirmed]);
+        // One that failed before may be on the list already.
+        let held = storages.filter(|storage| !self.datanodes.storage(*storage).blocks.is_empty());
+        self.draining.extend(held);
     }
 
     /// Takes out a bounded slice of the replicas on dead storages.

@@ -1,6 +1,7 @@
 //! All datanodes that have registered since the start.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use situ_wire::block::{Block, DatanodeLocation};
 use situ_wire::ids::{DatanodeId, NodeName, RackName, StorageId};
@@ -40,6 +41,9 @@ pub(crate) struct Datanode {
     pub(crate) outbox: VecDeque<CopyOrder>,
     /// When it was last asked for full reports, or last sent a part of one.
     pub(crate) report_asked: Option<TimeMs>,
+    /// When it took its address from another datanode, if it has not kept it for long since: the other one may take it
+    /// back, and until that is settled no replica is in excess because of what this one holds.
+    pub(crate) contested: Option<TimeMs>,
 }
 
 impl Datanode {
@@ -210,6 +214,7 @@ impl DatanodeManager {
                 scheduled: 0,
                 outbox: VecDeque::new(),
                 report_asked: None,
+                contested: None,
             });
             index
         };
@@ -227,12 +232,26 @@ impl DatanodeManager {
         index
     }
 
+    /// The other datanodes that are not dead and were last at the address of this one: one process alone can be there.
+    pub(crate) fn displaced_by(&self, id: DatanodeId, address: SocketAddr) -> Vec<DatanodeIndex> {
+        let others = self.iter().filter(|(_, other)| other.location.id != id && other.location.address == address);
+        others.filter(|(_, other)| other.liveness != Liveness::Dead).map(|(index, _)| index).collect()
+    }
+
+    /// A datanode is known not to run any more.
+    pub(crate) fn mark_dead(&mut self, index: DatanodeIndex) {
+        self.get_mut(index).liveness = Liveness::Dead;
+        self.count_living_racks();
+    }
+
     /// Notes that a datanode lives.
     pub(crate) fn hear(&mut self, now: TimeMs, index: DatanodeIndex) {
+        let settled_after_ms = self.dead_after_ms;
         let datanode = self.get_mut(index);
         datanode.last_heartbeat = now;
         datanode.heard = now;
         datanode.liveness = Liveness::Live;
+        datanode.contested = datanode.contested.filter(|since| now.0 < since.0.saturating_add(settled_after_ms));
         self.next_check = self.next_check.min(TimeMs(now.0.saturating_add(self.suspect_after_ms)));
     }
 

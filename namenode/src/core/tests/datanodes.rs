@@ -304,6 +304,75 @@ fn a_failed_volume_loses_what_it_held_and_no_more() {
 }
 
 #[test]
+fn a_datanode_with_fresh_volumes_takes_the_place_of_the_one_at_its_address_at_once() {
+    let mut world = World::cluster(3, 1);
+    let (_, block) = world.write_file("/f", 2, 10);
+    let old = world.holders(block)[0];
+    world.disks.get_mut(&old).unwrap().up = false;
+    world.warnings.clear();
+    let fresh = datanode_id(old.0 + 100);
+    world.join(fresh.0, "/rack-0");
+    let states = |report: &ClusterReport, id| {
+        report.datanodes.iter().find(|datanode| datanode.location.id == id).map(|datanode| datanode.liveness)
+    };
+    let now = report(&mut world);
+    assert_eq!((states(&now, old), states(&now, fresh)), (Some(Liveness::Dead), Some(Liveness::Live)));
+    assert_eq!(world.warnings.len(), 1, "{:?}", world.warnings);
+    for word in [&old.to_string(), &fresh.to_string(), "mount them", "127.0.0.1:900"] {
+        assert!(world.warnings[0].contains(word), "{word}: {:?}", world.warnings);
+    }
+    world.pass(0);
+    world.ns.check();
+    assert_eq!(report(&mut world).under_replicated, 1, "what it held is made anew");
+    world.beat_all();
+    assert_eq!(world.readable("/f").len(), 2);
+    assert_eq!(report(&mut world).under_replicated, 0);
+    // The same datanode again at its own address displaces nobody.
+    world.register(fresh);
+    assert_eq!(world.warnings.len(), 1, "{:?}", world.warnings);
+}
+
+#[test]
+fn two_datanodes_that_take_one_address_from_each_other_have_nothing_deleted() {
+    let mut world = World::cluster(6, 1);
+    let blocks: Vec<_> = (0..8).map(|at| world.write_file(&format!("/f{at}"), 3, 10).1).collect();
+    let (one, two) = (datanode_id(0), datanode_id(100));
+    let before: Vec<_> = blocks.iter().map(|block| world.holders(*block)).collect();
+    assert!(before.iter().any(|holders| holders.contains(&one)), "{before:?}");
+    world.warnings.clear();
+    world.join(two.0, "/rack-0");
+    let take_overs = 10;
+    for at in 0..take_overs {
+        // Whoever is out is told to register, and does; the others go on for a while.
+        world.disks.get_mut(&one).unwrap().up = at % 2 == 0;
+        world.disks.get_mut(&two).unwrap().up = at % 2 == 1;
+        world.live(2000);
+        world.ns.check();
+        let mut living = |id: DatanodeId| {
+            report(&mut world)
+                .datanodes
+                .iter()
+                .any(|datanode| datanode.location.id == id && datanode.liveness != Liveness::Dead)
+        };
+        assert_eq!([one, two].into_iter().filter(|id| living(*id)).count(), 1);
+    }
+    let warnings = world.warnings.iter().filter(|warning| warning.contains("address of its own")).count();
+    assert_eq!(warnings, 1 + take_overs);
+    for (block, before) in blocks.iter().zip(&before) {
+        assert!(before.iter().all(|id| world.holders(*block).contains(id)), "{block}");
+    }
+    // It is settled: the second one is gone. Only what is too much goes.
+    world.disks.get_mut(&one).unwrap().up = true;
+    world.disks.get_mut(&two).unwrap().up = false;
+    world.live(30_000);
+    for block in blocks {
+        let counted = world.holders(block).into_iter().filter(|id| *id != two).count();
+        assert_eq!(counted, 3, "{block}");
+    }
+    world.ns.check();
+}
+
+#[test]
 fn readers_are_sent_to_the_nearest_first() {
     let mut world = World::cluster(6, 2);
     world.write_file("/f", 6, 10);
