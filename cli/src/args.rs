@@ -50,15 +50,15 @@ pub enum Command {
     Ca(CaCommand),
     /// Run a namenode
     #[command(after_help = "Example:\n  situ namenode --config namenode.toml --format")]
-    Namenode(NamenodeArgs),
+    Namenode(RoleArgs),
     /// Run a datanode
-    #[command(after_help = "Example:\n  situ datanode --config datanode.toml")]
+    #[command(after_help = "Example:\n  situ datanode --config datanode.toml --format")]
     Datanode(RoleArgs),
     /// Run a scheduler
-    #[command(after_help = "Example:\n  situ scheduler --config scheduler.toml")]
+    #[command(after_help = "Example:\n  situ scheduler --config scheduler.toml --format")]
     Scheduler(RoleArgs),
     /// Run an executor
-    #[command(after_help = "Example:\n  situ executor --config executor.toml")]
+    #[command(after_help = "Example:\n  situ executor --config executor.toml --format")]
     Executor(RoleArgs),
     /// Run a built-in program as a driver or worker; executors do this
     #[command(hide = true)]
@@ -565,17 +565,6 @@ pub enum RoleArg {
     User,
 }
 
-/// `situ namenode`.
-#[derive(Debug, Args)]
-pub struct NamenodeArgs {
-    /// What all roles take
-    #[command(flatten)]
-    pub role: RoleArgs,
-    /// Make a new, empty namespace first, if the directory holds none
-    #[arg(long)]
-    pub format: bool,
-}
-
 /// What all roles take.
 #[derive(Debug, Args)]
 pub struct RoleArgs {
@@ -585,6 +574,10 @@ pub struct RoleArgs {
     /// Listen here instead of where the configuration says
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// Make its directories first, those that hold nothing yet: once, when the role is new, has got a new disk, or has lost
+    /// one for good
+    #[arg(long)]
+    pub format: bool,
     /// End when standard input ends, and say on standard output where it listens; for whoever starts and watches this
     /// process
     #[arg(long, hide = true)]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use situ_client::config::explain;
-use situ_compute::executor::{Executor, ExecutorConfig};
-use situ_compute::scheduler::{SchedulerConfig, SchedulerServer};
+use situ_compute::executor::{self, Executor, ExecutorConfig};
+use situ_compute::scheduler::{self, SchedulerConfig, SchedulerServer};
 use situ_datanode::{Datanode, DatanodeConfig};
 use situ_namenode::{Namenode, NamenodeConfig};
 use situ_runtime::Runtime;
@@ -20,7 +20,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::ClusterId;
 use tokio::sync::oneshot;
 
-use crate::args::{NamenodeArgs, RoleArgs};
+use crate::args::RoleArgs;
 use crate::error::{CliError, CliResult, LocalContext};
 use crate::show::{self, escaped};
 use crate::up::process::Ready;
@@ -140,14 +140,14 @@ fn check_identity(credentials: &Credentials, directory: &Path, role: Role, node:
 }
 
 /// `situ namenode`.
-pub async fn namenode(args: &NamenodeArgs) -> CliResult {
-    let file: RoleFile<NamenodeConfig> = RoleFile::load(&args.role.config, "namenode")?;
-    let listen = args.role.listen.unwrap_or(file.role.listen);
+pub async fn namenode(args: &RoleArgs) -> CliResult {
+    let file: RoleFile<NamenodeConfig> = RoleFile::load(&args.config, "namenode")?;
+    let listen = args.listen.unwrap_or(file.role.listen);
     let Start { runtime, cluster, listener } = Start::new(Role::Namenode, None, &file.credentials, listen).await?;
-    // A cluster that `situ up` supervises formats its namenode by itself, once.
     let (disk, directory) = (*runtime.disk(), file.role.directory.clone());
-    if (args.format || args.role.supervised) && situ_namenode::formatted_cluster(&disk, &directory)?.is_none() {
+    if args.format && situ_namenode::formatted_cluster(&disk, &directory)?.is_none() {
         situ_namenode::format(&disk, &directory, cluster)?;
+        say_made("namespace", &directory);
     }
     let handle = Namenode::start(runtime, file.role, cluster, listener).await?;
     let stopped = async {
@@ -156,7 +156,7 @@ pub async fn namenode(args: &NamenodeArgs) -> CliResult {
             Err(error) => error.to_string(),
         }
     };
-    run(&args.role, handle.address(), stopped).await?;
+    run(args, handle.address(), stopped).await?;
     Ok(handle.shutdown().await?)
 }
 
@@ -166,6 +166,10 @@ pub async fn datanode(args: &RoleArgs) -> CliResult {
     let listen = args.listen.unwrap_or(file.role.listen);
     let Start { runtime, cluster, listener } =
         Start::new(Role::Datanode, Some(&file.role.node), &file.credentials, listen).await?;
+    if args.format {
+        let made = situ_datanode::format(runtime.disk(), &file.role.volumes, cluster, || runtime.random_u128())?;
+        made.iter().for_each(|volume| say_made("volume", volume));
+    }
     let handle = Datanode::start(runtime, file.role, cluster, listener).await?;
     let stopped = async {
         match handle.stopped().await {
@@ -183,6 +187,9 @@ pub async fn scheduler(args: &RoleArgs) -> CliResult {
     let file: RoleFile<SchedulerConfig> = RoleFile::load(&args.config, "scheduler")?;
     let listen = args.listen.unwrap_or(file.role.listen);
     let Start { runtime, cluster, listener } = Start::new(Role::Scheduler, None, &file.credentials, listen).await?;
+    if args.format && scheduler::format(runtime.disk(), &file.role.directory, cluster)? {
+        say_made("journal of jobs", &file.role.directory);
+    }
     let mut handle = SchedulerServer::start(runtime, file.role, cluster, listener).await?;
     let address = handle.address();
     let stopped = async {
@@ -203,6 +210,9 @@ pub async fn executor(args: &RoleArgs) -> CliResult {
     let listen = args.listen.unwrap_or(file.role.listen);
     let Start { runtime, cluster, listener } =
         Start::new(Role::Executor, Some(&file.role.node.0), &file.credentials, listen).await?;
+    if args.format && executor::format(runtime.disk(), &file.role.directory, cluster)? {
+        say_made("executor's directory", &file.role.directory);
+    }
     let mut handle = Executor::start(runtime, file.role, cluster, program, listener).await?;
     let address = handle.address();
     let stopped = async {
@@ -214,6 +224,11 @@ pub async fn executor(args: &RoleArgs) -> CliResult {
     run(args, address, stopped).await?;
     handle.shutdown().await;
     Ok(())
+}
+
+/// Says what `--format` has made: nobody shall have a disk in use without knowing it.
+fn say_made(what: &str, directory: &Path) {
+    show::note(format!("{}: an empty {what} was made", escaped(&directory.to_string_lossy())));
 }
 
 /// Says where the role listens, then waits until it is asked to end or must.

@@ -67,6 +67,7 @@ async fn datanode(namenode: SocketAddr, directory: PathBuf) {
     let runtime = RealRuntime::new(None).unwrap();
     let listener = runtime.transport().listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let config = DatanodeConfig::new(format!("dn-{}", std::process::id()), namenode, vec![directory]);
+    situ_datanode::format(runtime.disk(), &config.volumes, CLUSTER, || runtime.random_u128()).unwrap();
     let handle = Datanode::start(runtime, config, CLUSTER, listener).await.unwrap();
     println!("ready");
     handle.stopped().await.unwrap();

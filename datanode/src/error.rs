@@ -22,8 +22,24 @@ pub enum StartError {
         /// What its disk says.
         error: DiskError,
     },
+    /// Where a volume should be there is nothing.
+    #[error(
+        "the volume {}: expected its VERSION file, found {found}: if its disk is not mounted, mount it; if the volume is new, \
+         or lost for good, `situ datanode --config FILE --format` makes an empty one there, once (what a lost one held is \
+         copied anew from other datanodes)",
+        path.display()
+    )]
+    NoVolume {
+        /// Where.
+        path: PathBuf,
+        /// What is there instead.
+        found: &'static str,
+    },
     /// A volume's `VERSION` file is damaged or from another release.
-    #[error("the volume {}: its VERSION file: {error}", path.display())]
+    #[error(
+        "the volume {}: its VERSION file: {error}; bring it back from a copy, or, if what is there is to be given up, \
+         empty the directory and start the datanode once with `--format`", path.display()
+    )]
     Version {
         /// Which.
         path: PathBuf,
@@ -65,7 +81,10 @@ pub enum StartError {
         other: PathBuf,
     },
     /// A directory holds something, but not a volume.
-    #[error("the directory {} is not a volume and not empty (it holds {found:?}); name an empty one", path.display())]
+    #[error(
+        "the directory {} is not a volume: it has no VERSION file, but holds {found:?}; name another one, or bring that \
+         file back", path.display()
+    )]
     NotEmpty {
         /// Which.
         path: PathBuf,

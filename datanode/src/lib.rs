@@ -17,3 +17,4 @@ pub mod storage;
 pub use config::DatanodeConfig;
 pub use error::{DatanodeError, StartError};
 pub use server::{Datanode, DatanodeHandle};
+pub use storage::format;

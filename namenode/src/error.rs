@@ -42,8 +42,9 @@ pub enum FormatError {
 pub enum DirectoryError {
     /// It was never formatted.
     #[error(
-        "{} is not a namenode's directory: it has no VERSION file; make a new, empty namespace there with \
-         `situ namenode --format`, or name the directory that holds yours",
+        "{} is not a namenode's directory: expected its VERSION file, and there is none: if its disk is not mounted, mount \
+         it; if it is new, or lost for good, `situ namenode --config FILE --format` makes an empty namespace there, once (no \
+         file of a lost one is known any more then)",
         directory.display()
     )]
     NotFormatted {

@@ -55,6 +55,7 @@ async fn start_datanode(world: &SimWorld, name: &str, namenode: SocketAddr) {
     let mut config = DatanodeConfig::new(name, namenode, vec![PathBuf::from("/volume")]);
     config.reserved_bytes = 0;
     config.advertise = Some(SocketAddr::new(world.ip(name).unwrap(), 7500));
+    situ_datanode::format(runtime.disk(), &config.volumes, world.cluster(), || runtime.random_u128()).unwrap();
     let listener = runtime.transport().listen(any(7500)).await.unwrap();
     Datanode::start(runtime, config, world.cluster(), listener).await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! A cluster on one machine: made, started in order, stopped in order.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use situ_wire::hello::Role;
 use situ_wire::ids::{ClusterId, NodeName, RackName};
 
 use super::Layout;
-use super::layout::fill_atomically;
+use super::layout::{Shape, fill_atomically};
 use super::process::{self, Launch, RoleProcess};
 use super::running::{Running, former_roles_ended};
 use super::settings::{self, Settings};
@@ -103,8 +104,12 @@ impl Cluster {
         layout.create()?;
         let running = Running::enter(&layout).await?;
         former_roles_ended(&layout).await?;
-        refuse_lost_namenode(&layout)?;
-        let (cluster, datanodes, racks) = shape(&layout, &options)?;
+        let before = layout.load_shape()?;
+        let (cluster, datanodes, racks) = shape(&layout, &options, before.as_ref())?;
+        let made = before.map(|shape| shape.datanodes);
+        make(&layout, cluster, made, datanodes)?;
+        // From now on whatever is not there is lost or not mounted, and made by nobody.
+        layout.save_shape(cluster, datanodes, racks)?;
         let credentials = Issuer { layout: &layout, cluster };
         for (name, roles) in [("namenode", Role::Namenode), ("scheduler", Role::Scheduler)] {
             credentials.ensure(name, &[roles], name)?;
@@ -112,20 +117,22 @@ impl Cluster {
         credentials.ensure("client", &[Role::User], &world::user_name())?;
 
         let namenode_config = namenode_config(&layout, options.timings);
-        let at = RoleStart { layout: &layout, options: &options, role: "namenode", process: "namenode" };
+        let at = RoleStart { layout: &layout, options: &options, role: "namenode", process: "namenode", must: true };
         let namenode = at.start(&namenode_config, &["directory", "superuser"]).await?;
         let scheduler_config = scheduler_config(&layout, options.timings);
-        let at = RoleStart { layout: &layout, options: &options, role: "scheduler", process: "scheduler" };
+        let at = RoleStart { layout: &layout, options: &options, role: "scheduler", process: "scheduler", must: true };
         let scheduler = at.start(&scheduler_config, &["directory"]).await?;
         write_client_config(&layout, cluster, &options, namenode.address(), scheduler.address())?;
 
         let mut nodes = Vec::new();
         for index in 1..=datanodes {
-            let name = format!("node-{index}");
+            let name = node_name(index);
             let rack = format!("/rack-{}", (index - 1) % racks + 1);
             let roles = [Role::Datanode, Role::Executor];
             credentials.ensure(&name, &roles, &name)?;
-            let at = NodeStart { layout: &layout, options: &options, nodes: datanodes, name: &name, rack: &rack };
+            let is_new = made.is_none_or(|made| index > made);
+            let at =
+                NodeStart { layout: &layout, options: &options, nodes: datanodes, name: &name, rack: &rack, is_new };
             let datanode = at.datanode(namenode.address()).await?;
             let executor = at.executor(namenode.address(), scheduler.address()).await?;
             nodes.push(Node { name, rack, datanode: Some(datanode), executor: Some(executor) });
@@ -194,9 +201,12 @@ fn refuse_strangers(root: &Path) -> CliResult {
     if root.join("cluster.json").exists() {
         return Ok(());
     }
+    let is_begun = root.join("ca/ca.pem").exists();
+    let data = |name: &OsStr| ["namenode", "scheduler"].iter().any(|role| name == *role) || is_node(name);
     let stranger = entries.find_map(|entry| {
         let name = entry.ok()?.file_name();
-        (!ours.iter().any(|known| name == *known)).then_some(name)
+        let known = ours.iter().any(|known| name == *known) || (is_begun && data(&name));
+        (!known).then_some(name)
     });
     match stranger {
         None => Ok(()),
@@ -208,29 +218,34 @@ fn refuse_strangers(root: &Path) -> CliResult {
     }
 }
 
-/// Datanodes that hold replicas without the namenode that knows what they are: an empty one would be formatted in its
-/// place.
-fn refuse_lost_namenode(layout: &Layout) -> CliResult {
-    let namenode = layout.data("namenode");
-    let nodes = layout.load_shape()?.map_or(0, |shape| shape.datanodes);
-    let Some(first) = (1..=nodes).map(|index| layout.data(&format!("node-{index}"))).find(|node| node.exists()) else {
-        return Ok(());
-    };
-    if situ_namenode::formatted_cluster(&FsDisk, &namenode)?.is_some() {
-        return Ok(());
+fn is_node(name: &OsStr) -> bool {
+    name.to_str().and_then(|name| name.strip_prefix("node-")).is_some_and(|number| number.parse::<u16>().is_ok())
+}
+
+/// Makes the directories of a new cluster, or of its new nodes, when it was `made` with so many. What an attempt that was
+/// cut off has made is left as it is.
+fn make(layout: &Layout, cluster: ClusterId, made: Option<u16>, datanodes: u16) -> CliResult {
+    if made.is_none() {
+        let namenode = layout.data("namenode");
+        if situ_namenode::formatted_cluster(&FsDisk, &namenode)?.is_none() {
+            situ_namenode::format(&FsDisk, &namenode, cluster)?;
+        }
+        situ_compute::scheduler::format(&FsDisk, &layout.data("scheduler"), cluster)?;
     }
-    Err(CliError::failed(format!(
-        "{}: no namenode's directory is there, while {} holds replicas of its files: mount it or bring it back; to give \
-         these files up, name a new directory",
-        namenode.display(),
-        first.display()
-    )))
+    for name in (made.unwrap_or(0) + 1..=datanodes).map(node_name) {
+        situ_datanode::format(&FsDisk, &[layout.volume(&name)], cluster, || fastrand::u128(..))?;
+        situ_compute::executor::format(&FsDisk, &layout.executor(&name), cluster)?;
+    }
+    Ok(())
+}
+
+fn node_name(number: u16) -> String {
+    format!("node-{number}")
 }
 
 /// The cluster and its shape: as it was, or as is asked for now.
-fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16, u16)> {
-    let before = layout.load_shape()?;
-    let cluster = match &before {
+fn shape(layout: &Layout, options: &ClusterOptions, before: Option<&Shape>) -> CliResult<(ClusterId, u16, u16)> {
+    let cluster = match before {
         Some(shape) => shape
             .cluster
             .parse()
@@ -247,9 +262,10 @@ fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16
             }
         }
     };
-    let datanodes = options.datanodes.or(before.as_ref().map(|shape| shape.datanodes)).unwrap_or(3);
+    let datanodes = options.datanodes.or(before.map(|shape| shape.datanodes)).unwrap_or(3);
     let left_out = layout.data(&format!("node-{}", u32::from(datanodes) + 1));
-    if left_out.exists() {
+    // Also where its disk is not mounted.
+    if before.is_some_and(|before| datanodes < before.datanodes) || left_out.exists() {
         return Err(CliError::failed(format!(
             "--datanodes {datanodes}: {} would be left out, and the replicas that it holds; name at least as many as there \
              were{}",
@@ -257,8 +273,7 @@ fn shape(layout: &Layout, options: &ClusterOptions) -> CliResult<(ClusterId, u16
             before.map_or_else(String::new, |shape| format!(", {}", shape.datanodes)),
         )));
     }
-    let racks = options.racks.or(before.as_ref().map(|shape| shape.racks)).unwrap_or(1);
-    layout.save_shape(cluster, datanodes, racks)?;
+    let racks = options.racks.or(before.map(|shape| shape.racks)).unwrap_or(1);
     Ok((cluster, datanodes, racks))
 }
 
@@ -341,13 +356,15 @@ struct RoleStart<'a> {
     role: &'static str,
     /// As in `datanode@node-1`.
     process: &'a str,
+    /// Whether it is an error if it does not start. If it is none, it is said, and tried again with all that ends.
+    must: bool,
 }
 
 impl RoleStart<'_> {
     /// Brings the role's configuration up to date, where `anew` says what must be as in `config`, and starts it: at the
     /// address that it had, if that is still free.
     async fn start<T: Serialize>(&self, config: &T, anew: &[&'static str]) -> CliResult<RoleProcess> {
-        let Self { layout, options, role, process } = *self;
+        let Self { layout, options, role, process, must } = *self;
         let certificate = process.rsplit_once('@').map_or(process, |(_, node)| node);
         let name = process.replace('@', "-");
         let path = layout.config(&name);
@@ -366,6 +383,10 @@ impl RoleStart<'_> {
                 show::note(format!("{}: {before} is taken by somebody else: it takes another port", launch.name));
                 RoleProcess::start(Launch { listen: Some(SocketAddr::new(before.ip(), 0)), ..launch }).await?
             }
+            Err(error) if !must => {
+                show::note(error.message);
+                return Ok(RoleProcess::to_be_started(launch));
+            }
             started => started?,
         };
         if started.address() != before {
@@ -383,21 +404,23 @@ struct NodeStart<'a> {
     nodes: u16,
     name: &'a str,
     rack: &'a str,
+    /// Whether it is part of the cluster for the first time: then it must start.
+    is_new: bool,
 }
 
 impl NodeStart<'_> {
     async fn datanode(&self, namenode: SocketAddr) -> CliResult<RoleProcess> {
-        let volume = self.layout.data(self.name).join("volume-1");
+        let volume = self.layout.volume(self.name);
         let mut config = DatanodeConfig::new(self.name, namenode, vec![volume]);
         config.listen = loopback();
         self.rack.clone_into(&mut config.rack);
         let process = &format!("datanode@{}", self.name);
-        let at = RoleStart { layout: self.layout, options: self.options, role: "datanode", process };
+        let at = RoleStart { layout: self.layout, options: self.options, role: "datanode", process, must: self.is_new };
         at.start(&config, &["node", "rack", "namenode", "volumes"]).await
     }
 
     async fn executor(&self, namenode: SocketAddr, scheduler: SocketAddr) -> CliResult<RoleProcess> {
-        let directory = self.layout.data(self.name).join("executor");
+        let directory = self.layout.executor(self.name);
         let mut config = ExecutorConfig::new(directory, NodeName(self.name.to_owned()), namenode, scheduler);
         config.listen = loopback();
         config.rack = RackName(self.rack.to_owned());
@@ -410,7 +433,7 @@ impl NodeStart<'_> {
             config.worker_silence_ms = 5_000;
         }
         let process = &format!("executor@{}", self.name);
-        let at = RoleStart { layout: self.layout, options: self.options, role: "executor", process };
+        let at = RoleStart { layout: self.layout, options: self.options, role: "executor", process, must: self.is_new };
         let mut anew = vec!["directory", "namenode", "scheduler", "node", "rack", "worker_credentials"];
         anew.extend(self.options.slots.map(|_| "slots"));
         // What is too little for so many slots would be refused.

@@ -1,7 +1,7 @@
 //! Where everything of a cluster on one machine lies.
 //!
 //! ```text
-//! DIR/cluster.json         which cluster it is, and its shape
+//! DIR/cluster.json         which cluster it is, and its shape; written when the data directories of all of it are made
 //! DIR/client.toml          what a client needs to find it (the other commands read it)
 //! DIR/up.lock              held while the cluster runs
 //! DIR/ca/                  the cluster's certificate authority
@@ -89,6 +89,16 @@ impl Layout {
     /// The data of the namenode, the scheduler or a node.
     pub fn data(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The volume of a node's datanode.
+    pub fn volume(&self, node: &str) -> PathBuf {
+        self.data(node).join("volume-1")
+    }
+
+    /// The directory of a node's executor.
+    pub fn executor(&self, node: &str) -> PathBuf {
+        self.data(node).join("executor")
     }
 
     /// Whether it is a cluster of `situ up`, and not one made by hand.

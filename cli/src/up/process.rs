@@ -43,11 +43,12 @@ pub struct Launch {
     pub listen: Option<SocketAddr>,
 }
 
-/// A role that runs.
+/// A role that runs, or that is to be started.
 #[derive(Debug)]
 pub struct RoleProcess {
     launch: Launch,
-    child: Child,
+    /// None before it has started for the first time, and while it is known to have ended.
+    child: Option<Child>,
     /// Its end tells the child to stop, also when this process is killed.
     stdin: Option<ChildStdin>,
     address: SocketAddr,
@@ -86,7 +87,7 @@ impl RoleProcess {
         let mut reader = BufReader::new(stdout);
         let read = tokio::time::timeout(READY_TIMEOUT, reader.read_line(&mut first_line)).await;
         match (read, serde_json::from_str::<Ready>(&first_line)) {
-            (Ok(Ok(_)), Ok(ready)) => Ok(Self { launch, child, stdin, address: ready.listening }),
+            (Ok(Ok(_)), Ok(ready)) => Ok(Self { launch, child: Some(child), stdin, address: ready.listening }),
             (Ok(_), _) => {
                 let status = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
                 let ended = match status {
@@ -94,10 +95,11 @@ impl RoleProcess {
                     _ => "it closed its standard output".to_owned(),
                 };
                 Err(CliError::failed(format!(
-                    "{} did not start: {ended}\n{}see {}",
+                    "{} did not start: {ended}\n{}see {}; its configuration is {}",
                     launch.name,
                     log_tail(&launch.log, log_from),
-                    launch.log.display()
+                    launch.log.display(),
+                    launch.config.display()
                 )))
             }
             (Err(_), _) => Err(CliError::failed(format!(
@@ -107,6 +109,17 @@ impl RoleProcess {
                 launch.log.display()
             ))),
         }
+    }
+
+    /// One that did not start, and that [`RoleProcess::restart`] tries to start again.
+    pub(super) fn to_be_started(launch: Launch) -> Self {
+        let address = launch.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self { launch, child: None, stdin: None, address }
+    }
+
+    /// Whether it runs, as far as is known.
+    pub(super) fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// What people call it.
@@ -119,9 +132,9 @@ impl RoleProcess {
         self.address
     }
 
-    /// Its process id; none when it has ended.
+    /// Its process id; none when it has ended or not started.
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.child.as_ref()?.id()
     }
 
     /// Starts it again at the same address after it has ended.
@@ -151,26 +164,32 @@ impl RoleProcess {
     /// # Errors
     /// When the operating system refuses.
     pub async fn kill(&mut self) -> CliResult {
-        self.child.kill().await.map_err(|error| CliError::failed(format!("cannot kill {}: {error}", self.name())))
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let killed = child.kill().await;
+        killed.map_err(|error| CliError::failed(format!("cannot kill {}: {error}", self.name())))
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself; one that does not run does not.
     pub async fn ended(&mut self) -> String {
-        match self.child.wait().await {
+        let Some(child) = &mut self.child else { return std::future::pending().await };
+        let how = match child.wait().await {
             Ok(status) => describe(status),
             Err(error) => error.to_string(),
-        }
+        };
+        self.child = None;
+        how
     }
 
     /// Asks it to end and waits until it has; one that does not is killed.
     pub async fn stop(mut self) -> Result<(), String> {
         drop(self.stdin.take());
-        match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        match tokio::time::timeout(STOP_TIMEOUT, child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("{} ended with {}", self.name(), describe(status))),
             Ok(Err(error)) => Err(format!("{}: {error}", self.name())),
             Err(_) => {
-                let killed = self.child.kill().await;
+                let killed = child.kill().await;
                 Err(format!("{} did not end within {STOP_TIMEOUT:?} and was killed ({killed:?})", self.name()))
             }
         }

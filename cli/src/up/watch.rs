@@ -47,43 +47,67 @@ pub async fn up(args: &UpArgs, json: bool) -> CliResult {
     cluster.stop().await
 }
 
-/// Starts again whatever ends.
+/// Starts again whatever ends or has not started.
 async fn keep_up(cluster: &mut Cluster) -> Infallible {
-    let [shortest, longest] = RESTART_AFTER;
-    // When each that has ended is started again, and how long each that ended lately rested.
-    let mut due: BTreeMap<Member, Instant> = BTreeMap::new();
-    let mut rests: BTreeMap<Member, (Duration, Instant)> = BTreeMap::new();
-    loop {
-        let next = due.iter().map(|(member, at)| (*at, *member)).min();
-        let rested = async {
-            match next {
-                Some((at, member)) => {
-                    tokio::time::sleep_until(at).await;
-                    member
-                }
-                None => std::future::pending().await,
+    let mut rests = Rests::default();
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let members = [(Member::Datanode(index), &node.datanode), (Member::Executor(index), &node.executor)];
+        for (member, process) in members {
+            if process.as_ref().is_some_and(|process| !process.is_running()) {
+                rests.begin(member);
             }
-        };
+        }
+    }
+    loop {
         tokio::select! {
             biased;
-            member = rested => {
-                due.remove(&member);
+            member = rests.next() => {
+                rests.due.remove(&member);
                 let Some(process) = cluster.process(member) else { continue };
                 match process.restart().await {
                     Ok(()) => show::note(format!("{} is back", process.name())),
-                    Err(error) => show::note(format!("{error}")),
+                    Err(error) => {
+                        let rest = rests.begin(member);
+                        show::note(format!("{error}\nstarting it again in {rest:?}"));
+                    }
                 }
             }
-            (member, how) = first_end(cluster, &due) => {
+            (member, how) = first_end(cluster) => {
                 let Some(process) = cluster.process(member) else { continue };
-                let now = Instant::now();
-                let again = rests.get(&member).filter(|(_, last)| now.duration_since(*last) < CALM);
-                let rest = again.map_or(shortest, |(rest, _)| (*rest * 2).min(longest));
+                let rest = rests.begin(member);
                 show::note(format!("{} ended with {how}; starting it again in {rest:?}", process.name()));
-                due.insert(member, now + rest);
-                rests.insert(member, (rest, now + rest));
             }
         }
+    }
+}
+
+/// What has ended, or not started, and is left alone for a while.
+#[derive(Debug, Default)]
+struct Rests {
+    /// When each is started again.
+    due: BTreeMap<Member, Instant>,
+    /// How long each rested that ended lately, and until when.
+    last: BTreeMap<Member, (Duration, Instant)>,
+}
+
+impl Rests {
+    /// One has ended, or has not started: how long it rests.
+    fn begin(&mut self, member: Member) -> Duration {
+        let [shortest, longest] = RESTART_AFTER;
+        let now = Instant::now();
+        let again = self.last.get(&member).filter(|(_, last)| now.duration_since(*last) < CALM);
+        let rest = again.map_or(shortest, |(rest, _)| (*rest * 2).min(longest));
+        self.due.insert(member, now + rest);
+        self.last.insert(member, (rest, now + rest));
+        rest
+    }
+
+    /// Waits for the next one that has rested.
+    async fn next(&self) -> Member {
+        let next = self.due.iter().map(|(member, at)| (*at, *member)).min();
+        let Some((at, member)) = next else { return std::future::pending().await };
+        tokio::time::sleep_until(at).await;
+        member
     }
 }
 
@@ -105,7 +129,8 @@ fn say_where(cluster: &Cluster, json: bool) -> CliResult {
     }
     show::line(format!("cluster {} in {}", cluster.id(), cluster.layout().root().display()))?;
     for process in cluster.processes() {
-        show::line(format!("  {:18} {}", process.name(), process.address()))?;
+        let later = if process.is_running() { "" } else { "  (does not run yet)" };
+        show::line(format!("  {:18} {}{later}", process.name(), process.address()))?;
     }
     show::line("ready; try `situ fs ls /` in another window; stop with Ctrl-C")
 }
@@ -113,19 +138,15 @@ fn say_where(cluster: &Cluster, json: bool) -> CliResult {
 /// Waits for one process to end.
 type EndOf<'a> = std::pin::Pin<Box<dyn Future<Output = (Member, String)> + Send + 'a>>;
 
-/// Waits until some process ends by itself, of those that have not ended already.
-async fn first_end(cluster: &mut Cluster, ended: &BTreeMap<Member, Instant>) -> (Member, String) {
+/// Waits until some process ends by itself, of those that run.
+async fn first_end(cluster: &mut Cluster) -> (Member, String) {
     let mut processes = vec![(Member::Namenode, &mut cluster.namenode), (Member::Scheduler, &mut cluster.scheduler)];
     for (index, node) in cluster.nodes.iter_mut().enumerate() {
         processes.extend(node.datanode.as_mut().map(|process| (Member::Datanode(index), process)));
         processes.extend(node.executor.as_mut().map(|process| (Member::Executor(index), process)));
     }
-    processes.retain(|(member, _)| !ended.contains_key(member));
     let end = |(member, process): (Member, _)| -> EndOf<'_> { Box::pin(end_of(member, process)) };
     let ends: Vec<EndOf<'_>> = processes.into_iter().map(end).collect();
-    if ends.is_empty() {
-        return std::future::pending().await;
-    }
     futures_util::future::select_all(ends).await.0
 }
 

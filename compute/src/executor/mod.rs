@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `table` | which job has which processes and tasks here, and what each worker holds; pure |
 //! | `server` | the owner task |
+//! | `directory` | whose its directory is |
 //! | `link` | the conversation with the scheduler |
 //! | `starting` | what comes before a process: its directories, its executable |
 //! | `process` | starting and ending processes, each by its shim |
@@ -30,6 +31,7 @@
 mod bounded_log;
 mod config;
 mod descendants;
+mod directory;
 mod error;
 mod link;
 mod machine;
@@ -44,6 +46,7 @@ mod survey;
 pub(crate) mod table;
 
 pub use config::{ExecutorConfig, SLOT_MEMORY_MIN_BYTES, default_memory_bytes};
+pub use directory::format;
 pub use error::StartError;
 pub use server::{Executor, ExecutorHandle};
 pub use shim::shim;

@@ -29,7 +29,7 @@ use super::removals::{self, Removals};
 use super::starting::{Away, Starting};
 use super::survey::{Surveyed, survey};
 use super::table::{Action, Event, JobTable, WaiterId};
-use super::{ExecutorConfig, StartError};
+use super::{ExecutorConfig, StartError, directory};
 use crate::core::CLEAN_UP;
 use crate::program::environment::{Environment, ProcessRole};
 
@@ -144,7 +144,7 @@ impl Executor {
     /// anew for built-in programs (`program NAME ...`) and to hold every process of a job (`shim`).
     ///
     /// # Errors
-    /// When its configuration or directory cannot be used.
+    /// When its configuration or directory cannot be used; also when [`format`](super::format) has not made the directory.
     pub async fn start<R, L>(
         runtime: R,
         config: ExecutorConfig,
@@ -159,7 +159,11 @@ impl Executor {
         config.check()?;
         let directories = Arc::new(Directories(config.directory.clone()));
         let (disk, making, own) = (runtime.disk().clone(), Arc::clone(&directories), program.clone());
-        let (lock, programs, earlier) = runtime.blocking(move || prepare(&disk, &making, own)).await?;
+        let preparing = runtime.blocking(move || {
+            directory::check(&disk, &making.0, cluster)?;
+            Ok::<_, StartError>(prepare(&disk, &making, own)?)
+        });
+        let (lock, programs, earlier) = preparing.await?;
         let address = listener.address();
         let advertised = config.advertise.unwrap_or(address);
         let connector_identity = Identity { cluster, role: Role::Executor, name: config.node.0.clone() };

@@ -42,45 +42,57 @@ pub(super) fn journal_path(directory: &Path) -> PathBuf {
     directory.join("jobs")
 }
 
-/// Takes the directory for this process and this cluster; makes it if there is none. Blocks.
-pub(super) fn take<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result<D::Lock, SchedulerError> {
-    make(disk, directory)?;
-    let lock = disk.lock(directory)?;
-    let path = directory.join("VERSION");
-    match disk.read(&path, VERSION_LEN_MAX_BYTES) {
-        Ok(bytes) => {
-            let found = parse(&path, &bytes)?;
-            if found != cluster {
-                let directory = directory.to_owned();
-                return Err(DirectoryError::WrongCluster { directory, found, expected: cluster }.into());
-            }
-        }
-        Err(DiskError { kind: DiskErrorKind::NotFound, .. }) => {
-            // The version file is written first: what is here without one is not a scheduler's.
-            let ours = ["in_use.lock", "VERSION.new"];
-            if let Some(stranger) = disk.list(directory)?.iter().find(|entry| !ours.contains(&entry.name.as_str())) {
-                let (directory, found) = (directory.to_owned(), stranger.name.clone());
-                return Err(DirectoryError::NotEmpty { directory, found }.into());
-            }
-            disk.write_atomically(&path, text(cluster).as_bytes())?;
-        }
-        Err(error) => return Err(error.into()),
+/// Makes `directory` the home of a scheduler of `cluster` that knows no job; says whether it did, and not because it is
+/// one. Blocks.
+///
+/// # Errors
+/// When it holds something else or belongs to another cluster, another process uses it, or its disk fails.
+pub fn format<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result<bool, SchedulerError> {
+    disk.create_directory(directory)?;
+    let _lock = disk.lock(directory)?;
+    match check(disk, directory, cluster) {
+        Err(SchedulerError::Directory(DirectoryError::NotFormatted { .. })) => {}
+        checked => return checked.map(|()| false),
     }
-    make(disk, &journal_path(directory))?;
+    // The version file is written first: what is here without one is not a scheduler's.
+    let ours = ["in_use.lock", "VERSION.new", "lost+found"];
+    if let Some(stranger) = disk.list(directory)?.into_iter().find(|entry| !ours.contains(&entry.name.as_str())) {
+        let (directory, found) = (directory.to_owned(), stranger.name);
+        return Err(DirectoryError::NotEmpty { directory, found }.into());
+    }
+    disk.write_atomically(&version_path(directory), text(cluster).as_bytes())?;
+    Ok(true)
+}
+
+/// Takes the directory for this process and this cluster. Blocks.
+pub(super) fn take<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result<D::Lock, SchedulerError> {
+    check(disk, directory, cluster)?;
+    let lock = disk.lock(directory)?;
+    disk.create_directory(&journal_path(directory))?;
     Ok(lock)
 }
 
-/// Makes a directory and its missing parents, each of them on the disk.
-fn make<D: Disk>(disk: &D, directory: &Path) -> Result<(), DiskError> {
-    if disk.exists(directory)? {
-        return Ok(());
+/// Checks that the directory is that of a scheduler of this cluster.
+fn check<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result<(), SchedulerError> {
+    let path = version_path(directory);
+    match disk.read(&path, VERSION_LEN_MAX_BYTES) {
+        Ok(bytes) => match parse(&path, &bytes)? {
+            found if found == cluster => Ok(()),
+            found => {
+                let directory = directory.to_owned();
+                Err(DirectoryError::WrongCluster { directory, found, expected: cluster }.into())
+            }
+        },
+        Err(DiskError { kind: DiskErrorKind::NotFound, .. }) => {
+            Err(DirectoryError::NotFormatted { directory: directory.to_owned() }.into())
+        }
+        Err(error) => Err(error.into()),
     }
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        make(disk, parent)?;
-    }
-    disk.create_directory(directory)?;
-    disk.sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// Where the version file is.
+fn version_path(directory: &Path) -> PathBuf {
+    directory.join("VERSION")
 }
 
 fn text(cluster: ClusterId) -> String {

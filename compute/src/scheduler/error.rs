@@ -50,6 +50,17 @@ pub enum SchedulerError {
 /// Why a directory is not this scheduler's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
+    /// It is nobody's.
+    #[error(
+        "{} is not a scheduler's directory: expected its VERSION file, and there is none: if its disk is not mounted, mount \
+         it; if it is new, or lost for good, `situ scheduler --config FILE --format` makes an empty one there, once (the jobs \
+         that a lost one knew are known no more then, and no file is touched)",
+        directory.display()
+    )]
+    NotFormatted {
+        /// Which.
+        directory: PathBuf,
+    },
     /// It belongs to another cluster.
     #[error(
         "the directory {} belongs to cluster {found}, this scheduler to cluster {expected}: name the right directory",
@@ -66,7 +77,7 @@ pub enum DirectoryError {
     /// It was written by a program with another layout.
     #[error(
         "{} says layout {}, this program knows layout {}: use the program that wrote it, or, if that is an earlier one, move \
-         the scheduler's directory aside: its jobs are known no more then, and no file is touched",
+         the scheduler's directory aside and start with `--format`: its jobs are known no more then, and no file is touched",
         path.display(), found.0, LayoutVersion::CURRENT.0
     )]
     WrongLayout {

@@ -16,7 +16,7 @@ mod server;
 mod service;
 
 pub use config::SchedulerConfig;
-pub use directory::LayoutVersion;
+pub use directory::{LayoutVersion, format};
 pub use error::{DirectoryError, SchedulerError};
 pub use server::{SchedulerHandle, SchedulerServer};
 

@@ -75,7 +75,8 @@ impl SchedulerServer {
     /// drivers of those that had not ended start again, and go on from the actions that are done.
     ///
     /// # Errors
-    /// When its configuration, directory or journal cannot be used.
+    /// When its configuration, directory or journal cannot be used; also when [`format`](super::format) has not made the
+    /// directory.
     pub async fn start<R, L>(
         runtime: R,
         config: SchedulerConfig,

@@ -33,6 +33,7 @@ async fn start_at(world: &SimWorld, cluster: ClusterId) -> Result<SchedulerHandl
 }
 
 async fn start(world: &SimWorld) -> SchedulerHandle {
+    super::format(world.host("scheduler", &[Role::Scheduler]).disk(), Path::new(DIRECTORY), world.cluster()).unwrap();
     start_at(world, world.cluster()).await.unwrap()
 }
 
@@ -257,17 +258,25 @@ fn a_directory_is_one_scheduler_s_and_one_cluster_s() {
         };
         assert!(matches!(error, SchedulerError::Directory(found) if found == expected));
         let disk = runtime.disk();
-        disk.create_directory(Path::new(DIRECTORY)).unwrap();
+        let make = || super::format(disk, Path::new(DIRECTORY), world.cluster());
+        let take = || super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).map(|_| ()).unwrap_err();
+        // A directory that is gone, or only the mount point of one, is not taken for a new one.
+        for directory in [None, Some(DIRECTORY), Some("/scheduler/lost+found")] {
+            directory.into_iter().for_each(|directory| disk.create_directory(Path::new(directory)).unwrap());
+            let error = take().to_string();
+            assert!(error.contains("/scheduler is not a scheduler's directory: expected its VERSION file"), "{error}");
+        }
         disk.write_atomically(&Path::new(DIRECTORY).join("thesis.txt"), b"mine").unwrap();
-        let error = super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).unwrap_err();
+        let error = make().unwrap_err();
         assert!(error.to_string().contains("holds \"thesis.txt\""), "{error}");
         disk.remove_file(&Path::new(DIRECTORY).join("thesis.txt")).unwrap();
+        assert_eq!((make().unwrap(), make().unwrap()), (true, false));
         let lock = super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).unwrap();
-        let error = super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).map(|_| ()).unwrap_err();
+        let error = take();
         assert!(error.to_string().contains("another process uses this directory"), "{error}");
         drop(lock);
         disk.write_atomically(&Path::new(DIRECTORY).join("VERSION"), b"situ-scheduler\nlayout 1\n").unwrap();
-        let error = super::directory::take(disk, Path::new(DIRECTORY), world.cluster()).map(|_| ()).unwrap_err();
+        let error = take();
         assert!(error.to_string().contains("says layout 1, this program knows layout 2"), "{error}");
     });
 }

@@ -131,6 +131,15 @@ impl Core {
         core
     }
 
+    /// It lacks these volumes too: the namenode is told of each that it is out of use, and why.
+    #[must_use]
+    pub fn without(mut self, failed: Vec<(StorageId, String)>) -> Self {
+        for (storage, reason) in failed {
+            self.replicas.volumes.failed(storage, reason);
+        }
+        self
+    }
+
     /// Something happened.
     pub fn handle(&mut self, now: TimeMs, event: Event) {
         match event {

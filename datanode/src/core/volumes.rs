@@ -37,6 +37,15 @@ impl Volumes {
         Self { volumes, last: None, capacity_limit_bytes, reserved_bytes }
     }
 
+    /// A volume could not be opened.
+    pub fn failed(&mut self, storage: StorageId, reason: String) {
+        let space = Space { capacity_bytes: 0, free_bytes: 0 };
+        let failed = Some(reason);
+        let volume = Volume { space, used_bytes: 0, promised_bytes: 0, probing: false, failed };
+        let before = self.volumes.insert(storage, volume);
+        assert!(before.is_none(), "what could not be opened is in use");
+    }
+
     /// The volume for a replica that may take `len_bytes`: each in turn, of those that have room; none if none has.
     pub fn choose(&mut self, len_bytes: u64) -> Option<StorageId> {
         let fits = |storage: &&StorageId| self.works(**storage) && self.free_bytes(**storage) >= len_bytes;

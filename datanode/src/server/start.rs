@@ -10,7 +10,7 @@ use situ_runtime::rpc::{Connector, Identity, ServerIdentity, serve};
 use situ_runtime::store::StoreError;
 use situ_runtime::transport::{Listener, Transport};
 use situ_wire::hello::Role;
-use situ_wire::ids::{BlockId, ClusterId, DatanodeId, NodeName, RackName};
+use situ_wire::ids::{BlockId, ClusterId, DatanodeId, NodeName, RackName, StorageId};
 use situ_wire::limits::REPORT_SLICE_BLOCKS;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
@@ -21,7 +21,9 @@ use super::owner::{Companions, OpenVolume, Owner};
 use crate::config::DatanodeConfig;
 use crate::core::{Core, CoreConfig, Me, VolumeAtStart};
 use crate::error::{DatanodeError, StartError};
-use crate::storage::{Health, IndexedReplica, OpenVolumes, ReplicaIndex, ScannedReplica, Volume, open_volumes};
+use crate::storage::{
+    FailedVolume, Health, IndexedReplica, OpenVolumes, ReplicaIndex, ScannedReplica, Volume, open_volumes,
+};
 
 /// A datanode.
 #[derive(Debug)]
@@ -41,7 +43,8 @@ impl Datanode {
     /// namenode as soon as that can be reached, and again whenever it has forgotten this datanode.
     ///
     /// # Errors
-    /// When the configuration does not make sense or the volumes cannot be used; see [`StartError`].
+    /// When the configuration does not make sense or no volume can be used; see [`StartError`]. Volumes are made by
+    /// [`format`](crate::format) alone.
     pub async fn start<R: Runtime>(
         runtime: R,
         config: DatanodeConfig,
@@ -50,7 +53,8 @@ impl Datanode {
     ) -> Result<DatanodeHandle, StartError> {
         config.check().map_err(StartError::Config)?;
         let opening = (runtime.clone(), config.volumes.clone());
-        let (id, volumes, found) = runtime.blocking(move || open(&opening.0, &opening.1, cluster)).await?;
+        let Opened { id, volumes, found, failed } =
+            runtime.blocking(move || open(&opening.0, &opening.1, cluster)).await?;
         let config = Arc::new(config);
         let address = config.advertise.unwrap_or_else(|| listener.address());
         let identity = Identity { cluster, role: Role::Datanode, name: config.node.clone() };
@@ -68,7 +72,7 @@ impl Datanode {
             key: known_key,
         };
         let me = Me { id, cluster, node: NodeName(config.node.clone()), rack: RackName(config.rack.clone()), address };
-        let core = Core::new(me, core_config(&config), found, runtime.clock().now());
+        let core = Core::new(me, core_config(&config), found, runtime.clock().now()).without(failed);
         let companions = spawn_companions(&node, cluster, listener);
         let namenode = Namenode::new(connector, config.namenode);
         let owner = Owner::new(core, node, namenode, volumes, key, companions);
@@ -148,7 +152,14 @@ fn spawn_companions<R: Runtime>(
     Companions { serve, deaf, chores, notes, note_taker }
 }
 
-type Opened<D> = (DatanodeId, BTreeMap<situ_wire::ids::StorageId, OpenVolume<D>>, Vec<VolumeAtStart>);
+/// What a datanode begins with.
+struct Opened<D: Disk> {
+    id: DatanodeId,
+    volumes: BTreeMap<StorageId, OpenVolume<D>>,
+    found: Vec<VolumeAtStart>,
+    /// The volumes that cannot be used, and why.
+    failed: Vec<(StorageId, String)>,
+}
 
 /// Opens the volumes and finds their replicas. Blocks.
 fn open<R: Runtime>(
@@ -156,16 +167,16 @@ fn open<R: Runtime>(
     roots: &[std::path::PathBuf],
     cluster: ClusterId,
 ) -> Result<Opened<R::Disk>, StartError> {
-    let OpenVolumes { datanode, volumes } = open_volumes(runtime.disk(), roots, cluster, || runtime.random_u128())?;
-    let (mut opened, mut found, mut failure) = (BTreeMap::new(), Vec::new(), None);
+    let OpenVolumes { datanode: id, volumes, mut failed } = open_volumes(runtime.disk(), roots, cluster)?;
+    let (mut opened, mut found) = (BTreeMap::new(), Vec::new());
     for volume in volumes {
         let (index, known, scrubbed) = open_index(runtime, &volume);
+        let storage = volume.storage();
         match look(&volume, &known) {
             Ok((space, replicas)) => {
                 if let Some(index) = &index {
                     mend(index, &known, &replicas);
                 }
-                let storage = volume.storage();
                 found.push(VolumeAtStart { storage, space, replicas, scrubbed });
                 opened.insert(storage, OpenVolume { volume: Arc::new(volume), index: index.map(Arc::new) });
             }
@@ -174,15 +185,21 @@ fn open<R: Runtime>(
                 return Err(StartError::Disk { path: volume.root().to_owned(), error });
             }
             Err(error) => {
-                tracing::error!(volume = %volume.root().display(), %error, "a volume cannot be read; going on without it");
-                failure.get_or_insert(StartError::Disk { path: volume.root().to_owned(), error });
+                let error = StartError::Disk { path: volume.root().to_owned(), error };
+                failed.push(FailedVolume { storage, error });
             }
         }
     }
-    match failure {
-        Some(error) if opened.is_empty() => Err(error),
-        _ => Ok((datanode, opened, found)),
+    if opened.is_empty()
+        && let Some(first) = failed.pop()
+    {
+        return Err(first.error);
     }
+    for volume in &failed {
+        tracing::error!(error = %volume.error, "going on without a volume");
+    }
+    let failed = failed.into_iter().map(|volume| (volume.storage, volume.error.to_string())).collect();
+    Ok(Opened { id, volumes: opened, found, failed })
 }
 
 fn look<D: Disk>(

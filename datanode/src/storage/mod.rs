@@ -37,7 +37,7 @@ mod volume;
 mod writer;
 
 pub use meta::{MetaError, ReplicaMeta};
-pub use open::{OpenVolumes, open_volumes};
+pub use open::{FailedVolume, OpenVolumes, format, open_volumes};
 pub use scan::{Health, ScannedReplica};
 pub use verify::{Verdict, Verifier};
 pub use version::{VersionError, VolumeVersion};

@@ -14,15 +14,21 @@ use situ_wire::tree::{Tree, TreeBuilder};
 use super::names::Part;
 use super::{
     Health, IndexedReplica, OpenVolumes, Place, Prior, ReadError, ReplicaWriter, ScannedReplica, Verdict, Verifier,
-    Volume, open_volumes,
+    Volume, format, open_volumes,
 };
 use crate::error::StartError;
 
 const CLUSTER: ClusterId = ClusterId(1);
 
 fn open<D: Disk>(disk: &D) -> Arc<Volume<D>> {
-    let OpenVolumes { mut volumes, .. } = open_volumes(disk, &[PathBuf::from("/v")], CLUSTER, counter()).unwrap();
-    Arc::new(volumes.remove(0))
+    Arc::new(try_open(disk).unwrap().volumes.remove(0))
+}
+
+/// Opens the volume `/v`, made before if there was none.
+fn try_open<D: Disk>(disk: &D) -> Result<OpenVolumes<D>, StartError> {
+    let roots = [PathBuf::from("/v")];
+    format(disk, &roots, CLUSTER, counter())?;
+    open_volumes(disk, &roots, CLUSTER)
 }
 
 fn counter() -> impl FnMut() -> u128 {
@@ -89,12 +95,11 @@ fn what_was_final_is_there_after_a_power_cut_at_any_step_and_what_is_there_is_wh
             let mut acknowledged = BTreeMap::new();
             // As far as the disk lets it: three replicas, one reopened into a new life, one deleted.
             let mut work = || -> Result<(), DiskError> {
-                let OpenVolumes { mut volumes, .. } =
-                    match open_volumes(&disk, &[PathBuf::from("/v")], CLUSTER, counter()) {
-                        Ok(volumes) => volumes,
-                        Err(StartError::Disk { error, .. }) => return Err(error),
-                        Err(error) => panic!("{error}"),
-                    };
+                let OpenVolumes { mut volumes, .. } = match try_open(&disk) {
+                    Ok(volumes) => volumes,
+                    Err(StartError::Disk { error, .. }) => return Err(error),
+                    Err(error) => panic!("{error}"),
+                };
                 let volume = Arc::new(volumes.remove(0));
                 for (id, len) in [(1, 0), (2, 70_000), (300, 200_000)] {
                     acknowledged.insert(block(id, 5), write(&volume, block(id, 5), len)?);
@@ -234,30 +239,100 @@ fn a_flipped_bit_shows_before_its_bytes_are_given_out() {
     assert!(matches!(volume.open_final(block(4, 1)), Err(ReadError::Meta { .. })));
 }
 
+fn roots(names: &[&str]) -> Vec<PathBuf> {
+    names.iter().map(PathBuf::from).collect()
+}
+
 #[test]
 fn volumes_that_do_not_belong_here_are_refused() {
     let disk = MemoryDisk::default();
     let mut random = counter();
-    let mut start = |roots: &[&str], cluster| {
-        let roots: Vec<_> = roots.iter().map(PathBuf::from).collect();
-        open_volumes(&disk, &roots, cluster, &mut random)
-    };
+    let mut make = |names: &[&str], cluster| format(&disk, &roots(names), cluster, &mut random);
+    let start = |names: &[&str], cluster| open_volumes(&disk, &roots(names), cluster);
+    assert_eq!(make(&["/a", "/b"], CLUSTER).unwrap(), roots(&["/a", "/b"]));
     let one = start(&["/a", "/b"], CLUSTER).unwrap();
     assert_ne!(one.volumes[0].storage(), one.volumes[1].storage());
-    assert!(
-        matches!(start(&["/a"], CLUSTER), Err(StartError::Disk { error, .. }) if error.kind == DiskErrorKind::Locked)
-    );
+    for error in [start(&["/a"], CLUSTER).unwrap_err(), make(&["/a"], CLUSTER).unwrap_err()] {
+        assert!(matches!(error, StartError::Disk { error, .. } if error.kind == DiskErrorKind::Locked));
+    }
     let (id, storage) = (one.datanode, one.volumes[1].storage());
     drop(one);
-    let other = start(&["/c"], CLUSTER).unwrap().datanode;
-    assert_ne!(id, other);
-    assert!(matches!(start(&["/a", "/b"], ClusterId(2)), Err(StartError::WrongCluster { .. })));
-    assert!(matches!(start(&["/a", "/c"], CLUSTER), Err(StartError::WrongDatanode { .. })));
+    make(&["/c"], CLUSTER).unwrap();
+    assert_ne!(id, start(&["/c"], CLUSTER).unwrap().datanode);
+    for error in [start(&["/a", "/b"], ClusterId(2)).unwrap_err(), make(&["/d", "/b"], ClusterId(2)).unwrap_err()] {
+        assert!(matches!(error, StartError::WrongCluster { .. }), "{error}");
+    }
+    for error in [start(&["/a", "/c"], CLUSTER).unwrap_err(), make(&["/a", "/c"], CLUSTER).unwrap_err()] {
+        assert!(matches!(error, StartError::WrongDatanode { .. }), "{error}");
+    }
     disk.create_directory(Path::new("/home/user")).unwrap();
-    assert!(matches!(start(&["/home"], CLUSTER), Err(StartError::NotEmpty { found, .. }) if found == "user"));
     disk.write_atomically(Path::new("/c/VERSION"), b"situ volume 9\n").unwrap();
-    assert!(matches!(start(&["/c"], CLUSTER), Err(StartError::Version { .. })));
+    for error in [start(&["/home"], CLUSTER).unwrap_err(), make(&["/a", "/home"], CLUSTER).unwrap_err()] {
+        assert!(matches!(error, StartError::NotEmpty { found, .. } if found == "user"));
+    }
+    for error in [start(&["/c"], CLUSTER).unwrap_err(), make(&["/a", "/c"], CLUSTER).unwrap_err()] {
+        assert!(matches!(error, StartError::Version { .. }), "{error}");
+    }
+    assert!(!disk.exists(Path::new("/d/VERSION")).unwrap(), "what was refused is not done in part");
+    assert_eq!(make(&["/b", "/a", "/new"], CLUSTER).unwrap(), roots(&["/new"]));
     let again = start(&["/b", "/a", "/new"], CLUSTER).unwrap();
     assert_eq!((again.datanode, again.volumes[0].storage()), (id, storage));
     assert_ne!(again.volumes[2].storage(), StorageId(0));
+}
+
+#[test]
+fn a_directory_without_a_good_volume_is_left_out_and_never_made_one_by_itself() {
+    let disk = MemoryDisk::default();
+    let names = ["/empty", "/gone", "/fresh-disk", "/damaged", "/cut", "/not-ours", "/good"];
+    let good = roots(&names[6..]);
+    format(&disk, &good, CLUSTER, counter()).unwrap();
+    for directory in ["/empty", "/fresh-disk/lost+found", "/damaged", "/cut", "/not-ours/current"] {
+        disk.create_directory(Path::new(directory)).unwrap();
+    }
+    let whole = disk.read(Path::new("/good/VERSION"), 1000).unwrap();
+    disk.write_atomically(Path::new("/damaged/VERSION"), &whole[..whole.len() - 3]).unwrap();
+    disk.write_atomically(Path::new("/cut/VERSION"), b"").unwrap();
+    let ids: Vec<_> = (0..2)
+        .map(|_| {
+            let opened = open_volumes(&disk, &roots(&names), CLUSTER).unwrap();
+            assert_eq!(opened.volumes.iter().map(Volume::root).collect::<Vec<_>>(), [Path::new("/good")]);
+            let reasons: Vec<String> = opened.failed.iter().map(|volume| volume.error.to_string()).collect();
+            let expected = [
+                "found an empty directory: if its disk is not mounted, mount it",
+                "found no such directory",
+                "found an empty directory",
+                "it is damaged",
+                "it does not begin with",
+                "but holds \"current\"",
+            ];
+            for ((reason, expected), name) in reasons.iter().zip(expected).zip(names) {
+                assert!(reason.contains(expected) && reason.contains(name), "{reason}");
+            }
+            assert_eq!(reasons.len(), 6);
+            opened.failed.iter().map(|volume| volume.storage).collect::<std::collections::BTreeSet<_>>()
+        })
+        .collect();
+    assert_eq!((ids[0].len(), &ids[0]), (6, &ids[1]), "each has an id of its own, the same at each start");
+    assert!(!disk.exists(Path::new("/gone")).unwrap());
+    assert_eq!(disk.list(Path::new("/empty")).unwrap(), []);
+    // Without any good one there is no datanode.
+    let error = open_volumes(&disk, &roots(&names[..2]), CLUSTER).unwrap_err();
+    assert!(matches!(error, StartError::NoVolume { .. }), "{error}");
+}
+
+#[test]
+fn a_volume_whose_disk_is_unmounted_fails_its_probe() {
+    let disk = MemoryDisk::default();
+    let volume = open(&disk);
+    volume.probe().unwrap();
+    volume.space().unwrap();
+    disk.rename(Path::new("/v"), Path::new("/elsewhere")).unwrap();
+    disk.create_directory(Path::new("/v")).unwrap();
+    assert!(volume.probe().unwrap_err().to_string().contains("/v/VERSION: there is no such file"));
+    assert!(volume.space().is_err());
+    format(&disk, &roots(&["/other"]), CLUSTER, || 7).unwrap();
+    disk.rename(Path::new("/other/VERSION"), Path::new("/v/VERSION")).unwrap();
+    assert!(volume.probe().unwrap_err().to_string().contains("is another disk mounted?"));
+    disk.rename(Path::new("/elsewhere/VERSION"), Path::new("/v/VERSION")).unwrap();
+    volume.probe().unwrap();
 }

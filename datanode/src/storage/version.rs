@@ -85,6 +85,10 @@ fn field<T: FromStr>(line: Option<&str>, name: &str, reason: &'static str) -> Re
         .ok_or(VersionError::Damaged { reason })
 }
 
+/// What the file is called.
+pub(super) const VERSION: &str = "VERSION";
+/// No such file is longer.
+pub(super) const VERSION_LIMIT_BYTES: u64 = 4096;
 const FIRST_LINE: &str = "situ volume ";
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use situ_wire::block::Block;
 use situ_wire::ids::StorageId;
 
 use super::names::{Part, directory};
+use super::version::{VERSION, VERSION_LIMIT_BYTES};
 use super::{MetaError, ReplicaMeta, VolumeVersion};
 
 /// Where on a volume a replica stands.
@@ -24,7 +25,7 @@ pub(super) enum Place {
 pub struct Volume<D: Disk> {
     pub(super) disk: D,
     pub(super) root: PathBuf,
-    storage: StorageId,
+    version: VolumeVersion,
     _lock: D::Lock,
 }
 
@@ -62,7 +63,10 @@ pub enum ReadError {
 
 impl<D: Disk> std::fmt::Debug for Volume<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Volume").field("root", &self.root).field("storage", &self.storage).finish_non_exhaustive()
+        f.debug_struct("Volume")
+            .field("root", &self.root)
+            .field("storage", &self.version.storage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,8 +78,8 @@ impl<D: Disk> std::fmt::Debug for FinalReplica<D> {
 
 impl<D: Disk> Volume<D> {
     /// The volume in the locked directory `root`, whose `VERSION` is `version`; makes the directories that it needs.
-    pub(super) fn open(disk: D, root: &Path, lock: D::Lock, version: &VolumeVersion) -> Result<Self, DiskError> {
-        let volume = Self { disk, root: root.to_owned(), storage: version.storage, _lock: lock };
+    pub(super) fn open(disk: D, root: &Path, lock: D::Lock, version: VolumeVersion) -> Result<Self, DiskError> {
+        let volume = Self { disk, root: root.to_owned(), version, _lock: lock };
         for place in [Place::Rbw, Place::Current, Place::Corrupt] {
             volume.disk.create_directory(&volume.place(place))?;
         }
@@ -85,7 +89,7 @@ impl<D: Disk> Volume<D> {
     /// Which volume it is.
     #[must_use]
     pub fn storage(&self) -> StorageId {
-        self.storage
+        self.version.storage
     }
 
     /// Its directory.
@@ -103,9 +107,20 @@ impl<D: Disk> Volume<D> {
     /// How much room its disk has.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk fails or is not mounted any more.
     pub fn space(&self) -> Result<Space, DiskError> {
+        self.check_mounted()?;
         self.disk.space(&self.root)
+    }
+
+    /// Checks that the directory still holds this volume: its disk may have been unmounted, or another one be mounted.
+    fn check_mounted(&self) -> Result<(), DiskError> {
+        let path = self.root.join(VERSION);
+        if self.disk.read(&path, VERSION_LIMIT_BYTES)? == self.version.encode() {
+            return Ok(());
+        }
+        let kind = DiskErrorKind::Other("it is not the one that was opened here; is another disk mounted?".to_owned());
+        Err(DiskError { path, operation: "check", kind })
     }
 
     /// Opens a final replica and reads its tree.
@@ -185,6 +200,7 @@ impl<D: Disk> Volume<D> {
     }
 
     fn try_out(&self) -> Result<(), DiskError> {
+        self.check_mounted()?;
         let path = self.root.join("probe");
         match self.disk.write_atomically(&path, PROBE) {
             // A full disk takes nothing more, but what it holds can be read.

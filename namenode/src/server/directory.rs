@@ -65,7 +65,7 @@ pub fn format<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> Result
         return Err(FormatError::AlreadyFormatted { directory: directory.to_owned() });
     }
     // What a format that was interrupted may have left behind; everything else is somebody's.
-    let ours = ["in_use.lock", "journal", "images", "VERSION.new"];
+    let ours = ["in_use.lock", "journal", "images", "VERSION.new", "lost+found"];
     let entries = disk.list(directory)?;
     if let Some(stranger) = entries.iter().find(|entry| !ours.contains(&entry.name.as_str())) {
         return Err(FormatError::NotEmpty { directory: directory.to_owned(), found: stranger.name.clone() });

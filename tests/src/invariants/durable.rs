@@ -85,12 +85,17 @@ async fn a_namenode_whose_directory_is_gone_is_not_replaced_by_an_empty_one() {
     let situ = TestCluster::start(SITU, 2, 1).await;
     let content = bytes(11, 700_000);
     situ.put("/kept", &content).await;
-    let stopped = situ.stop_for_now().await;
-    let (namenode, elsewhere) = (stopped.root().join("namenode"), stopped.root().join("not mounted"));
-    std::fs::rename(&namenode, &elsewhere).unwrap();
-    let Err((stopped, error)) = stopped.start().await else { panic!("it began an empty namespace") };
-    assert!(error.contains("namenode: no namenode's directory is there, while"), "{error}");
-    std::fs::rename(&elsewhere, &namenode).unwrap();
+    let mut stopped = situ.stop_for_now().await;
+    for role in ["namenode", "scheduler"] {
+        let (directory, elsewhere) = (stopped.root().join(role), stopped.root().join("not mounted"));
+        std::fs::rename(&directory, &elsewhere).unwrap();
+        let Err((again, error)) = stopped.start().await else { panic!("it began with an empty {role}") };
+        let expected = format!("{role} is not a {role}'s directory: expected its VERSION file");
+        assert!(error.contains(&expected) && error.contains("did not start"), "{error}");
+        assert!(!directory.exists());
+        std::fs::rename(&elsewhere, &directory).unwrap();
+        stopped = again;
+    }
     let situ = stopped.start().await.map_err(|(_, error)| error).expect("it has all that it had");
     assert_eq!(situ.read("/kept").await.unwrap(), content);
     situ.stop().await;

@@ -5,6 +5,7 @@
 const SITU: &str = env!("CARGO_BIN_EXE_situ-under-test");
 
 mod compute;
+mod directories;
 mod durable;
 mod engines;
 mod fencing;

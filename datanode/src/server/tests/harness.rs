@@ -28,7 +28,7 @@ use situ_wire::tree::{TreeBuilder, leaf_matches, root_of};
 use tokio::sync::watch;
 
 use crate::server::node::{ReceiveOf, SendOf};
-use crate::{Datanode, DatanodeConfig, DatanodeHandle};
+use crate::{Datanode, DatanodeConfig, DatanodeHandle, StartError};
 
 pub(super) const KEY: BlockTokenKey = BlockTokenKey([9; 32]);
 
@@ -197,6 +197,11 @@ impl Cluster {
         runtime.spawn("namenode", serve(runtime.clone(), listener, identity, service));
     }
 
+    /// Where the namenode listens.
+    pub(super) fn namenode(&self) -> SocketAddr {
+        self.namenode
+    }
+
     /// Starts a datanode, on the disk that it had.
     pub(super) async fn start_datanode(&self, name: &str, adapt: impl Fn(&mut DatanodeConfig)) -> Member {
         let runtime = self.world.host(name, &[Role::Datanode]);
@@ -211,17 +216,29 @@ impl Cluster {
         name: &str,
         adapt: impl Fn(&mut DatanodeConfig),
     ) -> Member {
-        let listener = host.transport().listen((host.ip(), 9001).into()).await.unwrap();
         let mut config = DatanodeConfig::new(name, self.namenode, vec![PathBuf::from("/v1")]);
         adapt(&mut config);
-        let handle = Datanode::start(runtime, config, self.world.cluster(), listener).await.unwrap();
+        crate::format(runtime.disk(), &config.volumes, self.world.cluster(), || runtime.random_u128()).unwrap();
+        self.try_start_datanode_on(runtime, host, config).await.unwrap()
+    }
+
+    /// Starts a datanode on the volumes that are there.
+    pub(super) async fn try_start_datanode_on<R: Runtime<Transport = SimTransport>>(
+        &self,
+        runtime: R,
+        host: SimRuntime,
+        config: DatanodeConfig,
+    ) -> Result<Member, StartError> {
+        let listener = host.transport().listen((host.ip(), 9001).into()).await.unwrap();
+        let name = config.node.clone();
+        let handle = Datanode::start(runtime, config, self.world.cluster(), listener).await?;
         let location = DatanodeLocation {
             id: handle.id(),
-            node: NodeName(name.to_owned()),
+            node: NodeName(name.clone()),
             rack: RackName("/r".to_owned()),
             address: handle.address(),
         };
-        Member { name: name.to_owned(), runtime: host, handle, location }
+        Ok(Member { name, runtime: host, handle, location })
     }
 
     /// Starts what looks like a datanode and never says anything.

@@ -278,3 +278,77 @@ fn a_volume_whose_disk_fails_is_ejected_and_the_datanode_lives_until_the_last_on
         assert!(matches!(stopped, Err(crate::DatanodeError::NoVolumes(_))), "{stopped:?}");
     });
 }
+
+#[test]
+fn a_datanode_serves_its_good_volumes_and_tells_of_those_that_are_not_mounted() {
+    SimWorld::run(8, async |world| {
+        let mut cluster = Cluster::start_with(world, 1, |config| {
+            config.volumes = vec![PathBuf::from("/v1"), PathBuf::from("/v2")];
+        })
+        .await;
+        cluster.wait(|told| told.reports == 2).await;
+        let (id, bytes) = (cluster.id(0), content(1, 1000));
+        for number in [1, 2] {
+            cluster.put(block(number, 1), &bytes, &[0]).await;
+        }
+        let host = cluster.nodes[0].runtime.clone();
+        let disk = host.disk().clone();
+        let on_two = if disk.exists(&data_path(block(1, 1))).unwrap() { 2 } else { 1 };
+        let mut config = DatanodeConfig::new("dn0", cluster.namenode(), vec!["/v1".into(), "/v2".into()]);
+        let stop = async |cluster: &Cluster| {
+            cluster.nodes[0].handle.shutdown();
+            cluster.nodes[0].handle.stopped().await.unwrap();
+        };
+        stop(&cluster).await;
+        // The disk of one volume is not mounted: only its mount point is there.
+        disk.rename(Path::new("/v2"), Path::new("/elsewhere")).unwrap();
+        disk.create_directory(Path::new("/v2/lost+found")).unwrap();
+        cluster.start_namenode().await;
+        cluster.nodes[0] = cluster.try_start_datanode_on(host.clone(), host.clone(), config.clone()).await.unwrap();
+        cluster.wait(|told| told.failed_volumes.get(&id) == Some(&1)).await;
+        let registered = cluster.told.borrow().registered[&id].clone();
+        let reasons: Vec<_> = registered.volumes.iter().filter_map(|volume| volume.failed.as_deref()).collect();
+        assert!(reasons.len() == 1 && reasons[0].contains("/v2: expected its VERSION file"), "{reasons:?}");
+        assert!(cluster.read(0, block(on_two, 1), 0, 1).await.is_err());
+        assert_eq!(cluster.read(0, block(3 - on_two, 1), 0, u64::MAX).await, whole(&bytes));
+        let ack = cluster.put(block(3, 1), &bytes, &[0]).await;
+        assert_eq!(ack, WriteAck::Finished { replicas: vec![id] });
+        assert!(!disk.exists(Path::new("/v2/VERSION")).unwrap(), "nothing is made of it");
+        // With that volume alone it does not start.
+        stop(&cluster).await;
+        config.volumes = vec!["/v2".into()];
+        let Err(error) = cluster.try_start_datanode_on(host.clone(), host.clone(), config.clone()).await else {
+            panic!("it started without a volume")
+        };
+        assert!(error.to_string().contains("/v2: expected its VERSION file, found an empty directory"), "{error}");
+        // The disk is back.
+        disk.remove_directory(Path::new("/v2")).unwrap();
+        disk.rename(Path::new("/elsewhere"), Path::new("/v2")).unwrap();
+        config.volumes = vec!["/v1".into(), "/v2".into()];
+        cluster.start_namenode().await;
+        cluster.nodes[0] = cluster.try_start_datanode_on(host.clone(), host, config).await.unwrap();
+        cluster.wait(|told| told.reports == 2).await;
+        for number in 1..4 {
+            assert_eq!(cluster.told.borrow().holders(block(number, 1)), [id]);
+        }
+    });
+}
+
+#[test]
+fn a_volume_that_is_unmounted_under_a_running_datanode_is_out_of_use() {
+    SimWorld::run(9, async |world| {
+        let cluster = Cluster::start_with(world, 1, |config| {
+            config.volumes = vec![PathBuf::from("/v1"), PathBuf::from("/v2")];
+        })
+        .await;
+        let disk = cluster.nodes[0].runtime.disk();
+        disk.rename(Path::new("/v2"), Path::new("/elsewhere")).unwrap();
+        disk.create_directory(Path::new("/v2")).unwrap();
+        let id = cluster.id(0);
+        cluster.wait(|told| told.failed_volumes.get(&id) == Some(&1)).await;
+        for number in 1..4 {
+            let ack = cluster.put(block(number, 1), &content(number, 1000), &[0]).await;
+            assert_eq!(ack, WriteAck::Finished { replicas: vec![id] });
+        }
+    });
+}
