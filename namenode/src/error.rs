@@ -51,6 +51,16 @@ pub enum DirectoryError {
         /// Which.
         directory: PathBuf,
     },
+    /// The directory of its edit log is gone.
+    #[error(
+        "{} is gone, which held the edit log: bring it back, or mount its disk; without it nothing of the namespace is \
+         known",
+        journal.display()
+    )]
+    NoJournal {
+        /// Where it was.
+        journal: PathBuf,
+    },
     /// It belongs to another cluster.
     #[error(
         "{} belongs to cluster {found}, but this namenode is of cluster {expected}: name the directory of its own \

@@ -97,7 +97,8 @@ impl Cluster {
     /// Starts the cluster in a directory, which is made if it is not there.
     ///
     /// # Errors
-    /// When the directory holds something else or is in use, or a role does not start.
+    /// When the directory holds something else or is in use; when the namenode or the scheduler does not start, or a role
+    /// of a new node. One of a node that was there before may be started later.
     pub async fn start(options: ClusterOptions) -> CliResult<Self> {
         let layout = Layout::new(&options.dir)?;
         refuse_strangers(layout.root())?;
@@ -381,8 +382,11 @@ impl RoleStart<'_> {
         let started = match RoleProcess::start(launch.clone()).await {
             Err(error) if before.port() != 0 && process::is_address_taken(&error) => {
                 show::note(format!("{}: {before} is taken by somebody else: it takes another port", launch.name));
-                RoleProcess::start(Launch { listen: Some(SocketAddr::new(before.ip(), 0)), ..launch }).await?
+                RoleProcess::start(Launch { listen: Some(SocketAddr::new(before.ip(), 0)), ..launch.clone() }).await
             }
+            started => started,
+        };
+        let started = match started {
             Err(error) if !must => {
                 show::note(error.message);
                 return Ok(RoleProcess::to_be_started(launch));

@@ -101,6 +101,10 @@ pub(super) fn check<D: Disk>(disk: &D, directory: &Path, cluster: ClusterId) -> 
         Some(found) if found != cluster => {
             Err(DirectoryError::WrongCluster { directory: directory.to_owned(), found, expected: cluster })
         }
+        // Made before the version file: one that is gone is not empty, whatever was in it.
+        Some(_) if !disk.exists(&journal_path(directory))? => {
+            Err(DirectoryError::NoJournal { journal: journal_path(directory) })
+        }
         Some(_) => Ok(()),
     }
 }

@@ -144,9 +144,12 @@ impl Namesystem {
             }
         }
         for storage in self.datanodes.update_volumes(index, volumes) {
-            let location = &self.datanodes.get(index).location;
-            let message = format!("datanode {} on {}: a volume is out of use", location.id, location.node);
-            self.warn(message);
+            let datanode = self.datanodes.get(index);
+            let id = self.datanodes.storage(storage).id;
+            let volume = datanode.volumes.iter().find(|volume| Some(volume.storage) == id);
+            let reason = volume.and_then(|volume| volume.failed.as_deref()).unwrap_or("it is named no more");
+            let location = &datanode.location;
+            self.warn(format!("datanode {} on {}: a volume is out of use: {reason}", location.id, location.node));
             self.draining.push_back(storage);
         }
     }

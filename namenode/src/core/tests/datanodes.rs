@@ -290,6 +290,7 @@ fn a_failed_volume_loses_what_it_held_and_no_more() {
     let mut volumes = world.volumes(id);
     volumes[0].failed = Some("input/output error".to_owned());
     world.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 0 }).unwrap();
+    assert!(world.warnings.last().is_some_and(|last| last.ends_with("out of use: input/output error")));
     assert_eq!(world.readable("/f").len(), 1);
     world.pass(0);
     world.ns.check();

@@ -72,7 +72,7 @@ fn a_directory_that_is_not_this_clusters_is_refused() {
         let directory = Path::new(DIRECTORY);
         let error = start_on(&runtime, &world, &config()).await.unwrap_err();
         assert!(matches!(error, StartError::Directory(DirectoryError::NotFormatted { .. })), "{error}");
-        assert!(error.to_string().contains("situ namenode --format"), "{error}");
+        assert!(error.to_string().contains("situ namenode --config FILE --format"), "{error}");
 
         let other = ClusterId(99);
         format(runtime.disk(), directory, other).unwrap();
@@ -81,6 +81,13 @@ fn a_directory_that_is_not_this_clusters_is_refused() {
             matches!(error, StartError::Directory(DirectoryError::WrongCluster { found, .. }) if found == other),
             "{error}"
         );
+
+        let version = format!("situ-namenode\nlayout 1\ncluster {}\n", world.cluster());
+        // Its edit log alone is gone, before there is any image that would tell.
+        runtime.disk().write_atomically(&directory.join("VERSION"), version.as_bytes()).unwrap();
+        runtime.disk().remove_directory(&directory.join("journal")).unwrap();
+        let error = start_on(&runtime, &world, &config()).await.unwrap_err();
+        assert!(matches!(error, StartError::Directory(DirectoryError::NoJournal { .. })), "{error}");
 
         let again = format(runtime.disk(), directory, other);
         assert!(matches!(again, Err(FormatError::AlreadyFormatted { .. })), "{again:?}");
