@@ -82,7 +82,7 @@ fn a_directory_that_is_not_this_clusters_is_refused() {
             "{error}"
         );
 
-        let version = format!("situ-namenode\nlayout 1\ncluster {}\n", world.cluster());
+        let version = format!("situ-namenode\nlayout 2\ncluster {}\n", world.cluster());
         // Its edit log alone is gone, before there is any image that would tell.
         runtime.disk().write_atomically(&directory.join("VERSION"), version.as_bytes()).unwrap();
         runtime.disk().remove_directory(&directory.join("journal")).unwrap();
