@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use situ_client::ClientError;
 use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness, SafeModeAction};
 use situ_wire::messages::scheduler::ExecutorStatus;
+use situ_wire::time::CLOCKS_AGREE_MS;
 
 use crate::args::{FsckArgs, SafeModeOrder};
 use crate::error::{CliError, CliResult};
@@ -185,10 +186,11 @@ fn among(missing: u64) -> String {
 fn datanode_row(node: &DatanodeStatus) -> [String; 9] {
     let used: u64 = node.volumes.iter().map(|volume| volume.used_bytes).sum();
     let free: u64 = node.volumes.iter().map(|volume| volume.free_bytes).sum();
-    let heard = match node.liveness {
-        Liveness::Live => String::new(),
-        _ => format!("last heard {}", local_time(node.last_heartbeat)),
-    };
+    let mut notes = Vec::new();
+    if node.liveness != Liveness::Live {
+        notes.push(format!("last heard {}", local_time(node.last_heartbeat)));
+    }
+    notes.extend(clock_note(node.clock_ahead_ms));
     [
         escaped(&node.location.node.0).into_owned(),
         escaped(&node.location.rack.0).into_owned(),
@@ -198,8 +200,15 @@ fn datanode_row(node: &DatanodeStatus) -> [String; 9] {
         if node.replicas == 1 { "replica" } else { "replicas" }.to_owned(),
         format!("{} used", human_size(used)),
         format!("{} free", human_size(free)),
-        heard,
+        notes.join("; "),
     ]
+}
+
+/// What is to be said of a datanode's clock, if it does not agree with the namenode's.
+fn clock_note(ahead_ms: i64) -> Option<String> {
+    let away_ms = ahead_ms.unsigned_abs();
+    let way = if ahead_ms > 0 { "ahead" } else { "behind" };
+    (away_ms > CLOCKS_AGREE_MS).then(|| format!("its clock is {} s {way}", (away_ms + 500) / 1000))
 }
 
 fn liveness(liveness: Liveness) -> &'static str {
@@ -242,7 +251,8 @@ fn report_json(report: &ClusterReport) -> Value {
             json!({
                 "id": node.location.id.to_string(), "node": node.location.node.0, "rack": node.location.rack.0,
                 "address": node.location.address, "state": liveness(node.liveness), "replicas": node.replicas,
-                "unknown": node.unknown, "last_heartbeat_ms": node.last_heartbeat.0, "volumes": volumes,
+                "unknown": node.unknown, "last_heartbeat_ms": node.last_heartbeat.0,
+                "clock_ahead_ms": node.clock_ahead_ms, "volumes": volumes,
             })
         })
         .collect();
@@ -412,6 +422,7 @@ mod tests {
     use situ_wire::block::{Block, DatanodeLocation};
     use situ_wire::ids::{BlockId, DatanodeId, GenerationStamp, NodeName, RackName};
     use situ_wire::path::DfsPath;
+    use situ_wire::time::WallTime;
 
     use super::*;
 
@@ -429,6 +440,25 @@ mod tests {
             replicas: (0..replicas).map(place).collect(),
             corrupt: (0..corrupt).map(DatanodeId).collect(),
         }
+    }
+
+    #[test]
+    fn a_datanode_whose_clock_differs_is_shown() {
+        let location = block(1, 0).replicas.remove(0);
+        let node = |liveness, clock_ahead_ms| DatanodeStatus {
+            location: location.clone(),
+            liveness,
+            last_heartbeat: WallTime(0),
+            volumes: Vec::new(),
+            replicas: 0,
+            unknown: 0,
+            clock_ahead_ms,
+        };
+        let said = |liveness, ahead_ms| datanode_row(&node(liveness, ahead_ms))[8].clone();
+        assert_eq!(said(Liveness::Live, 5_000), "");
+        assert_eq!(said(Liveness::Live, 3_600_999), "its clock is 3601 s ahead");
+        let dead = said(Liveness::Dead, -7_000);
+        assert!(dead.starts_with("last heard 19") && dead.ends_with("; its clock is 7 s behind"), "{dead}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use crate::error::{CliError, CliResult};
 
@@ -105,7 +105,7 @@ pub fn columns<const N: usize>(rows: &[[String; N]], right: [bool; N]) -> Vec<St
 }
 
 /// A time of the local zone, to the minute, as `ls` shows it.
-pub fn local_time(time: TimeMs) -> String {
+pub fn local_time(time: WallTime) -> String {
     jiff::Timestamp::from_millisecond(i64::try_from(time.0).unwrap_or(i64::MAX))
         .map(|time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string())
         .unwrap_or_else(|_| "?".to_owned())

@@ -217,9 +217,9 @@ impl Service<RealRuntime> for Namenode {
         let response = match codec::decode(&request).unwrap() {
             Request::DatanodeRegister(registration) => {
                 self.known.lock().unwrap().push(registration);
-                Response::Registered { cluster: CLUSTER, key: KEY, heartbeat_ms: 1000 }
+                Response::Registered { cluster: CLUSTER, key: KEY, heartbeat_ms: 1000, now: TimeMs(0) }
             }
-            Request::DatanodeHeartbeat { .. } => Response::Commands { commands: Vec::new(), key: KEY },
+            Request::DatanodeHeartbeat { .. } => Response::Commands { commands: Vec::new(), key: KEY, now: TimeMs(0) },
             _ => Response::Done,
         };
         reply.send(Ok(&response));

@@ -1,14 +1,23 @@
-//! What time it is, and waiting.
+//! What time it is, by the process and by the wall, and waiting.
 
 use std::future::Future;
 use std::time::Duration;
 
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallClock, WallTime};
 
-/// A clock. Within one process it never goes back, whatever the machine's clock does.
+/// A clock. All that waits and decides goes by [`Clock::now`], which never goes back within one process and does not jump
+/// when the machine's wall clock is set.
 pub trait Clock: Clone + Send + Sync + 'static {
-    /// The time now.
+    /// The time now, by this process.
     fn now(&self) -> TimeMs;
+
+    /// The time of day, as the machine's wall clock says now: for people to read.
+    fn wall(&self) -> WallTime;
+
+    /// The wall clock as a core is told of it.
+    fn wall_clock(&self) -> WallClock {
+        WallClock::read(self.now(), self.wall())
+    }
 
     /// Waits until it is `deadline`; forever for [`TimeMs::NEVER`].
     fn sleep_until(&self, deadline: TimeMs) -> impl Future<Output = ()> + Send;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit};
 use rustls::crypto::{SecureRandom, ring};
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
@@ -29,8 +29,8 @@ pub fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST_THAT_COUNTS_BYTES)));
 }
 
-/// The machine's clock: the time of day when the process started, and what has passed since by a clock that never goes
-/// back.
+/// The machine's clocks: one that never goes back, which begins with the time of day at the process's start (a restart on
+/// a machine whose clock is right goes on where the last run ended); and the wall clock, read anew each time.
 #[derive(Clone, Debug)]
 pub struct RealClock {
     started: Instant,
@@ -41,9 +41,13 @@ impl RealClock {
     /// A clock that is set by the machine's now.
     #[must_use]
     pub fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_at: TimeMs::default() + since_epoch }
+        Self { started: Instant::now(), started_at: TimeMs::default() + since_epoch() }
     }
+}
+
+/// What the machine's wall clock says; nothing if that is before 1970.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Default for RealClock {
@@ -55,6 +59,10 @@ impl Default for RealClock {
 impl Clock for RealClock {
     fn now(&self) -> TimeMs {
         self.started_at + self.started.elapsed()
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime((TimeMs::default() + since_epoch()).0)
     }
 
     async fn sleep_until(&self, deadline: TimeMs) {
@@ -201,7 +209,7 @@ mod tests {
         runtime.clock().sleep_until(deadline).await;
         assert!(runtime.clock().now() >= deadline);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(runtime.clock().now().since(TimeMs::default()).abs_diff(now) < Duration::from_secs(60));
+        assert!(runtime.clock().wall().since(WallTime::default()).abs_diff(now) < Duration::from_secs(60));
     }
 
     #[tokio::test]

@@ -17,7 +17,9 @@ use situ_runtime::sim::{SimRuntime, SimWorld};
 use situ_runtime::transport::Transport;
 use situ_wire::hello::Role;
 use situ_wire::ids::NodeName;
+use situ_wire::messages::namenode::{ClusterReport, Liveness};
 use situ_wire::path::DfsPath;
+use situ_wire::time::CLOCKS_AGREE_MS;
 
 const LEN: usize = 3_000_000;
 
@@ -171,5 +173,157 @@ fn a_namenode_that_is_away_is_waited_for_in_the_middle_of_a_file() {
         });
         written.unwrap();
         assert!(get(&client, "/f").await.unwrap() == data);
+    });
+}
+
+const HOUR_MS: i64 = 3_600_000;
+const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
+const STEPS_MS: [i64; 4] = [HOUR_MS, -HOUR_MS, YEAR_MS, -YEAR_MS];
+
+/// Kills a host of the cluster and starts what ran there.
+async fn restart(world: &SimWorld, name: &str, namenode: SocketAddr) {
+    match name {
+        "nn" => assert_eq!(start_namenode(world).await, namenode),
+        name => start_datanode(world, name, namenode).await,
+    }
+}
+
+/// Waits until all datanodes are registered with a namenode that is in no safe mode.
+async fn settled(world: &SimWorld, client: &Client<SimRuntime>) -> ClusterReport {
+    for _ in 0..1000 {
+        let report = client.report().await.unwrap();
+        let live = report.datanodes.iter().filter(|node| node.liveness == Liveness::Live);
+        if live.count() == 3 && report.safe_mode.is_none() {
+            return report;
+        }
+        world.clock().sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the cluster does not settle")
+}
+
+/// Whether no datanode has refused a part of a file that was just written.
+async fn whole(client: &Client<SimRuntime>, name: &str) -> bool {
+    let (_, blocks) = client.blocks(&path(name)).await.unwrap();
+    blocks.iter().all(|block| block.locations.len() == 3)
+}
+
+#[test]
+fn clocks_that_are_set_stop_nobody_and_neither_do_restarts_afterwards() {
+    for (seed, ahead_ms) in (10..).zip(STEPS_MS) {
+        for host in ["nn", "dn1", "dn3"] {
+            SimWorld::run(seed, async |world| {
+                let client = start(&world).await;
+                let namenode = SocketAddr::new(world.ip("nn").unwrap(), 7400);
+                let data = bytes(LEN, 0);
+                put(&client, "/before", &data).await.unwrap();
+                let all = async |what: &str| {
+                    assert!(get(&client, "/before").await.unwrap() == data, "{what}: {host} by {ahead_ms} ms");
+                    put(&client, "/now", &data).await.unwrap();
+                    let reader = client.open(&path("/now")).await.unwrap();
+                    assert_eq!(reader.read_at(0, 12).await.unwrap(), data[..12], "{what}");
+                    assert_eq!(reader.statistics().failovers, 0, "{what}: {host} by {ahead_ms} ms");
+                    assert!(whole(&client, "/now").await, "{what}: {host} by {ahead_ms} ms");
+                };
+                world.set_wall_clock(host, ahead_ms);
+                all("after the step").await;
+                for again in ["nn", "dn1", "dn2", "dn3"] {
+                    restart(&world, again, namenode).await;
+                    settled(&world, &client).await;
+                    all(&format!("after {again} was started anew")).await;
+                }
+                world.set_wall_clock(host, 0);
+                restart(&world, host, namenode).await;
+                settled(&world, &client).await;
+                all("after the clock was set right").await;
+            });
+        }
+    }
+}
+
+#[test]
+fn hosts_whose_clocks_differ_from_the_start_work_together() {
+    SimWorld::run(20, async |world| {
+        for (host, ahead_ms) in ["nn", "dn1", "dn2", "dn3"].into_iter().zip(STEPS_MS) {
+            world.set_wall_clock(host, ahead_ms);
+        }
+        let client = start(&world).await;
+        let data = bytes(LEN, 0);
+        put(&client, "/f", &data).await.unwrap();
+        let reader = client.open(&path("/f")).await.unwrap();
+        assert_eq!(reader.read_at(0, 12).await.unwrap(), data[..12]);
+        assert_eq!(reader.statistics().failovers, 0);
+        assert!(whole(&client, "/f").await);
+    });
+}
+
+#[test]
+fn a_writer_goes_on_over_a_namenode_that_starts_anew_by_another_clock() {
+    for (seed, ahead_ms) in (30..).zip(STEPS_MS) {
+        SimWorld::run(seed, async |world| {
+            let client = start(&world).await;
+            let data = bytes(LEN, 0);
+            let options = CreateOptions { overwrite: true, ..CreateOptions::default() };
+            let mut writer = client.create(&path("/f"), options).await.unwrap();
+            writer.write(Bytes::copy_from_slice(&data[..1_500_000])).await.unwrap();
+            world.set_wall_clock("nn", ahead_ms);
+            start_namenode(&world).await;
+            let begun = world.clock().now();
+            writer.write(Bytes::copy_from_slice(&data[1_500_000..])).await.unwrap();
+            writer.close().await.unwrap();
+            let waited = world.clock().now().since(begun);
+            assert!(waited < Duration::from_secs(30), "it was held up for {waited:?}");
+            assert!(get(&client, "/f").await.unwrap() == data);
+        });
+    }
+}
+
+#[test]
+fn leases_and_datanodes_live_on_when_clocks_are_set_and_times_of_files_follow() {
+    for (seed, ahead_ms) in (40..).zip(STEPS_MS) {
+        SimWorld::run(seed, async |world| {
+            let client = start(&world).await;
+            let data = bytes(100_000, 0);
+            let mut writer = client.create(&path("/open"), CreateOptions::default()).await.unwrap();
+            writer.write(Bytes::copy_from_slice(&data)).await.unwrap();
+            for host in ["nn", "dn1", "ann"] {
+                world.set_wall_clock(host, ahead_ms);
+            }
+            world.clock().sleep(Duration::from_secs(1)).await;
+            let report = client.report().await.unwrap();
+            assert!(report.datanodes.iter().all(|node| node.liveness == Liveness::Live), "{report:?}");
+            assert_eq!((report.safe_mode, report.under_replicated), (None, 0));
+            put(&client, "/now", &data).await.unwrap();
+            let modified = client.stat(&path("/now")).await.unwrap().unwrap().modified;
+            let wall = world.clock().wall().0.saturating_add_signed(ahead_ms);
+            assert!(modified.0.abs_diff(wall) < 1_000, "{modified:?} by a clock that says {wall}");
+            writer.close().await.unwrap();
+            assert!(get(&client, "/open").await.unwrap() == data);
+        });
+    }
+}
+
+#[test]
+fn a_datanode_whose_clock_differs_shows_in_the_report() {
+    SimWorld::run(50, async |world| {
+        let client = start(&world).await;
+        let differing = async |expected: &[(&str, i64)]| {
+            world.clock().sleep(Duration::from_secs(10)).await;
+            let report = client.report().await.unwrap();
+            let large = report.datanodes.iter().filter(|node| node.clock_ahead_ms.unsigned_abs() > CLOCKS_AGREE_MS);
+            let mut found: Vec<_> = large.map(|node| (node.location.node.0.clone(), node.clock_ahead_ms)).collect();
+            found.sort();
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for ((node, ahead_ms), (expected, expected_ms)) in found.iter().zip(expected) {
+                assert!(node == expected && ahead_ms.abs_diff(*expected_ms) < 1_000, "{node}: {ahead_ms}");
+            }
+        };
+        differing(&[]).await;
+        world.set_wall_clock("dn2", HOUR_MS);
+        differing(&[("dn2", HOUR_MS)]).await;
+        world.set_wall_clock("nn", HOUR_MS);
+        differing(&[("dn1", -HOUR_MS), ("dn3", -HOUR_MS)]).await;
+        world.set_wall_clock("nn", 0);
+        world.set_wall_clock("dn2", 0);
+        differing(&[]).await;
     });
 }

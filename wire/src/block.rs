@@ -92,7 +92,7 @@ pub struct BlockToken {
     pub mode: TokenMode,
     /// For whom.
     pub client: ClientId,
-    /// Until when.
+    /// Until when, by the time of the namenode that issued it.
     pub expires: TimeMs,
     /// The keyed BLAKE3 of block, generation, mode, client and expiry.
     pub tag: [u8; 32],
@@ -126,7 +126,7 @@ impl BlockTokenKey {
         BlockToken { mode, client, expires, tag: *self.tag(block, mode, client, expires).as_bytes() }
     }
 
-    /// Checks that `token` opens `block` for `mode` at time `now`.
+    /// Checks that `token` opens `block` for `mode` at time `now` of the namenode.
     ///
     /// # Errors
     /// When it does not.

@@ -17,7 +17,7 @@ use situ_wire::ids::JobId;
 use situ_wire::messages::namenode::{FileKind, FileStatus};
 use situ_wire::messages::scheduler::{JobSummary, Program};
 use situ_wire::path::DfsPath;
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use super::strip;
 use crate::error::{CliError, CliResult, LocalContext};
@@ -111,7 +111,7 @@ impl Stored {
     async fn is_fresh(&self, session: &Session, directory: &DfsPath) -> CliResult<bool> {
         let Some(found) = session.client.stat(&self.path).await? else { return Ok(false) };
         // If this clock is wrong, what looks fresh may be old: it is looked at again when the job is known.
-        let now = session.client.runtime().clock().now();
+        let now = session.client.runtime().clock().wall();
         if now.since(found.modified) <= FRESH && found.modified.since(now) <= FRESH {
             return Ok(true);
         }
@@ -141,7 +141,7 @@ impl Stored {
 /// What the namenode knows of this client.
 struct Here {
     /// Its time.
-    now: TimeMs,
+    now: WallTime,
     /// Who this is.
     user: String,
 }
@@ -171,7 +171,7 @@ fn aside_name(hash: &str, random: u64) -> String {
 pub(super) async fn collect(session: &Session) -> CliResult {
     let directory = DfsPath::parse(PROGRAMS).map_err(CliError::failed)?;
     let mut stored = session.client.list_all(&directory).await?;
-    let now = session.client.runtime().clock().now();
+    let now = session.client.runtime().clock().wall();
     for (aside, path) in lost(&stored, now) {
         unless_another_did(session.client.rename(&aside, &path, false).await)?;
     }
@@ -206,7 +206,7 @@ fn unless_another_did(done: Result<(), ClientError>) -> Result<(), ClientError> 
 }
 
 /// Programs that somebody has moved aside and, though they are not old, has not put back; and where they belong.
-fn lost(stored: &[FileStatus], now: TimeMs) -> Vec<(DfsPath, DfsPath)> {
+fn lost(stored: &[FileStatus], now: WallTime) -> Vec<(DfsPath, DfsPath)> {
     let nothing = blake3::hash(&[]).to_hex();
     let belongs = |aside: &FileStatus| {
         let hash = aside.path.name().strip_prefix('.')?.get(..2 * blake3::OUT_LEN)?;
@@ -219,7 +219,7 @@ fn lost(stored: &[FileStatus], now: TimeMs) -> Vec<(DfsPath, DfsPath)> {
 }
 
 /// Whether a program, and nothing else that somebody has put there, was stored long ago.
-fn is_old(program: &FileStatus, now: TimeMs) -> bool {
+fn is_old(program: &FileStatus, now: WallTime) -> bool {
     // What was moved aside has a dot before and something behind the hash.
     let name = program.path.name().trim_start_matches('.');
     let is_program = name.get(..2 * blake3::OUT_LEN).is_some_and(|hash| Hash::from_hex(hash).is_ok());
@@ -241,7 +241,7 @@ fn unused(stored: &[FileStatus], jobs: &[JobSummary]) -> Vec<DfsPath> {
 /// Deletes a program, unless somebody has stored it once more at this moment: it is moved aside first, in one step, and
 /// put back if it is not the old one. Who misses it meanwhile tries again; should this client die before it has put it back,
 /// the next one does.
-async fn take_away(session: &Session, path: &DfsPath, now: TimeMs) -> Result<(), ClientError> {
+async fn take_away(session: &Session, path: &DfsPath, now: WallTime) -> Result<(), ClientError> {
     if session.client.stat(path).await?.is_none_or(|found| !is_old(&found, now)) {
         return Ok(());
     }
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-    const NOW: TimeMs = TimeMs(100 * DAY_MS);
+    const NOW: WallTime = WallTime(100 * DAY_MS);
 
     fn program(name: &str, days_ago: u64) -> FileStatus {
         FileStatus {
@@ -282,7 +282,7 @@ mod tests {
             owner: String::new(),
             group: String::new(),
             mode: 0o644,
-            modified: TimeMs(NOW.0 - days_ago * DAY_MS),
+            modified: WallTime(NOW.0 - days_ago * DAY_MS),
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
             arguments: Vec::new(),
             user: String::new(),
             state: JobState::Succeeded,
-            submitted: NOW,
+            submitted: situ_wire::time::TimeMs(0),
             ended: None,
         };
         let path = program(&used, 8).path;

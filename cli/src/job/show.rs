@@ -8,13 +8,18 @@ use situ_wire::limits::ATTEMPTS_PER_LIFE;
 use situ_wire::messages::scheduler::{
     DriverPlace, FailedAttempt, JobState, JobStatus, JobSummary, Lost, Recovery, RecoveryOutcome, StageStatus,
 };
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 
 use super::waiting;
 use crate::duration;
 use crate::error::{CliError, CliResult};
 use crate::session::Session;
 use crate::show::{self, columns, count, escaped, human_size, local_time};
+
+/// When a job was submitted. The scheduler's time began with the time of day at its start.
+fn submitted(job: &JobSummary) -> WallTime {
+    WallTime(job.submitted.0)
+}
 
 /// `situ job list`.
 pub(super) async fn list(session: &Session, as_json: bool) -> CliResult {
@@ -26,7 +31,7 @@ pub(super) async fn list(session: &Session, as_json: bool) -> CliResult {
         [
             job.job.to_string(),
             state_word(&job.state).to_owned(),
-            local_time(job.submitted),
+            local_time(submitted(job)),
             job.ended.map_or_else(String::new, |ended| format!("{:.2} s", ended.since(job.submitted).as_secs_f64())),
             escaped(&job.user).into_owned(),
             command_line(job),
@@ -58,7 +63,7 @@ pub(super) async fn status(session: &Session, job: JobId, as_json: bool) -> CliR
         show::line(format!("  waits for  {}", waiting::text(waits, waiting::now())))?;
     }
     show::line(format!("  user       {}", escaped(&summary.user)))?;
-    show::line(format!("  submitted  {}", local_time(summary.submitted)))?;
+    show::line(format!("  submitted  {}", local_time(submitted(summary))))?;
     if status.driver == DriverPlace::Attached {
         show::line(format!("  driver     attached client of {}", escaped(&summary.user)))?;
     }

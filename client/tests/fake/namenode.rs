@@ -14,7 +14,7 @@ use situ_wire::ids::{BlockId, ClientId, ClusterId, DatanodeId, GenerationStamp, 
 use situ_wire::messages::StreamOpen;
 use situ_wire::messages::namenode::{FileKind, FileStatus, Request, Response};
 use situ_wire::path::DfsPath;
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 
 #[derive(Clone)]
 pub(crate) struct Namenode {
@@ -243,6 +243,6 @@ fn status(path: &DfsPath, file: &File) -> FileStatus {
         owner: "ann".into(),
         group: "ann".into(),
         mode: 0o644,
-        modified: TimeMs(0),
+        modified: WallTime(0),
     }
 }

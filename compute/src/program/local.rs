@@ -18,7 +18,7 @@ use situ_wire::ids::{ActionId, ClientId, JobId, OperationId, PartitionId, Shuffl
 use situ_wire::messages::executor::ShufflePiece;
 use situ_wire::messages::scheduler::{StageOutput, StagePlan, StageWork, TaskDone, TaskFailure, TaskOutcome};
 use situ_wire::path::DfsPath;
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 
 use super::driver::publication;
 use super::error::{ProgramError, StorageError};
@@ -121,6 +121,10 @@ pub struct StillClock;
 impl Clock for StillClock {
     fn now(&self) -> TimeMs {
         TimeMs(0)
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(0)
     }
 
     fn sleep_until(&self, _: TimeMs) -> impl Future<Output = ()> + Send {

@@ -9,11 +9,12 @@ use situ_wire::ids::{BlockId, ClusterId, DatanodeId, NodeName, RackName, Storage
 use situ_wire::messages::namenode::{
     DatanodeCommand, DatanodeRegistration, ReplicaChange, ReportedReplica, Request, Response,
 };
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallClock};
 
 use super::replicas::{ReplicaState, Replicas};
 use super::reporter::{Call, Reporter, Slice};
 use super::scrub::{Next, Scrub};
+use super::tokens::TokenJudge;
 use super::volumes::Volumes;
 use super::{CallError, CallId, CallKind, Effect, Event, StopReason};
 use crate::storage::{Health, ScannedReplica, Verdict};
@@ -74,7 +75,8 @@ struct Copy {
 }
 
 /// A datanode's state and rules. Call [`Core::handle`] with what happens and [`Core::handle_timeout`] when it is
-/// [`Core::poll_timeout`]; after each of them do what [`Core::poll_effect`] gives until it gives none.
+/// [`Core::poll_timeout`]; before each of them say what the wall clock shows ([`Core::set_wall_clock`]), and after it do
+/// what [`Core::poll_effect`] gives until it gives none.
 #[derive(Debug)]
 pub struct Core {
     me: Me,
@@ -88,6 +90,8 @@ pub struct Core {
     copying: usize,
     reads: usize,
     measuring: bool,
+    /// The time of day, which the namenode is told and nothing is decided by.
+    wall: WallClock,
     effects: VecDeque<Effect>,
 }
 
@@ -124,6 +128,7 @@ impl Core {
             copying: 0,
             reads: 0,
             measuring: false,
+            wall: WallClock::default(),
             effects: VecDeque::new(),
         };
         core.suspect_spared();
@@ -138,6 +143,11 @@ impl Core {
             self.replicas.volumes.failed(storage, reason);
         }
         self
+    }
+
+    /// Takes what the wall clock says, before every event. Without it the time of day is taken to be the core's own.
+    pub fn set_wall_clock(&mut self, wall: WallClock) {
+        self.wall = wall;
     }
 
     /// Something happened.
@@ -190,7 +200,7 @@ impl Core {
         self.gather(now);
         self.start_scrubs(now);
         while let Some((call, what)) = self.reporter.next(now) {
-            let request = self.request(what);
+            let request = self.request(now, what);
             self.effects.push_back(Effect::Call { call, request });
         }
     }
@@ -371,7 +381,7 @@ impl Core {
     }
 
     /// The words of a call.
-    fn request(&mut self, call: Call) -> Request {
+    fn request(&mut self, now: TimeMs, call: Call) -> Request {
         let id = self.me.id;
         match call {
             Call::Register => Request::DatanodeRegister(DatanodeRegistration {
@@ -381,6 +391,7 @@ impl Core {
                 rack: self.me.rack.clone(),
                 address: self.me.address,
                 volumes: self.replicas.volumes.status(),
+                clock: self.wall.at(now),
             }),
             Call::Heartbeat => {
                 if !std::mem::replace(&mut self.measuring, true) {
@@ -391,6 +402,7 @@ impl Core {
                     id,
                     volumes: self.replicas.volumes.status(),
                     transfers: u32::try_from(transfers).unwrap_or(u32::MAX),
+                    clock: self.wall.at(now),
                 }
             }
             Call::Changes(changes) => Request::DatanodeBlockChanges { id, changes },
@@ -417,7 +429,7 @@ impl Core {
             result => result,
         };
         match (call.kind, result) {
-            (CallKind::Register, Ok(Response::Registered { cluster, key, heartbeat_ms })) => {
+            (CallKind::Register, Ok(Response::Registered { cluster, key, heartbeat_ms, now: theirs })) => {
                 if cluster != self.me.cluster {
                     let reason = format!(
                         "it serves cluster {cluster}, this datanode belongs to cluster {}; check the namenode's address",
@@ -425,7 +437,7 @@ impl Core {
                     );
                     return self.effects.push_back(Effect::Stop(StopReason::Refused(reason)));
                 }
-                self.effects.push_back(Effect::TokenKey(key));
+                self.effects.push_back(Effect::Judge(TokenJudge::new(key, theirs, now)));
                 let interval = Duration::from_millis(u64::from(heartbeat_ms));
                 let corrupt = self.replicas.corrupt().map(|block| ReplicaChange::Corrupt { block });
                 self.reporter.registered(now, interval, self.replicas.volumes.working(), corrupt);
@@ -434,8 +446,8 @@ impl Core {
                 self.effects.push_back(Effect::Stop(StopReason::Refused(message)));
             }
             (CallKind::Register, _) => self.reporter.not_registered(now),
-            (CallKind::Heartbeat, Ok(Response::Commands { commands, key })) => {
-                self.effects.push_back(Effect::TokenKey(key));
+            (CallKind::Heartbeat, Ok(Response::Commands { commands, key, now: theirs })) => {
+                self.effects.push_back(Effect::Judge(TokenJudge::new(key, theirs, now)));
                 self.reporter.heartbeat_ended(now, true);
                 for command in commands {
                     self.command(now, command);

@@ -1,10 +1,11 @@
 use situ_runtime::disk::Space;
-use situ_wire::block::{Block, BlockToken, BlockTokenKey, DatanodeLocation};
+use situ_wire::block::{Block, BlockToken, DatanodeLocation};
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{BlockId, DatanodeId, StorageId};
 use situ_wire::messages::datanode::WriteStage;
 use situ_wire::messages::namenode::{Request, Response};
 
+use super::tokens::TokenJudge;
 use crate::storage::{IndexedReplica, Prior, Verdict};
 
 /// Names a request to write until it is granted or refused; chosen by who asks.
@@ -257,8 +258,8 @@ pub enum Effect {
         /// What to say.
         request: Request,
     },
-    /// Check block tokens with that key from now on.
-    TokenKey(BlockTokenKey),
+    /// Have block tokens judged by that from now on.
+    Judge(TokenJudge),
     /// Stop.
     Stop(StopReason),
 }

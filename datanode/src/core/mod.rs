@@ -9,12 +9,14 @@
 //! | [`volumes`] | room, and volumes that have failed |
 //! | [`reporter`] | registration, heartbeats, reports |
 //! | [`scrub`] | which replica is verified next |
+//! | [`tokens`] | what block tokens are judged by |
 
 mod datanode;
 mod event;
 pub mod replicas;
 pub mod reporter;
 pub mod scrub;
+pub mod tokens;
 pub mod volumes;
 
 pub use datanode::{Core, CoreConfig, Me, VolumeAtStart};

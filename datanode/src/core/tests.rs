@@ -10,6 +10,7 @@ use situ_wire::messages::namenode::{DatanodeCommand, ReplicaChange, ReportedRepl
 use situ_wire::time::TimeMs;
 
 use super::replicas::ReplicaState;
+use super::tokens::TokenJudge;
 use super::{
     CallError, CallId, CallKind, Core, CoreConfig, Effect, Event, Me, RequestId, StopReason, VolumeAtStart, WriteGrant,
     WriterEnd, WriterId,
@@ -20,6 +21,8 @@ const ONE: StorageId = StorageId(1);
 const TWO: StorageId = StorageId(2);
 const KEY: BlockTokenKey = BlockTokenKey([3; 32]);
 const T0: TimeMs = TimeMs(1_000_000);
+/// The namenode's time, which is another.
+const THEIRS: TimeMs = TimeMs(7_000_000);
 
 fn block(id: u64, generation: u64) -> Block {
     Block { id: BlockId(id), generation: GenerationStamp(generation) }
@@ -79,11 +82,16 @@ fn answer(session: u64, kind: CallKind, result: Result<Response, CallError>) -> 
 }
 
 fn registered() -> Response {
-    Response::Registered { cluster: ClusterId(8), key: KEY, heartbeat_ms: 1000 }
+    Response::Registered { cluster: ClusterId(8), key: KEY, heartbeat_ms: 1000, now: THEIRS }
 }
 
 fn commands(commands: Vec<DatanodeCommand>) -> Response {
-    Response::Commands { commands, key: KEY }
+    Response::Commands { commands, key: KEY, now: THEIRS }
+}
+
+/// What has tokens judged after an answer at `now`.
+fn judge(now: TimeMs) -> Effect {
+    Effect::Judge(TokenJudge::new(KEY, THEIRS, now))
 }
 
 fn lost() -> CallError {
@@ -101,7 +109,7 @@ fn quiet(replicas: &[(Block, u64)]) -> Core {
 }
 
 fn registered_rarely() -> Response {
-    Response::Registered { cluster: ClusterId(8), key: KEY, heartbeat_ms: u32::MAX }
+    Response::Registered { cluster: ClusterId(8), key: KEY, heartbeat_ms: u32::MAX, now: THEIRS }
 }
 
 fn open(request: u64, block: Block, stage: WriteStage) -> Event {
@@ -257,7 +265,7 @@ fn invalidating_takes_that_life_and_an_older_one() {
     assert_eq!(
         step(&mut core, now, answered),
         [
-            Effect::TokenKey(KEY),
+            judge(now),
             Effect::Index { storage: ONE, id: BlockId(2), replica: None },
             Effect::Delete { storage: ONE, block: block(2, 5) },
             Effect::StopWriter { writer: WriterId(0) },
@@ -310,7 +318,7 @@ fn it_registers_until_it_is_known_then_reports_then_lives() {
     };
     let replica = ReportedReplica { block: block(1, 5), len_bytes: 300 };
     let effects = step(&mut core, now, answer(2, CallKind::Register, Ok(registered())));
-    assert_eq!(effects, [Effect::TokenKey(KEY), report(ONE, &[replica])]);
+    assert_eq!(effects, [judge(now), report(ONE, &[replica])]);
     // A late answer of another session does not count.
     assert_eq!(step(&mut core, now, answer(1, CallKind::Register, Ok(registered()))), []);
     // What happens while it reports is told afterwards.
@@ -348,7 +356,7 @@ fn it_registers_until_it_is_known_then_reports_then_lives() {
 fn a_namenode_of_another_cluster_ends_it() {
     let mut core = Core::new(me(), config(), vec![volume(ONE, &[])], T0);
     tick(&mut core);
-    let other = Response::Registered { cluster: ClusterId(9), key: KEY, heartbeat_ms: 1000 };
+    let other = Response::Registered { cluster: ClusterId(9), key: KEY, heartbeat_ms: 1000, now: THEIRS };
     let effects = step(&mut core, T0, answer(1, CallKind::Register, Ok(other)));
     assert!(matches!(&effects[..], [Effect::Stop(StopReason::Refused(_))]), "{effects:?}");
 }
@@ -419,7 +427,7 @@ fn copies_are_bounded_and_what_cannot_be_copied_is_said() {
         token: token.clone(),
     };
     let effects = step(&mut core, now, answer(1, CallKind::Heartbeat, Ok(all)));
-    assert_eq!(effects, [Effect::TokenKey(KEY), copy(block(1, 5), 300, 1)]);
+    assert_eq!(effects, [judge(now), copy(block(1, 5), 300, 1)]);
     let failed = vec![(DatanodeId(1), "unreachable".to_owned())];
     let verdict = Verdict::Corrupt("bits".to_owned());
     let done = Event::Replicated { storage: ONE, block: block(1, 5), failed, verdict };
@@ -502,7 +510,7 @@ fn a_verification_that_came_to_nothing_is_tried_again_after_a_rest() {
     // One that the namenode doubts comes first, though not before either, and is told of when it is known to be good.
     let asked = DatanodeCommand::Verify { blocks: vec![block(2, 5)] };
     let asked = answer(1, CallKind::Heartbeat, Ok(commands(vec![asked])));
-    assert_eq!(step(&mut core, now, asked), [Effect::TokenKey(KEY)]);
+    assert_eq!(step(&mut core, now, asked), [judge(now)]);
     assert_eq!(tick(&mut core), (now + rest, verify(2, None)));
     let now = now + rest;
     assert_eq!(step(&mut core, now, verified(2, exhausted())), []);
@@ -522,7 +530,7 @@ fn a_replica_that_the_namenode_doubts_is_verified_and_told_of() {
     let blocks = vec![block(1, 5), block(2, 4), block(3, 5)];
     let asked = answer(1, CallKind::Heartbeat, Ok(commands(vec![DatanodeCommand::Verify { blocks }])));
     let verify = Effect::Verify { storage: ONE, block: block(1, 5), rate_bytes: None };
-    assert_eq!(step(&mut core, T0, asked), [Effect::TokenKey(KEY), verify]);
+    assert_eq!(step(&mut core, T0, asked), [judge(T0), verify]);
     let verified = |verdict| Event::Verified { storage: ONE, block: block(1, 5), verdict };
     assert_eq!(step(&mut core, T0, verified(Verdict::Good)), []);
     let replica = ReportedReplica { block: block(1, 5), len_bytes: 300 };
@@ -586,7 +594,7 @@ fn of_two_replicas_in_one_life_none_is_deleted_before_one_is_verified() {
     let blocks = vec![block(1, 5)];
     let unwanted = answer(1, CallKind::Heartbeat, Ok(commands(vec![DatanodeCommand::Invalidate { blocks }])));
     let effects = step(&mut core, T0, unwanted);
-    assert_eq!(effects, [Effect::TokenKey(KEY), gone(TWO), delete(TWO), gone(ONE), delete(ONE)]);
+    assert_eq!(effects, [judge(T0), gone(TWO), delete(TWO), gone(ONE), delete(ONE)]);
 }
 
 #[test]

@@ -5,13 +5,14 @@ use situ_runtime::clock::Clock;
 use situ_runtime::disk::Disk;
 use situ_runtime::rpc::Connector;
 use situ_runtime::transport::{Connection, Transport};
-use situ_wire::block::{Block, BlockToken, BlockTokenKey, TokenMode};
+use situ_wire::block::{Block, BlockToken, TokenMode};
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{DatanodeId, StorageId};
 use situ_wire::messages::datanode::WriteStage;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::DatanodeConfig;
+use crate::core::tokens::TokenJudge;
 use crate::core::{Event, WriteGrant, WriterEnd, WriterId};
 use crate::storage::{Prior, Volume};
 
@@ -49,8 +50,8 @@ pub(super) struct Node<R: Runtime> {
     pub(super) config: Arc<DatanodeConfig>,
     pub(super) limits: Arc<Limits>,
     pub(super) mailbox: mpsc::UnboundedSender<Message<R::Disk>>,
-    /// None until the namenode has told it.
-    pub(super) key: watch::Receiver<Option<BlockTokenKey>>,
+    /// None until the namenode has told its key and its time.
+    pub(super) judge: watch::Receiver<Option<TokenJudge>>,
 }
 
 /// How much is served at once.
@@ -68,7 +69,7 @@ impl<R: Runtime> Clone for Node<R> {
             config: Arc::clone(&self.config),
             limits: Arc::clone(&self.limits),
             mailbox: self.mailbox.clone(),
-            key: self.key.clone(),
+            judge: self.judge.clone(),
         }
     }
 }
@@ -81,8 +82,8 @@ impl<R: Runtime> Node<R> {
 
     /// Checks that `token` opens `block`.
     pub(super) fn check_token(&self, token: &BlockToken, block: Block, mode: TokenMode) -> Result<(), RemoteError> {
-        match &*self.key.borrow() {
-            Some(key) => key
+        match &*self.judge.borrow() {
+            Some(judge) => judge
                 .check(token, block, mode, self.runtime.clock().now())
                 .map_err(|error| RemoteError::new(ErrorCode::BadToken, block, error.to_string())),
             None => Err(RemoteError::new(

@@ -6,8 +6,9 @@ use situ_runtime::clock::Clock;
 use situ_runtime::disk::Disk;
 use situ_runtime::rpc::RpcError;
 use situ_runtime::{AbortOnDrop, Runtime, Task};
-use situ_wire::block::{Block, BlockTokenKey};
+use situ_wire::block::Block;
 use situ_wire::ids::StorageId;
+use situ_wire::time::TimeMs;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::files::{Chore, ChoreKind, Note, NoteKind};
@@ -15,6 +16,7 @@ use super::namenode::Namenode;
 use super::node::{Answer, CopyId, Message, Node, WriteTicket};
 use super::replicate::{Copy, replicate};
 use super::verify::verify;
+use crate::core::tokens::TokenJudge;
 use crate::core::{Core, Effect, Event, RequestId, StopReason, WriterId};
 use crate::error::DatanodeError;
 use crate::storage::{ReplicaIndex, Verdict, Volume};
@@ -42,7 +44,7 @@ pub(super) struct Owner<R: Runtime> {
     node: Node<R>,
     namenode: Namenode<R>,
     volumes: BTreeMap<StorageId, OpenVolume<R::Disk>>,
-    key: watch::Sender<Option<BlockTokenKey>>,
+    judge: watch::Sender<Option<TokenJudge>>,
     companions: Companions<R>,
     next_request: u64,
     requests: HashMap<RequestId, Answer<WriteTicket<R::Disk>>>,
@@ -68,7 +70,7 @@ impl<R: Runtime> Owner<R> {
         node: Node<R>,
         namenode: Namenode<R>,
         volumes: BTreeMap<StorageId, OpenVolume<R::Disk>>,
-        key: watch::Sender<Option<BlockTokenKey>>,
+        judge: watch::Sender<Option<TokenJudge>>,
         companions: Companions<R>,
     ) -> Self {
         Self {
@@ -76,7 +78,7 @@ impl<R: Runtime> Owner<R> {
             node,
             namenode,
             volumes,
-            key,
+            judge,
             companions,
             next_request: 0,
             requests: HashMap::new(),
@@ -104,7 +106,10 @@ impl<R: Runtime> Owner<R> {
                 Ok(error) = &mut self.companions.deaf => self.stop = Some(DatanodeError::Listen(error)),
                 // The node holds a sender: there is always one.
                 Some(message) = inbox.recv() => self.take(message),
-                () = clock.sleep_until(deadline) => self.core.handle_timeout(clock.now()),
+                () = clock.sleep_until(deadline) => {
+                    let now = self.now();
+                    self.core.handle_timeout(now);
+                }
             }
             self.apply();
         }
@@ -113,8 +118,15 @@ impl<R: Runtime> Owner<R> {
         outcome
     }
 
+    /// The time for the next event; the core hears what the wall clock says then.
+    fn now(&mut self) -> TimeMs {
+        let clock = self.node.runtime.clock();
+        self.core.set_wall_clock(clock.wall_clock());
+        clock.now()
+    }
+
     fn take(&mut self, message: Message<R::Disk>) {
-        let now = self.node.runtime.clock().now();
+        let now = self.now();
         match message {
             Message::Event(event) => {
                 if let Event::Verified { storage, .. } = &event {
@@ -226,12 +238,8 @@ impl<R: Runtime> Owner<R> {
                     node.tell(Event::Answered { call, result });
                 });
             }
-            Effect::TokenKey(key) => {
-                self.key.send_if_modified(|known| {
-                    let new = known.as_ref() != Some(&key);
-                    *known = Some(key);
-                    new
-                });
+            Effect::Judge(judge) => {
+                self.judge.send_replace(Some(judge));
             }
             Effect::Stop(reason) => {
                 self.stop = Some(match reason {

@@ -60,7 +60,7 @@ impl Datanode {
         let identity = Identity { cluster, role: Role::Datanode, name: config.node.clone() };
         let connector = Connector::new(runtime.clone(), identity);
         let (mailbox, inbox) = mpsc::unbounded_channel();
-        let (key, known_key) = watch::channel(None);
+        let (judge, known_judge) = watch::channel(None);
         let limits = Limits { writes: Semaphore::new(config.writes), reads: Semaphore::new(config.reads) };
         let node = Node {
             runtime: runtime.clone(),
@@ -69,13 +69,13 @@ impl Datanode {
             config: Arc::clone(&config),
             limits: Arc::new(limits),
             mailbox: mailbox.clone(),
-            key: known_key,
+            judge: known_judge,
         };
         let me = Me { id, cluster, node: NodeName(config.node.clone()), rack: RackName(config.rack.clone()), address };
         let core = Core::new(me, core_config(&config), found, runtime.clock().now()).without(failed);
         let companions = spawn_companions(&node, cluster, listener);
         let namenode = Namenode::new(connector, config.namenode);
-        let owner = Owner::new(core, node, namenode, volumes, key, companions);
+        let owner = Owner::new(core, node, namenode, volumes, judge, companions);
         let shutdown = Arc::new(Notify::new());
         let (ended, stopped) = watch::channel(None);
         let told = Arc::clone(&shutdown);

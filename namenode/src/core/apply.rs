@@ -1,12 +1,12 @@
 //! Edits applied: the only code that changes the namespace. It uses nothing but the edit and the namespace itself.
 //!
-//! What depends on soft state (which replicas are to be deleted when a block goes) is a consequence, not a decision:
-//! replaying without datanodes gives the same namespace.
+//! What depends on soft state (which replicas are to be deleted when a block goes, when a lease was renewed) is a
+//! consequence, not a decision: replaying without datanodes, and at another time, gives the same namespace.
 
 use situ_wire::block::CommittedBlock;
 use situ_wire::ids::{BlockId, GenerationStamp, INodeId, TxId};
 use situ_wire::path::is_copying;
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 
 use super::edit::{Change, Edge, EditV1, Move, NewDirectory, NewFile};
 use super::image::{OperationRecord, Outcome};
@@ -48,7 +48,7 @@ impl Namesystem {
                 self.apply_file(file, time)?;
             }
             Change::AddBlock { inode, committed, block, pipeline } => {
-                self.apply_committed(*inode, committed, time)?;
+                self.apply_committed(*inode, committed)?;
                 self.take_block_id(block.id)?;
                 self.take_generation(block.generation)?;
                 let file = self.open_file_mut(*inode)?;
@@ -70,7 +70,7 @@ impl Namesystem {
                 self.blocks.begin_life(&mut self.ledger, &mut self.datanodes, *block, *generation, pipeline);
             }
             Change::Complete { inode, committed } => {
-                self.apply_committed(*inode, committed, time)?;
+                self.apply_committed(*inode, committed)?;
                 self.close_file(*inode, time)?;
             }
             Change::Rename { moved } => self.apply_move(moved, time)?,
@@ -103,12 +103,12 @@ impl Namesystem {
         if let Some(operation) = edit.operation {
             let outcome = edit.change.outcome();
             let record = OperationRecord { client: operation.client, sequence: operation.sequence, tx, time, outcome };
-            self.operations.insert(&mut self.ledger, record);
+            self.operations.insert(&mut self.ledger, record, self.now);
         }
         Ok(())
     }
 
-    fn apply_directories(&mut self, directories: &[NewDirectory], time: TimeMs) -> Result<(), String> {
+    fn apply_directories(&mut self, directories: &[NewDirectory], time: WallTime) -> Result<(), String> {
         for new in directories {
             let content = Content::Directory(Box::default());
             self.make(new.inode, new.parent, &new.name, (&new.owner, &new.group, new.mode), content, time)?;
@@ -116,7 +116,7 @@ impl Namesystem {
         Ok(())
     }
 
-    fn apply_file(&mut self, new: &NewFile, time: TimeMs) -> Result<(), String> {
+    fn apply_file(&mut self, new: &NewFile, time: WallTime) -> Result<(), String> {
         if let Some(replaced) = new.replaced {
             self.replace(new.parent, &new.name, replaced, time)?;
         }
@@ -128,7 +128,7 @@ impl Namesystem {
         let content = Content::File(file);
         self.make(new.inode, new.parent, &new.name, (&new.owner, &new.group, new.mode), content, time)?;
         if let Some(client) = new.writer {
-            self.leases.open(client, user, new.inode, time);
+            self.leases.open(client, user, new.inode, self.now);
         }
         if is_copying(&new.name) {
             self.copies.begin(new.inode);
@@ -144,7 +144,7 @@ impl Namesystem {
         name: &str,
         (owner, group, mode): (&str, &str, u16),
         content: Content,
-        time: TimeMs,
+        time: WallTime,
     ) -> Result<(), String> {
         if id < self.meta.next_inode {
             return Err(format!("{id} was given out before; the next is {}", self.meta.next_inode));
@@ -170,7 +170,7 @@ impl Namesystem {
     }
 
     /// Removes the file that stands where another comes.
-    fn replace(&mut self, parent: INodeId, name: &str, replaced: INodeId, time: TimeMs) -> Result<(), String> {
+    fn replace(&mut self, parent: INodeId, name: &str, replaced: INodeId, time: WallTime) -> Result<(), String> {
         if self.namespace.get(replaced).is_none_or(INode::is_directory) {
             return Err(format!("{replaced}, which is to be replaced, is not a file"));
         }
@@ -186,7 +186,7 @@ impl Namesystem {
         Err(format!("{} should hold {:?}, {}; found {found:?}", edge.parent, edge.name, edge.child))
     }
 
-    fn apply_move(&mut self, moved: &Move, time: TimeMs) -> Result<(), String> {
+    fn apply_move(&mut self, moved: &Move, time: WallTime) -> Result<(), String> {
         self.check_edge(&moved.from)?;
         let child = moved.from.child;
         let mut at = moved.parent;
@@ -210,7 +210,7 @@ impl Namesystem {
     }
 
     /// Removes an inode with all below it.
-    fn apply_removal(&mut self, removed: &Edge, time: TimeMs) -> Result<(), String> {
+    fn apply_removal(&mut self, removed: &Edge, time: WallTime) -> Result<(), String> {
         self.check_edge(removed)?;
         self.namespace.unlink(&mut self.ledger, removed.parent, &removed.name, time);
         let mut left = vec![removed.child];
@@ -264,8 +264,8 @@ impl Namesystem {
         if found { Ok(()) } else { Err(format!("{block} is not an unfinished block of {inode}")) }
     }
 
-    fn apply_committed(&mut self, inode: INodeId, committed: &[CommittedBlock], time: TimeMs) -> Result<(), String> {
-        let deadline = TimeMs(time.0.saturating_add(self.config.pending_timeout_ms));
+    fn apply_committed(&mut self, inode: INodeId, committed: &[CommittedBlock]) -> Result<(), String> {
+        let deadline = TimeMs(self.now.0.saturating_add(self.config.pending_timeout_ms));
         for committed in committed {
             let block = committed.block;
             self.uncommitted(inode, block.id)?;
@@ -293,7 +293,7 @@ impl Namesystem {
         Ok(())
     }
 
-    fn close_file(&mut self, inode: INodeId, time: TimeMs) -> Result<(), String> {
+    fn close_file(&mut self, inode: INodeId, time: WallTime) -> Result<(), String> {
         let writer = self.open_file_mut(inode)?.writer.as_ref().expect("it is open");
         if let Some(block) = writer.uncommitted.first() {
             return Err(format!("{inode} cannot be closed: {block} is not committed"));
@@ -306,7 +306,7 @@ impl Namesystem {
                 file.writer = None;
             }
         });
-        self.copies.close(inode, time);
+        self.copies.close(inode, self.now);
         Ok(())
     }
 }

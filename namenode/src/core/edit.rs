@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use situ_wire::block::{Block, CommittedBlock};
 use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, OperationId};
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use super::epochs::Epoch;
 
@@ -20,8 +20,8 @@ pub enum Edit {
 /// One change of the namespace, in the first version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EditV1 {
-    /// When it was decided.
-    pub time: TimeMs,
+    /// When it was decided, by the wall clock: what files' times come from. Nothing else does.
+    pub time: WallTime,
     /// Which client's operation it is; none for what the namenode decides by itself.
     pub operation: Option<OperationId>,
     /// What changes.

@@ -20,7 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use situ_wire::block::Block;
 use situ_wire::ids::{BlockId, GenerationStamp, INodeId};
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use super::image::{EpochRecord, ImageRecord, MetaRecord};
 use super::ledger::Ledger;
@@ -34,10 +34,10 @@ const DRAWN_FROM: u64 = 1 << 20;
 /// How many numbers are kept free for what one call makes.
 const SPARE_NUMBERS: u64 = 1 << 16;
 /// Midnight of 2020-01-01 UTC.
-const BEGIN: TimeMs = TimeMs(1_577_836_800_000);
+const BEGIN: WallTime = WallTime(1_577_836_800_000);
 /// What a clock that is right does not say while this is in use: 2120. One that says more is not followed, so that no
 /// clock that is wrong once uses up all epochs.
-const END: TimeMs = TimeMs(4_733_510_400_000);
+const END: WallTime = WallTime(4_733_510_400_000);
 
 /// An epoch of a namespace.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Epoch {
     }
 
     /// The epoch that follows on this one at a time; none if there is no other. `chance` is a random number.
-    pub(super) fn next(self, now: TimeMs, chance: u64) -> Option<Self> {
+    pub(super) fn next(self, now: WallTime, chance: u64) -> Option<Self> {
         let clock = if now < END { now.0.saturating_sub(BEGIN.0) * 64 / 1000 } else { 0 };
         let drawn = self.0 + 1 + chance % DRAWN_FROM;
         Some(Self(clock.max(drawn))).filter(|next| next.0 <= LAST)
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     /// 2026-01-01.
-    const NOW: TimeMs = TimeMs(1_767_225_600_000);
+    const NOW: WallTime = WallTime(1_767_225_600_000);
 
     fn block(id: u64, generation: u64) -> Block {
         Block { id: BlockId(id), generation: GenerationStamp(generation) }
@@ -155,10 +155,10 @@ mod tests {
     fn later_starts_have_later_epochs_whatever_the_clock_says() {
         let first = Epoch::default().next(NOW, 0).unwrap();
         assert_eq!(first.0, (1_767_225_600 - 1_577_836_800) * 64);
-        assert_eq!(first.next(TimeMs(NOW.0 + 10_000), 0).unwrap().0, first.0 + 640, "a second has 64 of them");
+        assert_eq!(first.next(WallTime(NOW.0 + 10_000), 0).unwrap().0, first.0 + 640, "a second has 64 of them");
         for chance in [0, 1, DRAWN_FROM - 1, u64::MAX] {
             let drawn = Epoch(first.0 + 1 + chance % DRAWN_FROM);
-            for clock in [TimeMs(0), NOW, END, TimeMs::NEVER] {
+            for clock in [WallTime(0), NOW, END, WallTime(u64::MAX)] {
                 assert_eq!(first.next(clock, chance), Some(drawn), "at {clock:?}");
             }
         }

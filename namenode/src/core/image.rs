@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use situ_wire::block::BlockRoot;
 use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, TxId};
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use super::digest::RecordRef;
 use super::epochs::Epoch;
@@ -128,7 +128,7 @@ pub struct INodeRecord<S = Box<str>> {
     /// Its permission bits.
     pub mode: u16,
     /// When its content last changed.
-    pub modified: TimeMs,
+    pub modified: WallTime,
     /// What only a file or only a directory has.
     pub kind: INodeKind<S>,
 }
@@ -196,7 +196,7 @@ pub struct OperationRecord {
     /// The transaction that carried it out.
     pub tx: TxId,
     /// When that was.
-    pub time: TimeMs,
+    pub time: WallTime,
     /// What came of it.
     pub outcome: Outcome,
 }

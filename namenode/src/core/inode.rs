@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use situ_wire::ids::{BlockId, ClientId, INodeId};
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use super::names::NameId;
 
@@ -15,7 +15,7 @@ pub(super) type Children = BTreeMap<Box<str>, INodeId>;
 pub(super) struct INode {
     /// The directory that holds it; for the root itself.
     pub(super) parent: INodeId,
-    pub(super) modified: TimeMs,
+    pub(super) modified: WallTime,
     pub(super) owner: NameId,
     pub(super) group: NameId,
     pub(super) mode: u16,

@@ -62,8 +62,7 @@ impl LeaseManager {
         }
     }
 
-    /// The namenode was away: nobody could renew. What an edit of before the start says of the time may be later than
-    /// `now`, when the clock was set back: such a lease would hold for as long.
+    /// The namenode was away: nobody could renew.
     pub(super) fn renew_all(&mut self, now: TimeMs) {
         for lease in self.leases.values_mut() {
             lease.renewed = now;

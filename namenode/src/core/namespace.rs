@@ -2,7 +2,7 @@
 
 use situ_wire::ids::INodeId;
 use situ_wire::path::DfsPath;
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use super::digest::RecordRef;
 use super::image::{EdgeRecord, INodeKind, INodeRecord, ImageRecord, WriterRecord};
@@ -128,7 +128,7 @@ impl Namespace {
     }
 
     /// Puts `child` under a name into a directory that does not hold the name.
-    pub(super) fn link(&mut self, ledger: &mut Ledger, parent: INodeId, name: &str, child: INodeId, time: TimeMs) {
+    pub(super) fn link(&mut self, ledger: &mut Ledger, parent: INodeId, name: &str, child: INodeId, time: WallTime) {
         ledger.add(&edge(parent, name, child));
         self.change(ledger, parent, |directory| {
             directory.modified = directory.modified.max(time);
@@ -140,7 +140,7 @@ impl Namespace {
     }
 
     /// Takes a name out of a directory.
-    pub(super) fn unlink(&mut self, ledger: &mut Ledger, parent: INodeId, name: &str, time: TimeMs) -> INodeId {
+    pub(super) fn unlink(&mut self, ledger: &mut Ledger, parent: INodeId, name: &str, time: WallTime) -> INodeId {
         let mut child = None;
         self.change(ledger, parent, |directory| {
             directory.modified = directory.modified.max(time);

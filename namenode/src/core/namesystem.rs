@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use situ_wire::error::RemoteError;
 use situ_wire::ids::{OperationId, TxId};
 use situ_wire::messages::namenode::Response;
-use situ_wire::time::TimeMs;
+use situ_wire::time::{CLOCKS_AGREE_MS, TimeMs, WallClock, WallTime};
 
 use super::blocks::BlockManager;
 use super::config::CoreConfig;
@@ -58,7 +58,8 @@ pub(super) struct Answer {
 /// [`finish_restore`](Self::finish_restore) and [`apply`](Self::apply) for every later edit of the journal; then
 /// [`start`](Self::start). From then on [`handle`](Self::handle) every call and [`handle_timeout`](Self::handle_timeout)
 /// when [`poll_timeout`](Self::poll_timeout) is due, and after each of both do every effect of
-/// [`poll_effect`](Self::poll_effect), in order.
+/// [`poll_effect`](Self::poll_effect), in order. Before each of them say what the wall clock shows
+/// ([`set_wall_clock`](Self::set_wall_clock)).
 ///
 /// A change is applied as soon as it is decided, before it is on disk; every answer waits for the last transaction that
 /// it may have seen, so that nobody learns what a crash could take back. That holds for datanodes as well: an order to
@@ -66,8 +67,10 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub struct Namesystem {
     pub(super) config: CoreConfig,
-    /// The latest time heard of.
+    /// The latest time heard of: deadlines, leases and liveness go by it.
     pub(super) now: TimeMs,
+    /// The time of day beside it: times of files come from it, and nothing hangs on it. None until it was told.
+    wall: Option<WallClock>,
     pub(super) last_tx: TxId,
     pub(super) meta: MetaRecord,
     pub(super) epochs: Epochs,
@@ -98,7 +101,7 @@ impl Namesystem {
         let group = namesystem.namespace.names.intern(&namesystem.config.supergroup);
         let root = INode {
             parent: ROOT,
-            modified: TimeMs(0),
+            modified: WallTime(0),
             owner,
             group,
             mode: 0o755,
@@ -111,6 +114,7 @@ impl Namesystem {
     pub(super) fn without_root(config: CoreConfig) -> Self {
         Self {
             now: TimeMs(0),
+            wall: None,
             last_tx: TxId(0),
             meta: MetaRecord::before_all(ROOT),
             epochs: Epochs::default(),
@@ -156,6 +160,7 @@ impl Namesystem {
         assert!(self.restoring.is_none(), "a restore is finished before service begins");
         self.now = self.now.max(now);
         self.renew_all(now);
+        self.operations.renew_all(now);
         self.next_expiry = TimeMs(now.0.saturating_add(self.config.client_expiry_ms));
         self.safe_mode = SafeMode::Waiting;
         self.look_at_safe_mode(now);
@@ -165,6 +170,26 @@ impl Namesystem {
     pub(super) fn renew_all(&mut self, now: TimeMs) {
         self.leases.renew_all(now);
         self.copies.renew_all(now);
+    }
+
+    /// Takes what the wall clock says: once before the start, and then before every event. Without it the time of day is
+    /// taken to be the core's own.
+    pub fn set_wall_clock(&mut self, wall: WallClock) {
+        let Some(before) = self.wall.replace(wall) else { return };
+        let set_ms = wall.set_since_ms(before);
+        if set_ms.unsigned_abs() > CLOCKS_AGREE_MS {
+            let how = if set_ms > 0 { "ahead" } else { "back" };
+            let set = (set_ms.unsigned_abs() + 500) / 1000;
+            self.warn(format!(
+                "the clock of the namenode's host was set {how} by {set} s; the times of files follow it, and nothing is \
+                 decided by it"
+            ));
+        }
+    }
+
+    /// The time of day at `time`.
+    pub(super) fn wall_time(&self, time: TimeMs) -> WallTime {
+        self.wall.unwrap_or_default().at(time)
     }
 
     /// Takes an event.
@@ -177,7 +202,8 @@ impl Namesystem {
     }
 
     /// Decides a change: applies it and has it appended to the journal.
-    pub(super) fn commit(&mut self, time: TimeMs, operation: Option<OperationId>, change: Change) {
+    pub(super) fn commit(&mut self, now: TimeMs, operation: Option<OperationId>, change: Change) {
+        let time = self.wall_time(now);
         let tx = self.last_tx.next();
         let edit = Edit::V1(EditV1 { time, operation, change });
         if let Err(error) = self.apply(tx, &edit) {
@@ -193,7 +219,8 @@ impl Namesystem {
             return Ok(());
         }
         let chance = if self.has_begun_epoch { self.random.next() } else { self.config.epoch_chance };
-        let epoch = self.meta.epoch().next(now, chance).ok_or_else(|| no_epochs(self.config.cluster))?;
+        let epoch =
+            self.meta.epoch().next(self.wall_time(now), chance).ok_or_else(|| no_epochs(self.config.cluster))?;
         self.commit(now, None, Change::BeginEpoch { epoch });
         self.has_begun_epoch = true;
         Ok(())

@@ -30,6 +30,7 @@ pub(super) enum Recall {
 
 #[derive(Debug)]
 struct Client {
+    /// When its last operation came. Soft state.
     last: TimeMs,
     /// Whose it is. Soft state: after a start it is not known until the client calls again.
     user: Option<NameId>,
@@ -59,10 +60,10 @@ impl Operations {
     }
 
     /// Remembers an operation, and forgets the oldest of its client if there are too many.
-    pub(super) fn insert(&mut self, ledger: &mut Ledger, record: OperationRecord) {
+    pub(super) fn insert(&mut self, ledger: &mut Ledger, record: OperationRecord, now: TimeMs) {
         let client = self.0.entry(record.client);
-        let client = client.or_insert_with(|| Client { last: record.time, user: None, operations: BTreeMap::new() });
-        client.last = client.last.max(record.time);
+        let client = client.or_insert_with(|| Client { last: now, user: None, operations: BTreeMap::new() });
+        client.last = client.last.max(now);
         if let Some(before) = client.operations.insert(record.sequence, record) {
             ledger.subtract(&reference(before));
         }
@@ -90,6 +91,13 @@ impl Operations {
     pub(super) fn remove_client(&mut self, ledger: &mut Ledger, client: ClientId) {
         for record in self.0.remove(&client).into_iter().flat_map(|client| client.operations.into_values()) {
             ledger.subtract(&reference(record));
+        }
+    }
+
+    /// The namenode was away: all clients are taken to have been heard now.
+    pub(super) fn renew_all(&mut self, now: TimeMs) {
+        for client in self.0.values_mut() {
+            client.last = now;
         }
     }
 

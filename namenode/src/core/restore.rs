@@ -40,7 +40,7 @@ impl Namesystem {
                 if self.operations.get(record.client, record.sequence).is_some() {
                     return Err(wrong(format!("operation {} of a client is there twice", record.sequence)));
                 }
-                self.operations.insert(&mut self.ledger, *record);
+                self.operations.insert(&mut self.ledger, *record, self.now);
             }
             ImageRecord::Epoch(record) => self.epochs.restore(&mut self.ledger, *record).map_err(wrong)?,
         }

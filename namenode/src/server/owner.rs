@@ -80,11 +80,13 @@ impl<R: Runtime> Owner<R> {
         let mut replies = Replies::default();
         let mut batch = Vec::with_capacity(WAKE_CALLS);
         let mut phase = Phase::Serving;
+        self.namesystem.set_wall_clock(self.runtime.clock().wall_clock());
         self.namesystem.start(self.runtime.clock().now());
         self.do_effects(&mut replies)?;
         loop {
             let action = self.next(phase, &mut batch).await;
             let now = self.runtime.clock().now();
+            self.namesystem.set_wall_clock(self.runtime.clock().wall_clock());
             match action {
                 Action::Progress(Ok(())) => {
                     self.metrics.syncs.add(1);

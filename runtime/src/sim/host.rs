@@ -2,10 +2,11 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -19,28 +20,43 @@ use crate::{Runtime, Task};
 /// When every simulation begins.
 const START: TimeMs = TimeMs(1_750_000_000_000);
 
-/// The simulated clock, over tokio's paused one.
+/// The simulated clock, over tokio's paused one: of the world, or of one process.
 #[derive(Clone, Debug)]
 pub struct SimClock {
     start: Instant,
+    /// What it said at the world's beginning: as on a real machine, a process takes its time from the wall clock once.
+    start_at: TimeMs,
+    /// By how many milliseconds the host's wall clock is ahead of the world's.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 impl SimClock {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), start_at: START, ahead_ms: Arc::default() }
+    }
+
+    /// The clock of a process that starts now on a host whose wall clock is ahead by `ahead_ms`, now and later.
+    pub(super) fn of_process(&self, ahead_ms: Arc<AtomicI64>) -> Self {
+        let start_at = TimeMs(START.0.saturating_add_signed(ahead_ms.load(Ordering::Relaxed)));
+        Self { start: self.start, start_at, ahead_ms }
     }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> TimeMs {
-        START + self.start.elapsed()
+        self.start_at + self.start.elapsed()
+    }
+
+    fn wall(&self) -> WallTime {
+        let rightly = START + self.start.elapsed();
+        WallTime(rightly.0.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
     }
 
     async fn sleep_until(&self, deadline: TimeMs) {
         if deadline == TimeMs::NEVER {
             return std::future::pending().await;
         }
-        match self.start.checked_add(deadline.since(START)) {
+        match self.start.checked_add(deadline.since(self.start_at)) {
             Some(deadline) => tokio::time::sleep_until(deadline).await,
             None => std::future::pending().await,
         }

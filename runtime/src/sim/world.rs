@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use situ_wire::hello::Role;
@@ -26,6 +27,8 @@ struct Shared {
     network: SimNetwork,
     panics: Panics,
     hosts: Mutex<BTreeMap<String, Host>>,
+    /// By how many milliseconds the wall clock of each host is ahead.
+    clocks: Mutex<BTreeMap<String, Arc<AtomicI64>>>,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,7 @@ impl SimWorld {
             network: SimNetwork::new(seed),
             panics: Panics::default(),
             hosts: Mutex::default(),
+            clocks: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -93,10 +97,21 @@ impl SimWorld {
         self.shared.seed
     }
 
-    /// The clock that all hosts share.
+    /// The world's clock, which is right.
     #[must_use]
     pub fn clock(&self) -> &SimClock {
         &self.shared.clock
+    }
+
+    /// Sets the wall clock of the host `name` to `ahead_ms` milliseconds ahead of the world's, or behind it if that is
+    /// negative, whether the host was started yet or not. A process that runs on it sees its wall clock jump; one that
+    /// starts later takes its own time from it, too.
+    pub fn set_wall_clock(&self, name: &str, ahead_ms: i64) {
+        self.ahead_ms(name).store(ahead_ms, Ordering::Relaxed);
+    }
+
+    fn ahead_ms(&self, name: &str) -> Arc<AtomicI64> {
+        Arc::clone(lock(&self.shared.clocks).entry(name.to_owned()).or_default())
     }
 
     /// The network that all hosts are on: links are cut and healed there.
@@ -128,7 +143,7 @@ impl SimWorld {
         let identity = SimIdentity { cluster, roles: roles.to_vec(), name: name.to_owned() };
         let runtime = SimRuntime::new(
             name.to_owned(),
-            self.shared.clock.clone(),
+            self.shared.clock.of_process(self.ahead_ms(name)),
             SimTransport::new(self.shared.network.clone(), ip, identity),
             disk.clone(),
             fastrand::Rng::with_seed(self.seed_for(name, starts)),
@@ -189,4 +204,41 @@ fn address(count: usize) -> IpAddr {
 /// What the locks guard stays consistent whoever panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use situ_wire::time::{TimeMs, WallTime};
+
+    use super::*;
+    use crate::Runtime;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_wall_clock_that_is_set_is_seen_at_once_and_moves_no_process_that_runs() {
+        const HOUR_MS: i64 = 3_600_000;
+        SimWorld::run(1, async |world| {
+            let begun = world.clock().now();
+            world.set_wall_clock("dn2", -HOUR_MS);
+            let (one, two) = (world.host("dn1", &[Role::Datanode]), world.host("dn2", &[Role::Datanode]));
+            let earlier = TimeMs(begun.0.saturating_add_signed(-HOUR_MS));
+            assert_eq!(
+                (one.clock().now(), two.clock().now()),
+                (begun, earlier),
+                "a process begins with the wall clock"
+            );
+            world.set_wall_clock("dn1", HOUR_MS);
+            let rest = Duration::from_secs(5);
+            one.clock().sleep(rest).await;
+            assert_eq!((world.clock().now(), one.clock().now()), (begun + rest, begun + rest));
+            two.clock().sleep_until(earlier + rest + rest).await;
+            assert_eq!(two.clock().now(), earlier + rest + rest);
+            let later = begun + rest + rest + Duration::from_hours(1);
+            assert_eq!(one.clock().wall(), WallTime(later.0));
+            assert_eq!(one.clock().wall_clock().at(one.clock().now()), one.clock().wall());
+            assert_eq!(world.host("dn1", &[Role::Datanode]).clock().now(), later, "and so does the next");
+        });
+    }
 }

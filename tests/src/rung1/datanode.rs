@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use situ_datanode::core::tokens::TokenJudge;
 use situ_datanode::core::{
     CallError, CallId, Core, CoreConfig, Effect, Event, Me, RequestId, VolumeAtStart, WriteGrant, WriterEnd, WriterId,
 };
 use situ_datanode::storage::{Prior, Verdict};
 use situ_runtime::disk::Space;
-use situ_wire::block::{Block, BlockTokenKey};
+use situ_wire::block::Block;
 use situ_wire::error::RemoteError;
 use situ_wire::ids::StorageId;
 use situ_wire::messages::namenode::{DatanodeCommand, Response};
@@ -34,7 +35,7 @@ pub(super) struct DatanodeHost {
     pub(super) core: Option<Core>,
     pub(super) run: u64,
     pub(super) volumes: BTreeMap<StorageId, Volume>,
-    pub(super) key: Option<BlockTokenKey>,
+    pub(super) judge: Option<TokenJudge>,
     pub(super) writings: BTreeMap<WriterId, Writing>,
     pub(super) opens: BTreeMap<RequestId, (MemberId, Block)>,
     /// Until when it does not hear the namenode.
@@ -96,7 +97,7 @@ impl DatanodeHost {
             core: None,
             run: 0,
             volumes: storages.collect(),
-            key: None,
+            judge: None,
             writings: BTreeMap::new(),
             opens: BTreeMap::new(),
             cut_until: TimeMs(0),
@@ -154,7 +155,7 @@ impl World {
         host.stalled_until = TimeMs(0);
         // The next process has a connection of its own, which may be faster than what is still on its way.
         host.last_arrivals = [TimeMs(0); 3];
-        host.key = None;
+        host.judge = None;
         host.opens.clear();
         host.writings.clear();
         for volume in host.volumes.values_mut() {
@@ -241,7 +242,7 @@ impl World {
     }
 
     fn datanode_effect(&mut self, at: usize, effect: Effect) {
-        if self.trace.is_shown && !matches!(effect, Effect::Call { .. } | Effect::Measure | Effect::TokenKey(_)) {
+        if self.trace.is_shown && !matches!(effect, Effect::Call { .. } | Effect::Measure | Effect::Judge(_)) {
             println!("{:?} datanode {at}: {effect:?}", self.schedule.now());
         }
         match effect {
@@ -273,7 +274,7 @@ impl World {
                 let run = self.datanodes[at].run;
                 self.call(Party::Datanode { at, run, call }, request, situ_wire::ids::TxId(0));
             }
-            Effect::TokenKey(key) => self.datanodes[at].key = Some(key),
+            Effect::Judge(judge) => self.datanodes[at].judge = Some(judge),
             Effect::Stop(_) => {
                 // All disks are gone: somebody puts new ones in and starts it again.
                 self.datanode_crash(at);

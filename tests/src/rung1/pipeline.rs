@@ -119,7 +119,7 @@ impl World {
         let (at, block, stage, limit_bytes) = (member.at, pipeline.block, pipeline.stage, pipeline.len_bytes);
         let host = &self.datanodes[at];
         let now = self.schedule.now();
-        let allowed = host.key.as_ref().map(|key| key.check(&pipeline.token, block, TokenMode::Write, now));
+        let allowed = host.judge.as_ref().map(|judge| judge.check(&pipeline.token, block, TokenMode::Write, now));
         match allowed {
             Some(Ok(())) if host.core.is_some() => self.datanode_open(at, id, block, stage, limit_bytes),
             Some(Err(error)) => self.member_failed(id, &error.to_string()),

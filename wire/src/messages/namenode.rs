@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::{Block, BlockToken, BlockTokenKey, CommittedBlock, DatanodeLocation, LocatedBlock};
 use crate::ids::{ClientId, ClusterId, DatanodeId, INodeId, NodeName, OperationId, RackName, StorageId, TxId};
 use crate::path::DfsPath;
-use crate::time::TimeMs;
+use crate::time::{TimeMs, WallTime};
 
 /// A call to the namenode.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -189,6 +189,8 @@ pub enum Request {
         volumes: Vec<VolumeStatus>,
         /// How many bulk transfers it has under way.
         transfers: u32,
+        /// What its wall clock says, to be compared with the namenode's.
+        clock: WallTime,
     },
     /// One slice of all replicas of one volume. Answer: [`Response::Done`].
     DatanodeBlockReport {
@@ -227,6 +229,8 @@ pub struct DatanodeRegistration {
     pub address: SocketAddr,
     /// Its volumes.
     pub volumes: Vec<VolumeStatus>,
+    /// What its wall clock says, to be compared with the namenode's.
+    pub clock: WallTime,
 }
 
 /// The state of one volume.
@@ -370,6 +374,8 @@ pub enum Response {
         key: BlockTokenKey,
         /// How often to send a heartbeat.
         heartbeat_ms: u32,
+        /// The namenode's time, by which tokens expire.
+        now: TimeMs,
     },
     /// What the datanode shall do.
     Commands {
@@ -377,6 +383,8 @@ pub enum Response {
         commands: Vec<DatanodeCommand>,
         /// Checks block tokens.
         key: BlockTokenKey,
+        /// The namenode's time, by which tokens expire.
+        now: TimeMs,
     },
 }
 
@@ -413,8 +421,8 @@ pub struct FileStatus {
     pub group: String,
     /// Its permission bits.
     pub mode: u16,
-    /// When its content last changed.
-    pub modified: TimeMs,
+    /// When its content last changed, by the namenode's wall clock. Of one file it never goes back.
+    pub modified: WallTime,
 }
 
 impl FileStatus {
@@ -496,14 +504,17 @@ pub struct DatanodeStatus {
     pub location: DatanodeLocation,
     /// Alive, suspect or dead.
     pub liveness: Liveness,
-    /// When it was last heard.
-    pub last_heartbeat: TimeMs,
+    /// When it was last heard, by the namenode's wall clock.
+    pub last_heartbeat: WallTime,
     /// Its volumes.
     pub volumes: Vec<VolumeStatus>,
     /// How many replicas it holds.
     pub replicas: u64,
     /// How many replicas it holds of what this namespace never gave out.
     pub unknown: u64,
+    /// By how many milliseconds its wall clock is ahead of the namenode's; negative if it is behind. They agree up to
+    /// [`CLOCKS_AGREE_MS`](crate::time::CLOCKS_AGREE_MS).
+    pub clock_ahead_ms: i64,
 }
 
 /// Whether a datanode or executor is there.

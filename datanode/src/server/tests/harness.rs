@@ -10,7 +10,7 @@ use situ_runtime::clock::Clock;
 use situ_runtime::rpc::{
     CallerIdentity, Connector, FrameReceiver, FrameSender, Identity, Reply, RpcError, ServerIdentity, Service, serve,
 };
-use situ_runtime::sim::{SimRuntime, SimWorld};
+use situ_runtime::sim::{SimClock, SimRuntime, SimWorld};
 use situ_runtime::transport::sim::SimTransport;
 use situ_runtime::transport::{Listener, Transport};
 use situ_wire::block::{Block, BlockToken, BlockTokenKey, DatanodeLocation, TokenMode};
@@ -53,18 +53,23 @@ impl Told {
         self.replicas.iter().filter_map(holds).collect()
     }
 
-    fn answer(&mut self, request: Request, cluster: situ_wire::ids::ClusterId) -> Result<Response, RemoteError> {
+    fn answer(
+        &mut self,
+        request: Request,
+        cluster: situ_wire::ids::ClusterId,
+        now: TimeMs,
+    ) -> Result<Response, RemoteError> {
         let unknown = |id: DatanodeId| RemoteError::new(ErrorCode::NotRegistered, id, "register first");
         match request {
             Request::DatanodeRegister(registration) => {
                 self.registered.insert(registration.id, registration);
-                Ok(Response::Registered { cluster, key: KEY, heartbeat_ms: 1000 })
+                Ok(Response::Registered { cluster, key: KEY, heartbeat_ms: 1000, now })
             }
             Request::DatanodeHeartbeat { id, volumes, .. } => {
                 self.registered.get(&id).ok_or_else(|| unknown(id))?;
                 let failed = volumes.iter().filter(|volume| volume.failed.is_some()).count();
                 self.failed_volumes.insert(id, failed);
-                Ok(Response::Commands { commands: self.commands.remove(&id).unwrap_or_default(), key: KEY })
+                Ok(Response::Commands { commands: self.commands.remove(&id).unwrap_or_default(), key: KEY, now })
             }
             Request::DatanodeBlockReport { id, storage, slice, last, replicas } => {
                 self.registered.get(&id).ok_or_else(|| unknown(id))?;
@@ -100,6 +105,7 @@ impl Told {
 #[derive(Clone)]
 struct FakeNamenode {
     cluster: situ_wire::ids::ClusterId,
+    clock: SimClock,
     told: Arc<watch::Sender<Told>>,
 }
 
@@ -107,7 +113,7 @@ impl Service<SimRuntime> for FakeNamenode {
     fn call(&self, _: &Arc<CallerIdentity>, request: Bytes, reply: Reply) {
         let request: Request = codec::decode(&request).unwrap();
         let mut answer = None;
-        self.told.send_modify(|told| answer = Some(told.answer(request, self.cluster)));
+        self.told.send_modify(|told| answer = Some(told.answer(request, self.cluster, self.clock.now())));
         reply.send(answer.unwrap().as_ref().map_err(Clone::clone));
     }
 
@@ -193,7 +199,7 @@ impl Cluster {
         self.namenode = listener.address();
         let cluster = self.world.cluster();
         let identity = ServerIdentity { cluster, role: Role::Namenode };
-        let service = FakeNamenode { cluster, told: Arc::clone(&self.tell) };
+        let service = FakeNamenode { cluster, clock: runtime.clock().clone(), told: Arc::clone(&self.tell) };
         runtime.spawn("namenode", serve(runtime.clone(), listener, identity, service));
     }
 

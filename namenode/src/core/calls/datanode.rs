@@ -8,7 +8,7 @@ use situ_wire::limits::REPORT_SLICE_BLOCKS;
 use situ_wire::messages::namenode::{
     DatanodeCommand, DatanodeRegistration, Liveness, ReplicaChange, ReportedReplica, Request, Response, VolumeStatus,
 };
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 
 use crate::core::blocks::{Verdict, Via};
 use crate::core::datanodes::{DatanodeIndex, ReportProgress, StorageIndex};
@@ -37,8 +37,8 @@ impl Namesystem {
             Request::DatanodeRegister(registration) => {
                 self.check_registrant(caller, &registration).and_then(|()| self.register(now, registration))
             }
-            Request::DatanodeHeartbeat { id, volumes, transfers } => {
-                self.check_speaker(caller, id).and_then(|()| self.heartbeat(now, id, volumes, transfers))
+            Request::DatanodeHeartbeat { id, volumes, transfers, clock } => {
+                self.check_speaker(caller, id).and_then(|()| self.heartbeat(now, (id, clock), volumes, transfers))
             }
             Request::DatanodeBlockReport { id, storage, slice, last, replicas } => self
                 .check_speaker(caller, id)
@@ -108,11 +108,13 @@ impl Namesystem {
         if displaced {
             self.datanodes.get_mut(index).contested = Some(now);
         }
+        self.compare_clocks(now, index, registration.clock);
         self.take_volumes(index, registration.volumes);
         Ok(Response::Registered {
             cluster: self.config.cluster,
             key: self.config.token_key.clone(),
             heartbeat_ms: self.config.heartbeat_ms,
+            now,
         })
     }
 
@@ -132,6 +134,26 @@ impl Namesystem {
             self.bury(*index);
         }
         !displaced.is_empty()
+    }
+
+    /// Compares a datanode's wall clock with the namenode's. Nothing is decided by either: the operator is told, for whom
+    /// the times in logs and of files would not fit together.
+    fn compare_clocks(&mut self, now: TimeMs, index: DatanodeIndex, theirs: WallTime) {
+        let ahead_ms = theirs.ahead_of_ms(self.wall_time(now));
+        let datanode = self.datanodes.get_mut(index);
+        let Some(ahead_ms) = datanode.clock.hear(ahead_ms) else { return };
+        let (id, node) = (datanode.location.id, &datanode.location.node);
+        let seconds = (ahead_ms.unsigned_abs() + 500) / 1000;
+        let message = match ahead_ms {
+            0 => format!("datanode {id} on {node}: its clock agrees with the namenode's again"),
+            1.. => format!(
+                "datanode {id} on {node}: its clock is {seconds} s ahead of the namenode's; set whichever is wrong"
+            ),
+            _ => format!(
+                "datanode {id} on {node}: its clock is {seconds} s behind the namenode's; set whichever is wrong"
+            ),
+        };
+        self.warn(message);
     }
 
     /// Takes the state of a datanode's volumes; what was on those that are out of use is gone.
@@ -154,13 +176,20 @@ impl Namesystem {
         }
     }
 
-    fn heartbeat(&mut self, now: TimeMs, id: DatanodeId, volumes: Vec<VolumeStatus>, transfers: u32) -> Reply {
+    fn heartbeat(
+        &mut self,
+        now: TimeMs,
+        (id, clock): (DatanodeId, WallTime),
+        volumes: Vec<VolumeStatus>,
+        transfers: u32,
+    ) -> Reply {
         check_volumes(id, &volumes)?;
         let key = self.config.token_key.clone();
         let Some(index) = self.registered(id) else {
-            return Ok(Response::Commands { commands: vec![DatanodeCommand::Register], key });
+            return Ok(Response::Commands { commands: vec![DatanodeCommand::Register], key, now });
         };
         self.datanodes.hear(now, index);
+        self.compare_clocks(now, index, clock);
         self.take_volumes(index, volumes);
         let datanode = self.datanodes.get_mut(index);
         datanode.transfers = transfers;
@@ -185,7 +214,7 @@ impl Namesystem {
                 commands.push(DatanodeCommand::Invalidate { blocks });
             }
         }
-        Ok(Response::Commands { commands, key })
+        Ok(Response::Commands { commands, key, now })
     }
 
     fn deal_copies(&mut self, now: TimeMs, index: DatanodeIndex, commands: &mut Vec<DatanodeCommand>) {

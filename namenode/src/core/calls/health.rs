@@ -132,10 +132,11 @@ impl Namesystem {
             DatanodeStatus {
                 location: datanode.location.clone(),
                 liveness: datanode.liveness,
-                last_heartbeat: datanode.last_heartbeat,
+                last_heartbeat: self.wall_time(datanode.last_heartbeat),
                 volumes: datanode.volumes.clone(),
                 unknown: self.datanodes.unknown_on(datanode) as u64,
                 replicas: storages.map(|storage| self.datanodes.storage(*storage).blocks.len() as u64).sum(),
+                clock_ahead_ms: datanode.clock.ahead_ms(),
             }
         });
         ClusterReport {

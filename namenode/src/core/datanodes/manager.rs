@@ -8,6 +8,7 @@ use situ_wire::ids::{DatanodeId, NodeName, RackName, StorageId};
 use situ_wire::messages::namenode::{DatanodeRegistration, Liveness, VolumeStatus};
 use situ_wire::time::TimeMs;
 
+use super::clock::ClockDifference;
 use super::storage::{Storage, StorageIndex};
 use crate::core::blocks::Copy as CopyOrder;
 use crate::core::config::CoreConfig;
@@ -33,6 +34,7 @@ pub(crate) struct Datanode {
     pub(crate) storages: BTreeMap<StorageId, StorageIndex>,
     /// Where its replicas stand that only a writer has told of.
     pub(crate) unconfirmed: StorageIndex,
+    pub(crate) clock: ClockDifference,
     /// How many bulk transfers it had at its last heartbeat.
     pub(crate) transfers: u32,
     /// How many replicas were placed on it lately.
@@ -210,6 +212,7 @@ impl DatanodeManager {
                 volumes: Vec::new(),
                 storages: BTreeMap::new(),
                 unconfirmed,
+                clock: ClockDifference::default(),
                 transfers: 0,
                 scheduled: 0,
                 outbox: VecDeque::new(),

@@ -2,6 +2,7 @@
 //!
 //! All of it is soft state: it is empty after a start and comes from registrations, heartbeats and block reports.
 
+mod clock;
 mod manager;
 mod placement;
 mod storage;

@@ -5,6 +5,7 @@ use situ_wire::ids::{BlockId, ClusterId, DatanodeId, GenerationStamp, NodeName};
 use situ_wire::messages::namenode::{
     ClusterReport, DatanodeCommand, Liveness, ReplicaChange, ReportedReplica, Request, Response,
 };
+use situ_wire::time::WallTime;
 
 use super::world::{World, code, datanode, datanode_id, path, storage_of};
 
@@ -23,7 +24,8 @@ fn liveness(world: &mut World) -> Vec<Liveness> {
 fn a_datanode_is_asked_to_register_and_to_report() {
     let mut world = World::cluster(1, 1);
     let id = datanode_id(0);
-    let unknown = Request::DatanodeHeartbeat { id: datanode_id(9), volumes: Vec::new(), transfers: 0 };
+    let unknown =
+        Request::DatanodeHeartbeat { id: datanode_id(9), volumes: Vec::new(), transfers: 0, clock: WallTime(0) };
     let Ok(Response::Commands { commands, .. }) = world.by_datanode(unknown) else { panic!() };
     assert_eq!(commands, [DatanodeCommand::Register]);
     assert_eq!(world.heartbeat(id), []);
@@ -62,7 +64,7 @@ fn a_datanode_speaks_for_itself_alone() {
     let volumes = world.volumes(holder);
     let storage = storage_of(holder);
     for request in [
-        Request::DatanodeHeartbeat { id: holder, volumes, transfers: 0 },
+        Request::DatanodeHeartbeat { id: holder, volumes, transfers: 0, clock: WallTime(0) },
         Request::DatanodeBlockReport { id: holder, storage, slice: 0, last: true, replicas: Vec::new() },
         Request::DatanodeBlockChanges { id: holder, changes: vec![ReplicaChange::Deleted { block }] },
     ] {
@@ -197,7 +199,7 @@ fn a_busy_datanode_sends_as_many_copies_as_an_idle_one() {
     }
     let copies = |world: &mut World, id| {
         let volumes = world.volumes(id);
-        let busy = Request::DatanodeHeartbeat { id, volumes, transfers: 1000 };
+        let busy = Request::DatanodeHeartbeat { id, volumes, transfers: 1000, clock: WallTime(0) };
         let Ok(Response::Commands { commands, .. }) = world.by_datanode(busy) else { panic!() };
         commands.iter().filter(|command| matches!(command, DatanodeCommand::Replicate { .. })).count()
     };
@@ -289,7 +291,7 @@ fn a_failed_volume_loses_what_it_held_and_no_more() {
     let id = world.holders(block)[0];
     let mut volumes = world.volumes(id);
     volumes[0].failed = Some("input/output error".to_owned());
-    world.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 0 }).unwrap();
+    world.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 0, clock: WallTime(0) }).unwrap();
     assert!(world.warnings.last().is_some_and(|last| last.ends_with("out of use: input/output error")));
     assert_eq!(world.readable("/f").len(), 1);
     world.pass(0);

@@ -5,6 +5,7 @@ use situ_wire::ids::DatanodeId;
 use situ_wire::messages::namenode::{
     DatanodeCommand, ReplicaChange, ReportedReplica, Request, Response, SafeModeAction,
 };
+use situ_wire::time::WallTime;
 
 use super::world::{World, code, config, datanode, datanode_id, path, storage_of};
 use crate::core::CoreConfig;
@@ -54,7 +55,7 @@ fn an_order_to_delete_waits_for_the_deletion_to_be_on_disk() {
     world.call(Request::Delete { path: path("/f"), recursive: false, operation }).unwrap();
     let tx = world.journal.last().map(|(tx, _)| *tx);
     let volumes = world.volumes(datanode_id(0));
-    let request = Request::DatanodeHeartbeat { id: datanode_id(0), volumes, transfers: 0 };
+    let request = Request::DatanodeHeartbeat { id: datanode_id(0), volumes, transfers: 0, clock: WallTime(0) };
     let effects = world.effects(datanode(datanode_id(0)), request);
     let [Effect::Reply { when, result: Ok(Response::Commands { commands, .. }), .. }] = &effects[..] else {
         panic!("{effects:?}")

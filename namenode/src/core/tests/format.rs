@@ -3,7 +3,7 @@
 use situ_wire::block::{Block, BlockRoot, CommittedBlock};
 use situ_wire::codec::{decode, encode};
 use situ_wire::ids::{BlockId, ClientId, DatanodeId, GenerationStamp, INodeId, OperationId, TxId};
-use situ_wire::time::TimeMs;
+use situ_wire::time::WallTime;
 
 use crate::core::{
     BlockRecord, Change, Edge, EdgeRecord, Edit, EditV1, Epoch, EpochRecord, INodeKind, INodeRecord, ImageKey,
@@ -16,7 +16,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn edit(change: Change) -> Edit {
     let operation = Some(OperationId { client: ClientId(0x0a), sequence: 3 });
-    Edit::V1(EditV1 { time: TimeMs(1000), operation, change })
+    Edit::V1(EditV1 { time: WallTime(1000), operation, change })
 }
 
 fn edge(child: u64) -> Edge {
@@ -111,7 +111,7 @@ fn image_records_are_written_as_they_always_were() {
     let writer = WriterRecord { client: ClientId(10), user: "o".into() };
     let inode = |kind| {
         let (owner, group) = ("o".into(), "g".into());
-        ImageRecord::INode(INodeRecord { id: INodeId(3), owner, group, mode: 0o644, modified: TimeMs(1000), kind })
+        ImageRecord::INode(INodeRecord { id: INodeId(3), owner, group, mode: 0o644, modified: WallTime(1000), kind })
     };
     let golden: [(ImageRecord, String); 8] = [
         (
@@ -151,7 +151,7 @@ fn image_records_are_written_as_they_always_were() {
                 client: ClientId(10),
                 sequence: 3,
                 tx: TxId(4),
-                time: TimeMs(1000),
+                time: WallTime(1000),
                 outcome: Outcome::Deleted(true),
             }),
             "040a0304e8070301".to_owned(),

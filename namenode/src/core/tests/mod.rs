@@ -1,5 +1,6 @@
 //! Tests of the whole state machine, event by event.
 
+mod clocks;
 mod datanodes;
 mod deletion;
 mod format;

@@ -3,6 +3,7 @@
 use situ_wire::error::ErrorCode;
 use situ_wire::ids::{ClientId, INodeId, OperationId, TxId};
 use situ_wire::messages::namenode::{Request, Response};
+use situ_wire::time::WallTime;
 
 use super::world::{BLOCK, ROOT, World, caller, code, path};
 use crate::core::{CallId, Change, Edit, EditV1, Effect, Epoch, NewDirectory};
@@ -31,7 +32,7 @@ fn a_change_is_appended_and_answered_when_it_is_on_disk() {
     let mut world = World::new();
     let operation = world.operation();
     let request = Request::Mkdir { path: path("/a"), parents: false, mode: 0o750, operation };
-    let time = world.now;
+    let time = WallTime(world.now.0);
     let done = |call, when| Effect::Reply { call: CallId(call), when: Some(TxId(when)), result: Ok(Response::Done) };
     let change = Change::Mkdir {
         directories: vec![NewDirectory {
@@ -275,7 +276,12 @@ fn owners_groups_and_others_may_what_the_bits_say() {
     let delete = Request::Delete { path: path("/tmp/ann"), recursive: true, operation };
     assert_eq!(world.call_by(caller("ann"), delete), Ok(Response::Deleted(true)));
     // Only datanodes speak as datanodes.
-    let request = Request::DatanodeHeartbeat { id: super::world::datanode_id(1), volumes: Vec::new(), transfers: 0 };
+    let request = Request::DatanodeHeartbeat {
+        id: super::world::datanode_id(1),
+        volumes: Vec::new(),
+        transfers: 0,
+        clock: WallTime(0),
+    };
     assert_eq!(code(world.call(request)), ErrorCode::PermissionDenied);
 }
 

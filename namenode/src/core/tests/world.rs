@@ -13,7 +13,7 @@ use situ_wire::messages::namenode::{
     DatanodeCommand, DatanodeRegistration, ReplicaChange, ReportedReplica, Request, Response, VolumeStatus,
 };
 use situ_wire::path::DfsPath;
-use situ_wire::time::TimeMs;
+use situ_wire::time::{TimeMs, WallTime};
 
 use crate::core::{CallId, Caller, CoreConfig, Edit, Effect, Event, Namesystem};
 
@@ -318,6 +318,7 @@ impl World {
             // Those whose numbers differ by 100 are at one address.
             address: format!("127.0.0.1:{}", 9000 + id.0 % 100).parse().unwrap(),
             volumes: self.volumes(id),
+            clock: WallTime(self.now.0),
         }
     }
 
@@ -346,7 +347,10 @@ impl World {
 
     pub(super) fn heartbeat(&mut self, id: DatanodeId) -> Vec<DatanodeCommand> {
         let volumes = self.volumes(id);
-        match self.by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 0 }).unwrap() {
+        match self
+            .by_datanode(Request::DatanodeHeartbeat { id, volumes, transfers: 0, clock: WallTime(self.now.0) })
+            .unwrap()
+        {
             Response::Commands { commands, .. } => commands,
             other => panic!("{other:?}"),
         }

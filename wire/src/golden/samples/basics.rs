@@ -2,7 +2,8 @@
 
 use super::super::book::{Book, sample, variants};
 use super::values::{
-    BLOCK, CLIENT, DATANODE, NOW, OPERATION, ROOT, SECRET, address, bytes, committed, error, location, path, token,
+    BLOCK, CLIENT, DATANODE, NOW, OPERATION, ROOT, SECRET, WALL, address, bytes, committed, error, location, path,
+    token,
 };
 use crate::block::{
     Block, BlockRoot, BlockToken, BlockTokenKey, CommittedBlock, DatanodeLocation, LocatedBlock, TokenMode,
@@ -14,7 +15,7 @@ use crate::messages::datanode::{Durability, ReadBlock, WriteBlock, WriteStage};
 use crate::messages::executor::FetchShuffle;
 use crate::messages::{Answer, Call, StreamOpen};
 use crate::path::DfsPath;
-use crate::time::TimeMs;
+use crate::time::{TimeMs, WallTime};
 
 pub(super) fn add(book: &mut Book) {
     handshake(book);
@@ -100,6 +101,7 @@ fn blocks(book: &mut Book) {
     sample!(book, "ids", DatanodeId, DATANODE);
     sample!(book, "ids", OperationId, OPERATION);
     sample!(book, "time", TimeMs, NOW);
+    sample!(book, "time", WallTime, WALL);
     sample!(book, "path", DfsPath, path("/data/été"));
 }
 

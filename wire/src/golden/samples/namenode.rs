@@ -2,7 +2,7 @@
 
 use super::super::book::{Book, sample, variants};
 use super::values::{
-    BLOCK, CLIENT, DATANODE, NOW, OPERATION, ROOT, address, committed, location, node, path, rack, text, token,
+    BLOCK, CLIENT, DATANODE, NOW, OPERATION, ROOT, WALL, address, committed, location, node, path, rack, text, token,
 };
 use crate::block::{BlockTokenKey, LocatedBlock, TokenMode};
 use crate::ids::{ClusterId, INodeId, StorageId, TxId};
@@ -71,7 +71,7 @@ fn clients(book: &mut Book) {
         SafeMode => Request::SafeMode { action: SafeModeAction::Leave },
         ReportCorrupt => Request::ReportCorrupt { block: BLOCK, datanode: DATANODE },
         DatanodeRegister => Request::DatanodeRegister(registration()),
-        DatanodeHeartbeat => Request::DatanodeHeartbeat { id: DATANODE, volumes: vec![volume()], transfers: 2 },
+        DatanodeHeartbeat => Request::DatanodeHeartbeat { id: DATANODE, volumes: vec![volume()], transfers: 2, clock: WALL },
         DatanodeBlockReport => Request::DatanodeBlockReport {
             id: DATANODE,
             storage: STORAGE,
@@ -122,6 +122,7 @@ fn registration() -> DatanodeRegistration {
         rack: rack(),
         address: address(),
         volumes: vec![volume()],
+        clock: WALL,
     }
 }
 
@@ -137,7 +138,7 @@ fn file() -> FileStatus {
         owner: text("alice"),
         group: text("staff"),
         mode: 0o644,
-        modified: NOW,
+        modified: WALL,
     }
 }
 
@@ -156,10 +157,11 @@ fn datanode() -> DatanodeStatus {
     DatanodeStatus {
         location: location(),
         liveness: Liveness::Suspect,
-        last_heartbeat: NOW,
+        last_heartbeat: WALL,
         volumes: vec![volume()],
         replicas: 12_345,
         unknown: 6,
+        clock_ahead_ms: -60_000,
     }
 }
 
@@ -225,7 +227,7 @@ pub(super) fn add_answers(book: &mut Book) {
         Report => Response::Report(Box::new(report())),
         SafeMode => Response::SafeMode(Some(text("9 of 10 blocks are reported"))),
         Health => Response::Health { files: vec![health()], more: false },
-        Registered => Response::Registered { cluster: ClusterId(0xc1), key: key.clone(), heartbeat_ms: 1000 },
-        Commands => Response::Commands { commands: vec![DatanodeCommand::Report], key: key.clone() },
+        Registered => Response::Registered { cluster: ClusterId(0xc1), key: key.clone(), heartbeat_ms: 1000, now: NOW },
+        Commands => Response::Commands { commands: vec![DatanodeCommand::Report], key: key.clone(), now: NOW },
     });
 }

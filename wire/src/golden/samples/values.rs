@@ -12,7 +12,7 @@ use crate::ids::{
 };
 use crate::messages::executor::{JobSecret, ShufflePiece};
 use crate::path::DfsPath;
-use crate::time::TimeMs;
+use crate::time::{TimeMs, WallTime};
 
 pub(super) const CLIENT: ClientId = ClientId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
 pub(super) const DATANODE: DatanodeId = DatanodeId(0xd1);
@@ -21,6 +21,7 @@ pub(super) const OPERATION: OperationId = OperationId { client: CLIENT, sequence
 pub(super) const SECRET: JobSecret = JobSecret([0x5e; 16]);
 pub(super) const ROOT: BlockRoot = BlockRoot([0xb3; 32]);
 pub(super) const NOW: TimeMs = TimeMs(1_750_000_000_123);
+pub(super) const WALL: WallTime = WallTime(NOW.0);
 pub(super) const ATTEMPT: TaskAttemptId =
     TaskAttemptId { job: JobId(9), stage: StageId(ScopeId::ROOT, 4), partition: PartitionId(200), attempt: 2 };
 pub(super) const PIECE: ShufflePiece = ShufflePiece { len_bytes: 5000, crc32c: 0xdead_beef, records: 12 };
