@@ -8,7 +8,7 @@ use super::format::{
 };
 use super::reader::{Found, SegmentReader};
 use super::recovery::{FIRST_SEQUENCE, Inspector, Opened, segment_path};
-use crate::disk::{Disk, DiskErrorKind, File, OpenMode};
+use crate::disk::{Disk, DiskError, DiskErrorKind, File, OpenMode, Space};
 
 /// An append-only log in a directory that nobody else uses. See the [module](super) for what it promises.
 #[derive(Debug)]
@@ -92,6 +92,15 @@ impl<D: Disk> Journal<D> {
     #[must_use]
     pub fn last(&self) -> u64 {
         self.next - 1
+    }
+
+    /// How much more the log can take: what its disk has free, and what is written ahead.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn room(&self) -> Result<Space, DiskError> {
+        let space = self.disk.space(&self.directory)?;
+        Ok(Space { free_bytes: space.free_bytes.saturating_add(self.allocated.saturating_sub(self.end)), ..space })
     }
 
     /// Gives all records from number `from` on to `each`, in order, with their numbers, and checks every frame on the
@@ -196,13 +205,13 @@ impl<D: Disk> Journal<D> {
             chain = self.encode(records);
         }
         let end = self.end + self.frame.len() as u64;
+        self.file.write_at(self.end, &self.frame)?;
         if end > self.allocated {
+            // Not before the frame: on a disk that is almost full it would take the room of that.
             self.preallocate(end)?;
         }
-        self.file.write_at(self.end, &self.frame)?;
         self.file.sync()?;
         self.end = end;
-        self.allocated = self.allocated.max(end);
         self.chain = chain;
         self.next += records.len() as u64;
         if self.frame.capacity() > FRAME_KEPT_LEN_BYTES {
@@ -237,7 +246,7 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    /// Writes zeros from `from`, where the next frame will end, on ahead: to overwrite blocks costs a sync half of what it
+    /// Writes zeros from `from`, where the frame that is being written ends, on ahead: to overwrite blocks costs a sync half of what it
     /// costs to append them. The sync of that frame carries them.
     fn preallocate(&mut self, from: u64) -> Result<(), JournalError> {
         let to = (from + self.options.preallocate_len_bytes).min(self.options.segment_len_bytes.max(from));
@@ -246,12 +255,12 @@ impl<D: Disk> Journal<D> {
             let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(ZEROS.len());
             match self.file.write_at(at, &ZEROS[..len]) {
                 Ok(()) => at += len as u64,
-                // Frames may still fit.
-                Err(error) if error.kind == DiskErrorKind::Full => return Ok(()),
+                // What there is, later frames have.
+                Err(error) if error.kind == DiskErrorKind::Full => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        self.allocated = to;
+        self.allocated = at;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::*;
 use crate::disk::faulty::{Fault, Faults, FaultyDisk, Operation, Rule};
 use crate::disk::memory::MemoryDisk;
-use crate::disk::{Disk, File, OpenMode};
+use crate::disk::{Disk, File, OpenMode, Space};
 
 const LOG: &str = "/log";
 
@@ -335,6 +335,31 @@ fn a_full_disk_refuses_and_keeps_what_was_acknowledged() {
     drop(journal);
     let (journal, opened) = open(&disk).unwrap();
     assert_eq!((opened.last, read(&journal, 1).unwrap().len() as u64), (last, last));
+}
+
+#[test]
+fn what_is_written_ahead_takes_no_room_from_its_frame() {
+    let disk = FaultyDisk::new(MemoryDisk::default(), Faults::new(0));
+    let (mut journal, _) = open(&disk).unwrap();
+    // Room for one frame and some zeros.
+    disk.faults().limit_written(1000);
+    assert_eq!(journal.append(&batch(1, 1, 60)).unwrap(), 1);
+}
+
+#[test]
+fn what_was_written_ahead_is_room_for_the_log() {
+    let disk = MemoryDisk::new(20_000);
+    let (mut journal, _) = open(&disk).unwrap();
+    let (before, mut taken) = (journal.room().unwrap(), 0);
+    assert_eq!(before, Space { capacity_bytes: 20_000, free_bytes: 20_000 - 512 });
+    for number in 1..=12 {
+        journal.append(&batch(number, 1, 60)).unwrap();
+        taken += 512;
+        // A new segment has a header.
+        let headers = 512 * (segments(&disk).len() as u64 - 1);
+        assert_eq!(journal.room().unwrap().free_bytes, before.free_bytes - taken - headers);
+    }
+    assert!(segments(&disk).len() > 1 && disk.space(Path::new(LOG)).unwrap().free_bytes < before.free_bytes - taken);
 }
 
 #[test]
