@@ -67,6 +67,11 @@ pub struct NamenodeConfig {
     /// How many replicas one heartbeat's answer tells to delete, at most. Default: 1000.
     #[serde(default = "defaults::invalidate_batch")]
     pub invalidate_batch: usize,
+    /// How much of the disk of `directory` is kept for the edit log, in bytes: with less free, the namenode takes only
+    /// deletions and what finishes files that are open, and with less than a quarter of it no change at all. Images
+    /// keep off it. Default: a thirty-second of the disk, at most 134217728 (128 MiB).
+    #[serde(default)]
+    pub log_reserve_bytes: Option<u64>,
     /// How long a segment of the edit log becomes, in bytes: what every image has is dropped a segment at a time. Default:
     /// 67108864 (64 MiB).
     #[serde(default = "defaults::segment_len_bytes")]
@@ -110,6 +115,7 @@ impl NamenodeConfig {
             reserve_bytes: defaults::reserve_bytes(),
             replication_streams: defaults::replication_streams(),
             invalidate_batch: defaults::invalidate_batch(),
+            log_reserve_bytes: None,
             segment_len_bytes: defaults::segment_len_bytes(),
             checkpoint_edits: defaults::checkpoint_edits(),
             checkpoint_interval_ms: defaults::checkpoint_interval_ms(),
@@ -175,6 +181,7 @@ impl NamenodeConfig {
             cluster,
             superuser: self.superuser.clone(),
             supergroup: self.supergroup.clone(),
+            directory: self.directory.display().to_string(),
             token_key,
             seed,
             epoch_chance: seed,
@@ -247,7 +254,11 @@ mod tests {
     fn the_defaults_are_the_cores() {
         let key = BlockTokenKey([1; 32]);
         let core = NamenodeConfig::new("/nn".into()).core(ClusterId(7), key.clone(), 9);
-        let expected = CoreConfig { epoch_chance: 9, ..CoreConfig::new(ClusterId(7), "situ", key, 9) };
+        let expected = CoreConfig {
+            epoch_chance: 9,
+            directory: "/nn".to_owned(),
+            ..CoreConfig::new(ClusterId(7), "situ", key, 9)
+        };
         assert_eq!(format!("{core:?}"), format!("{expected:?}"));
     }
 

@@ -72,6 +72,8 @@ pub enum ErrorCode {
     Internal,
     /// Map outputs that a task reads are lost and being computed again: it gives its slot back and waits for its turn.
     OutputsLost,
+    /// The disk of the namenode is almost full: it takes no change of that kind until somebody frees space there.
+    NamenodeFull,
 }
 
 impl ErrorCode {
@@ -99,7 +101,8 @@ impl ErrorCode {
             | Self::Malformed
             | Self::JobFailed
             | Self::Internal
-            | Self::OutputsLost => Retry::Never,
+            | Self::OutputsLost
+            | Self::NamenodeFull => Retry::Never,
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct CoreConfig {
     pub superuser: String,
     /// The group of the root directory.
     pub supergroup: String,
+    /// Where the namespace is kept, as messages say it.
+    pub directory: String,
     /// Makes block tokens.
     pub token_key: BlockTokenKey,
     /// For choices outside the journal (placement).
@@ -55,6 +57,7 @@ impl CoreConfig {
             cluster,
             superuser: superuser.to_owned(),
             supergroup: "supergroup".to_owned(),
+            directory: String::new(),
             token_key,
             seed,
             epoch_chance: 0,

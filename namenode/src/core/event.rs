@@ -6,6 +6,7 @@ use situ_wire::ids::TxId;
 use situ_wire::messages::namenode::{Request, Response};
 
 use super::edit::Edit;
+use super::room::Room;
 
 /// Ties a [`Effect::Reply`] to its [`Event::Call`]; chosen by the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -34,6 +35,8 @@ pub enum Event {
         /// What it asks.
         request: Request,
     },
+    /// The room of the log was measured.
+    Room(Room),
 }
 
 /// What is to be done, in this order.

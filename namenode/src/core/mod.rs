@@ -29,6 +29,7 @@ mod namesystem;
 mod operations;
 mod random;
 mod restore;
+mod room;
 mod safe_mode;
 mod snapshot;
 mod sparse;
@@ -46,3 +47,4 @@ pub use image::{
     OperationRecord, Outcome, WriterRecord,
 };
 pub use namesystem::{ApplyError, Namesystem, RestoreError};
+pub use room::Room;

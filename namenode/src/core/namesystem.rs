@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use situ_wire::error::RemoteError;
 use situ_wire::ids::{OperationId, TxId};
-use situ_wire::messages::namenode::Response;
+use situ_wire::messages::namenode::{Response, Taking};
 use situ_wire::time::{CLOCKS_AGREE_MS, TimeMs, WallClock, WallTime};
 
 use super::blocks::BlockManager;
@@ -24,6 +24,7 @@ use super::namespace::{Namespace, ROOT};
 use super::operations::Operations;
 use super::random::SplitMix;
 use super::restore::Restoring;
+use super::room::Room;
 use super::safe_mode::SafeMode;
 
 /// A record of an image that does not fit.
@@ -84,6 +85,9 @@ pub struct Namesystem {
     pub(super) operations: Operations,
     pub(super) ledger: Ledger,
     pub(super) safe_mode: SafeMode,
+    /// The room of the log; none before it was measured, when everything is taken.
+    pub(super) room: Option<Room>,
+    pub(super) taking: Taking,
     pub(super) random: SplitMix,
     /// Storages whose replicas are gone and are being taken out in slices.
     pub(super) draining: VecDeque<StorageIndex>,
@@ -127,6 +131,8 @@ impl Namesystem {
             operations: Operations::default(),
             ledger: Ledger::default(),
             safe_mode: SafeMode::Starting,
+            room: None,
+            taking: Taking::Everything,
             random: SplitMix::new(config.seed),
             draining: VecDeque::new(),
             restoring: None,
@@ -195,10 +201,14 @@ impl Namesystem {
     /// Takes an event.
     pub fn handle(&mut self, now: TimeMs, event: Event) {
         self.now = self.now.max(now);
-        let Event::Call { call, caller, request } = event;
-        let Answer { when, result } = self.answer(self.now, &caller, request);
-        let when = (when != TxId(0)).then_some(when);
-        self.effects.push_back(Effect::Reply { call, when, result });
+        match event {
+            Event::Call { call, caller, request } => {
+                let Answer { when, result } = self.answer(self.now, &caller, request);
+                let when = (when != TxId(0)).then_some(when);
+                self.effects.push_back(Effect::Reply { call, when, result });
+            }
+            Event::Room(room) => self.note_room(room),
+        }
     }
 
     /// Decides a change: applies it and has it appended to the journal.

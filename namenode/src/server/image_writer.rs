@@ -13,16 +13,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::image::{Header, Image, encode_changes};
 use super::log::Progress;
+use super::room::Reserve;
 use crate::core::{ImageKey, ImageRecord, NamespaceDigest};
 use crate::error::ImageError;
 use crate::metrics::Metrics;
 
 /// After how many records what was written is synced, so that what waits to reach the disk stays bounded.
 const SYNC_RECORDS: usize = 1 << 16;
-/// What stays free when an image is begun, so that it never takes from the edit log the room without which the namenode
-/// ends: some segments of the log, or on a small disk a share of it.
-const RESERVE_LEN_BYTES: u64 = 256 << 20;
-const RESERVE_SHARE: u64 = 16;
 /// How often, and after how long, an image is opened again when it cannot be opened to be read back.
 const REOPEN_TRIES: u32 = 50;
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -52,6 +49,8 @@ pub(super) struct ImageWriter<R> {
     pub(super) cluster: ClusterId,
     /// Whether there is no such image yet.
     pub(super) anew: bool,
+    /// What it leaves of the disk to the log.
+    pub(super) reserve: Reserve,
     /// The other image if it is good: one that is made anew will be about as large.
     pub(super) other: Option<PathBuf>,
     pub(super) asks: mpsc::Sender<()>,
@@ -82,13 +81,16 @@ impl<R: Runtime> ImageWriter<R> {
     }
 
     /// Checks that the image can be written whole. One that is there takes only what changed, about as much as the log
-    /// since then, for which the reserve must do: to ask for more would let the log grow without an end.
+    /// since then, for which what is asked beyond the reserve must do: to ask for more would let the log grow without an end.
     async fn check_room(&self) -> Result<(), ImageError> {
-        let (disk, path) = (self.runtime.disk().clone(), self.path.clone());
+        let (disk, path, reserve) = (self.runtime.disk().clone(), self.path.clone(), self.reserve);
         let like = self.other.clone().filter(|_| self.anew);
         let check = move || {
             let image_len_bytes = like.map_or(Ok(0), |like| len_bytes(&disk, &like))?;
-            check_room(&disk, &path, |reserve| reserve.saturating_add(image_len_bytes))
+            // Twice what must stay, or an image that is begun with little room would rarely end well.
+            check_room(&disk, &path, |capacity_bytes| {
+                reserve.of(capacity_bytes).saturating_mul(2).saturating_add(image_len_bytes)
+            })
         };
         self.runtime.blocking(check).await
     }
@@ -122,9 +124,9 @@ impl<R: Runtime> ImageWriter<R> {
                 unsynced = 0;
             }
             let (disk, path, cluster) = (self.runtime.disk().clone(), self.path.clone(), self.cluster);
+            let reserve = self.reserve;
             let write = move || {
-                // Less than at the beginning, or an image that is begun with little room would rarely end well.
-                let written = check_room(&disk, &path, |reserve| reserve / 2)
+                let written = check_room(&disk, &path, |capacity_bytes| reserve.of(capacity_bytes))
                     .and_then(|()| write_chunk(&*store, cluster, &chunk, sync));
                 (store, written)
             };
@@ -190,10 +192,10 @@ fn write_chunk(store: &dyn Store, cluster: ClusterId, chunk: &Chunk, sync: bool)
     if sync { Ok(store.sync()?) } else { Ok(()) }
 }
 
-/// Checks that the disk of the image at `path` has the room that `needed` makes of the reserve.
+/// Checks that the disk of the image at `path` has the room that `needed` makes of its size.
 fn check_room<D: Disk>(disk: &D, path: &Path, needed: impl FnOnce(u64) -> u64) -> Result<(), ImageError> {
     let space = disk.space(parent(path))?;
-    let needed_bytes = needed(RESERVE_LEN_BYTES.min(space.capacity_bytes / RESERVE_SHARE));
+    let needed_bytes = needed(space.capacity_bytes);
     if space.free_bytes >= needed_bytes {
         return Ok(());
     }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::image_writer::{Chunk, ImageWriter, Outcome, remove};
 use super::log::Progress;
+use super::room::Reserve;
 use crate::core::{ImageSlot, NamespaceDigest, Namesystem};
 use crate::error::ImageError;
 use crate::metrics::Metrics;
@@ -60,6 +61,8 @@ pub(super) struct Images {
     /// After how many edits, and after how long, the next checkpoint is due.
     every_edits: u64,
     every_ms: u64,
+    /// What they leave of the disk to the log.
+    reserve: Reserve,
     begun_tx: TxId,
     begun: TimeMs,
     not_before: TimeMs,
@@ -92,7 +95,14 @@ pub(super) struct Found {
 impl Images {
     /// The image that was loaded is in slot A; B is to be made anew, and A too if none was loaded: the caller resets
     /// those in the namesystem.
-    pub(super) fn new(found: Found, cluster: ClusterId, every: (u64, u64), now: TimeMs, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        found: Found,
+        cluster: ClusterId,
+        every: (u64, u64),
+        reserve: Reserve,
+        now: TimeMs,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let numbers = found.others.iter().copied().chain(found.loaded.map(|good| good.number));
         Self {
             directory: found.directory,
@@ -103,6 +113,7 @@ impl Images {
             running: None,
             every_edits: every.0,
             every_ms: every.1,
+            reserve,
             begun_tx: found.loaded.map_or(TxId(0), |good| good.tx),
             begun: now,
             not_before: now,
@@ -173,6 +184,7 @@ impl Images {
             path: image_path(&self.directory, number),
             cluster: self.cluster,
             anew: good.is_none(),
+            reserve: self.reserve,
             other: other.map(|other| image_path(&self.directory, other.number)),
             asks: asks_in,
             chunks: chunks_out,

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use situ_runtime::disk::Disk;
+use situ_runtime::disk::{Disk, DiskError, Space};
 use situ_runtime::journal::{FRAME_LEN_BYTES, Journal, JournalError, RECORD_LEN_BYTES};
 use situ_runtime::{Runtime, Task};
 use situ_wire::ids::TxId;
 use situ_wire::limits::MESSAGE_LEN_BYTES;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The most edits in one frame.
 const FRAME_EDITS: usize = 4096;
@@ -35,6 +35,8 @@ enum Order {
     Append(TxId, Bytes),
     /// Forget the edits before this one: every image has them.
     DropBefore(TxId),
+    /// Say how much room there is.
+    Look(oneshot::Sender<Result<Space, DiskError>>),
 }
 
 /// The owner's end of the log.
@@ -85,6 +87,13 @@ impl Log {
     /// Lets the writer forget what lies before `tx`.
     pub(super) fn drop_before(&self, tx: TxId) {
         let _ = self.orders.send(Order::DropBefore(tx));
+    }
+
+    /// Has the writer measure how much room there is, after all that was appended before.
+    pub(super) fn look(&self) -> oneshot::Receiver<Result<Space, DiskError>> {
+        let (answer, looked) = oneshot::channel();
+        let _ = self.orders.send(Order::Look(answer));
+        looked
     }
 
     /// Up to where everything is on the disk, as far as the owner has noticed.
@@ -163,12 +172,12 @@ async fn write<R: Runtime>(
     }
 }
 
-/// Writes the edits among `orders`, then drops what may go. Says what is on the disk now, if there was an edit.
+/// Writes the edits among `orders`, then drops what may go and looks at the room that is left. Says what is on the disk now, if there was an edit.
 fn obey<D: Disk>(journal: &mut Journal<D>, orders: Vec<Order>) -> Result<Option<TxId>, JournalError> {
     let mut frame = Vec::with_capacity(orders.len());
     let mut frame_bytes = 0;
     let mut last = None;
-    let mut drop_before = None;
+    let (mut drop_before, mut look) = (None, None);
     for order in orders {
         match order {
             Order::Append(tx, edit) => {
@@ -182,6 +191,7 @@ fn obey<D: Disk>(journal: &mut Journal<D>, orders: Vec<Order>) -> Result<Option<
                 last = Some(tx);
             }
             Order::DropBefore(tx) => drop_before = Some(tx),
+            Order::Look(answer) => look = Some(answer),
         }
     }
     if let Some(last) = last {
@@ -192,6 +202,10 @@ fn obey<D: Disk>(journal: &mut Journal<D>, orders: Vec<Order>) -> Result<Option<
         && let Err(error) = journal.drop_before(tx.0)
     {
         tracing::warn!(%error, "the part of the edit log that every image has could not be dropped; it will be tried again");
+    }
+    if let Some(answer) = look {
+        // If nobody waits for it any more, nobody needs it.
+        let _ = answer.send(journal.room());
     }
     Ok(last)
 }

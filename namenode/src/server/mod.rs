@@ -13,6 +13,7 @@
 //! | `recovery` | images and edit log read back |
 //! | `service` | the door: calls are decoded and queue |
 //! | `owner` | select, act, do the effects |
+//! | `room` | how much room the log has, and when to look |
 //! | `replies` | answers that wait for the disk |
 //! | `log` | the writer of the edit log: group commit |
 //! | `images` | which images there are, and when checkpoints happen |
@@ -28,6 +29,7 @@ mod namenode;
 mod owner;
 mod recovery;
 mod replies;
+mod room;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use super::images::Images;
 use super::log::Log;
 use super::owner::{Control, Owner};
 use super::recovery::{Recovered, recover};
+use super::room::{Reserve, RoomWatch};
 use super::service::Door;
 use crate::config::NamenodeConfig;
 use crate::error::{NamenodeError, StartError};
@@ -68,16 +69,18 @@ fn run<R: Runtime>(
     lock: Arc<<R::Disk as Disk>::Lock>,
     recovered: Recovered<R::Disk>,
 ) -> NamenodeHandle {
-    let Recovered { namesystem, journal, images } = recovered;
+    let Recovered { namesystem, journal, room, images } = recovered;
     let address = listener.address();
     let metrics = Arc::new(Metrics::default());
     let (calls_in, calls) = mpsc::channel(config.queue_calls);
     let (control_in, control) = mpsc::channel(4);
     let every = (config.checkpoint_edits, config.checkpoint_interval_ms);
+    let (reserve, now) = (Reserve(config.log_reserve_bytes), runtime.clock().now());
     let owner = Owner {
         runtime: runtime.clone(),
         log: Log::start(runtime, journal, namesystem.last_tx(), lock),
-        images: Images::new(images, cluster, every, runtime.clock().now(), Arc::clone(&metrics)),
+        room: RoomWatch::new(reserve, room, now),
+        images: Images::new(images, cluster, every, reserve, now, Arc::clone(&metrics)),
         namesystem,
         calls,
         control,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::images::{ImageEvent, Images};
 use super::log::Log;
 use super::replies::Replies;
+use super::room::{Looked, RoomWatch};
 use super::service::Incoming;
 use crate::core::{Effect, Event, Namesystem};
 use crate::error::NamenodeError;
@@ -48,6 +49,7 @@ enum Action {
     Progress(Result<(), Option<JournalError>>),
     Calls,
     Image(ImageEvent),
+    Looked(Looked),
     Control(Option<Control>),
     Timeout,
 }
@@ -59,6 +61,7 @@ pub(super) struct Owner<R: Runtime> {
     pub(super) calls: mpsc::Receiver<Incoming>,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) log: Log,
+    pub(super) room: RoomWatch,
     pub(super) images: Images,
     pub(super) metrics: Arc<Metrics>,
     /// How many edits, and how many bytes of them, may be on their way to the disk.
@@ -81,8 +84,10 @@ impl<R: Runtime> Owner<R> {
         let mut batch = Vec::with_capacity(WAKE_CALLS);
         let mut phase = Phase::Serving;
         self.namesystem.set_wall_clock(self.runtime.clock().wall_clock());
-        self.namesystem.start(self.runtime.clock().now());
+        let now = self.runtime.clock().now();
+        self.namesystem.start(now);
         self.do_effects(&mut replies)?;
+        self.tell_room(now, &mut replies)?;
         loop {
             let action = self.next(phase, &mut batch).await;
             let now = self.runtime.clock().now();
@@ -108,6 +113,7 @@ impl<R: Runtime> Owner<R> {
                         self.log.drop_before(tx);
                     }
                 }
+                Action::Looked(looked) => self.room.note(looked),
                 Action::Control(Some(Control::ListenerFailed(error))) => return Err(NamenodeError::Listener(error)),
                 // Without a handle nobody could ever end it.
                 Action::Control(Some(Control::Shutdown) | None) => {
@@ -115,6 +121,10 @@ impl<R: Runtime> Owner<R> {
                     phase = Phase::Draining;
                 }
                 Action::Timeout => {}
+            }
+            self.tell_room(now, &mut replies)?;
+            if self.room.poll_timeout() <= now {
+                self.room.look(&self.log, now);
             }
             // Whatever woke the owner, what is due is done: no stream of calls can starve it.
             if self.namesystem.poll_timeout().is_some_and(|due| due <= now) {
@@ -141,7 +151,7 @@ impl<R: Runtime> Owner<R> {
         let (edits, bytes) = self.log.unsynced();
         let has_room = edits < self.unsynced_limit.0 && bytes < self.unsynced_limit.1;
         let takes_calls = has_room && (phase == Phase::Serving || !self.calls.is_empty());
-        let mut due = self.namesystem.poll_timeout().unwrap_or(TimeMs::NEVER);
+        let mut due = self.namesystem.poll_timeout().unwrap_or(TimeMs::NEVER).min(self.room.poll_timeout());
         if phase == Phase::Serving {
             due = due.min(self.images.poll_timeout(self.namesystem.last_tx()));
         }
@@ -150,6 +160,7 @@ impl<R: Runtime> Owner<R> {
             progress = self.log.progress() => Action::Progress(progress),
             control = self.control.recv(), if phase == Phase::Serving => Action::Control(control),
             event = self.images.event() => Action::Image(event),
+            looked = self.room.looked() => Action::Looked(looked),
             _ = self.calls.recv_many(batch, WAKE_CALLS), if takes_calls => Action::Calls,
             () = self.runtime.clock().sleep_until(due) => Action::Timeout,
         }
@@ -168,9 +179,20 @@ impl<R: Runtime> Owner<R> {
             return Ok(());
         }
         self.metrics.calls.add(1);
+        // What the calls before have appended may have been the last that goes.
+        self.tell_room(now, replies)?;
         let call = replies.open(reply);
         self.namesystem.handle(now, Event::Call { call, caller, request });
         self.do_effects(replies)
+    }
+
+    /// Lets the core know what room the log has, if that is new.
+    fn tell_room(&mut self, now: TimeMs, replies: &mut Replies) -> Result<(), NamenodeError> {
+        if let Some(room) = self.room.news() {
+            self.namesystem.handle(now, Event::Room(room));
+            self.do_effects(replies)?;
+        }
+        Ok(())
     }
 
     fn do_effects(&mut self, replies: &mut Replies) -> Result<(), NamenodeError> {
@@ -179,6 +201,7 @@ impl<R: Runtime> Owner<R> {
                 Effect::Append { tx, edit } => {
                     let edit = codec::encode(&edit).map_err(|reason| NamenodeError::Edit { tx, reason })?;
                     self.metrics.edits.add(1);
+                    self.room.appended(edit.len());
                     self.log.append(tx, edit);
                 }
                 Effect::Reply { call, when, result } => replies.answer(call, when, result, self.log.synced()),

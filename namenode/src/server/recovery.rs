@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use situ_runtime::Runtime;
-use situ_runtime::disk::Disk;
+use situ_runtime::disk::{Disk, Space};
 use situ_runtime::journal::{Journal, JournalOptions};
 use situ_wire::codec;
 use situ_wire::ids::{ClusterId, TxId};
@@ -22,6 +22,8 @@ pub(super) struct Recovered<D: Disk> {
     pub(super) namesystem: Namesystem,
     /// The log, ready for the next edit.
     pub(super) journal: Journal<D>,
+    /// How much room that has.
+    pub(super) room: Space,
     /// The images.
     pub(super) images: Found,
 }
@@ -64,7 +66,8 @@ pub(super) fn recover<R: Runtime>(
     remove(disk, &images.unfinished);
     assert_eq!(namesystem.last_tx(), extent.last, "every edit of the log is applied");
     tracing::info!(last = %namesystem.last_tx(), digest = %namesystem.digest(), "the namespace is back");
-    Ok(Recovered { namesystem, journal, images })
+    let room = journal.room()?;
+    Ok(Recovered { namesystem, journal, room, images })
 }
 
 /// Restores the newest image that is good; without one, an empty namespace if the log reaches back to it.

@@ -28,6 +28,13 @@ const _: () = assert!(HEADER_LEN_BYTES as u64 == FRAMES_AT, "frames begin behind
 const _: () = assert!(RECORD_LEN_BYTES + 4 <= FRAME_LEN_BYTES, "the longest record fits into a frame");
 const _: () = assert!(FRAME_LEN_BYTES < u32::MAX as usize, "a frame's length fits into its header");
 
+/// How much one record lets a log grow at most: alone in its frame, which begins a segment.
+#[must_use]
+pub fn growth_len_bytes(record_len_bytes: usize) -> u64 {
+    let frame_len_bytes = FRAME_HEADER_LEN_BYTES + 4 + record_len_bytes + CHAIN_LEN_BYTES;
+    FRAMES_AT + (frame_len_bytes as u64).next_multiple_of(SECTOR_LEN_BYTES)
+}
+
 /// The hash of all that the log ever held, up to some frame.
 pub(super) type Chain = [u8; CHAIN_LEN_BYTES];
 

@@ -56,6 +56,6 @@ mod recovery;
 mod tests;
 
 pub use error::JournalError;
-pub use format::{FRAME_LEN_BYTES, RECORD_LEN_BYTES};
+pub use format::{FRAME_LEN_BYTES, RECORD_LEN_BYTES, growth_len_bytes};
 pub use log::{Journal, JournalOptions};
 pub use recovery::{Opened, TornTail};

@@ -353,7 +353,10 @@ fn what_was_written_ahead_is_room_for_the_log() {
     let (before, mut taken) = (journal.room().unwrap(), 0);
     assert_eq!(before, Space { capacity_bytes: 20_000, free_bytes: 20_000 - 512 });
     for number in 1..=12 {
+        let segments_before = segments(&disk).len();
         journal.append(&batch(number, 1, 60)).unwrap();
+        let headers = 512 * (segments(&disk).len() - segments_before) as u64;
+        assert!(512 + headers <= growth_len_bytes(68));
         taken += 512;
         // A new segment has a header.
         let headers = 512 * (segments(&disk).len() as u64 - 1);

@@ -477,6 +477,8 @@ pub struct ClusterReport {
     pub digest: [u8; 32],
     /// Why the namenode is in safe mode, if it is.
     pub safe_mode: Option<String>,
+    /// The room of its log; none before it was measured.
+    pub room: Option<LogRoom>,
     /// Directories.
     pub directories: u64,
     /// Files.
@@ -495,6 +497,32 @@ pub struct ClusterReport {
     pub unknown: u64,
     /// Every datanode that has registered since the namenode started.
     pub datanodes: Vec<DatanodeStatus>,
+}
+
+/// The room on the disk of the namenode's log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogRoom {
+    /// The namenode's directory on its host.
+    pub directory: String,
+    /// How many more bytes the log can take.
+    pub free_bytes: u64,
+    /// With less nothing is added to the namespace any more.
+    pub reserve_bytes: u64,
+    /// With less nothing is changed any more.
+    pub last_bytes: u64,
+    /// Which changes are taken.
+    pub taking: Taking,
+}
+
+/// Which changes a namenode takes, by the room that its log has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Taking {
+    /// Every change.
+    Everything,
+    /// Only deletions, and what finishes a file that is open.
+    WhatFrees,
+    /// None.
+    Nothing,
 }
 
 /// The state of one datanode.

@@ -1,11 +1,12 @@
-//! Who answers what; retries; safe mode.
+//! Who answers what; retries.
 
 use situ_wire::error::{ErrorCode, RemoteError};
 use situ_wire::ids::{ClientId, OperationId};
 use situ_wire::messages::namenode::{Request, Response};
-use situ_wire::path::DfsPath;
+use situ_wire::path::{DfsPath, is_copying};
 use situ_wire::time::TimeMs;
 
+use super::admission::{Weight, Wish};
 use crate::core::authorize::{Access, Principal, authorize};
 use crate::core::edit::Change;
 use crate::core::errors::blocked;
@@ -24,42 +25,51 @@ impl Namesystem {
         let who = Principal::new(&self.config, &self.namespace.names, caller);
         let result = match request {
             Request::Mkdir { path, parents, mode, operation } => {
-                return self.change_with_ids(now, &who, operation, |this| this.plan_mkdir(&who, &path, parents, mode));
+                return self.change_with_ids(now, &who, &Wish::adds(operation, &path), |this| {
+                    this.plan_mkdir(&who, &path, parents, mode)
+                });
             }
             Request::Create { path, overwrite, parents, replication, block_len_bytes, mode, operation } => {
                 let wish = super::namespace::Create { overwrite, parents, replication, block_len_bytes, mode };
-                return self.change_with_ids(now, &who, operation, |this| {
+                return self.change_with_ids(now, &who, &Wish::adds(operation, &path), |this| {
                     this.plan_create(now, &who, &path, &wish, operation.client)
                 });
             }
             Request::AddBlock { inode, committed, exclude, node, operation } => {
-                return self.change_with_ids(now, &who, operation, |this| {
+                return self.change_with_ids(now, &who, &Wish::adds(operation, &inode), |this| {
                     this.plan_add_block(&who, operation.client, inode, &committed, &exclude, node.as_ref())
                 });
             }
             Request::AbandonBlock { inode, block, operation } => {
-                return self.change(now, &who, operation, |this| {
+                return self.change(now, &who, &Wish::frees(operation, &inode), |this| {
                     this.plan_abandon_block(&who, operation.client, inode, block)
                 });
             }
             Request::RecoverPipeline { inode, block, survivors, operation } => {
-                return self.change_with_ids(now, &who, operation, |this| {
+                return self.change_with_ids(now, &who, &Wish::frees(operation, &inode), |this| {
                     this.plan_recover_pipeline(&who, operation.client, inode, block, survivors)
                 });
             }
             Request::Complete { inode, committed, operation } => {
-                return self.change(now, &who, operation, |this| {
+                return self.change(now, &who, &Wish::frees(operation, &inode), |this| {
                     this.plan_complete(&who, operation.client, inode, &committed)
                 });
             }
             Request::Rename { from, to, overwrite, operation } => {
-                return self.change(now, &who, operation, |this| this.plan_rename(&who, &from, &to, overwrite));
+                // To give what was copied its name finishes it, and can be done once.
+                let weight = if is_copying(from.name()) { Weight::Frees } else { Weight::Adds };
+                let wish = Wish { operation, weight, about: &from };
+                return self.change(now, &who, &wish, |this| this.plan_rename(&who, &from, &to, overwrite));
             }
             Request::Delete { path, recursive, operation } => {
-                return self.change(now, &who, operation, |this| this.plan_delete(&who, &path, recursive));
+                return self.change(now, &who, &Wish::frees(operation, &path), |this| {
+                    this.plan_delete(&who, &path, recursive)
+                });
             }
             Request::Publish { moves, remove, operation } => {
-                return self.change(now, &who, operation, |this| this.plan_publish(&who, &moves, &remove));
+                return self.change(now, &who, &Wish::adds(operation, &remove), |this| {
+                    this.plan_publish(&who, &moves, &remove)
+                });
             }
             other => self.answer_unchanging(now, caller, &who, other),
         };
@@ -94,10 +104,10 @@ impl Namesystem {
         &mut self,
         now: TimeMs,
         who: &Principal<'_>,
-        operation: OperationId,
+        wish: &Wish<'_>,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Answer {
-        self.change(now, who, operation, |this| {
+        self.change(now, who, wish, |this| {
             this.begin_epoch(now)?;
             plan(this)
         })
@@ -108,9 +118,10 @@ impl Namesystem {
         &mut self,
         now: TimeMs,
         who: &Principal<'_>,
-        operation: OperationId,
+        wish: &Wish<'_>,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Answer {
+        let operation = wish.operation;
         if let Err(error) = self.check_client(who, operation.client) {
             return Answer { when: self.last_tx, result: Err(error) };
         }
@@ -134,8 +145,7 @@ impl Namesystem {
             }
             Recall::New => {}
         }
-        let result =
-            self.planned(now, who, operation, plan).and_then(|outcome| self.respond(now, who, operation, outcome));
+        let result = self.planned(now, who, wish, plan).and_then(|outcome| self.respond(now, who, operation, outcome));
         Answer { when: self.last_tx, result }
     }
 
@@ -162,19 +172,14 @@ impl Namesystem {
         &mut self,
         now: TimeMs,
         who: &Principal<'_>,
-        operation: OperationId,
+        wish: &Wish<'_>,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Result<Outcome, RemoteError> {
-        if self.safe_mode.is_on()
-            && let Some(reason) = self.safe_mode()
-        {
-            let message = format!("the namenode is in safe mode and changes nothing: {reason}");
-            return Err(RemoteError::new(ErrorCode::SafeMode, format!("cluster {}", self.config.cluster), message));
-        }
+        self.admit(wish)?;
         let change = plan(self)?;
         let outcome = change.outcome();
-        self.commit(now, Some(operation), change);
-        self.claim(who, operation.client);
+        self.commit(now, Some(wish.operation), change);
+        self.claim(who, wish.operation.client);
         Ok(outcome)
     }
 

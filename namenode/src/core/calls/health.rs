@@ -144,6 +144,7 @@ impl Namesystem {
             tx: self.last_tx,
             digest: self.digest().0,
             safe_mode: self.safe_mode(),
+            room: self.log_room(),
             directories: self.namespace.directories(),
             files: self.namespace.files(),
             blocks: self.blocks.len() as u64,

@@ -7,7 +7,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`dispatch`] | who answers what; retries; safe mode |
+//! | [`dispatch`] | who answers what; retries |
+//! | [`admission`] | whether a change may be made at all: safe mode, the room of the log |
 //! | [`namespace`] | make, rename and delete |
 //! | [`publish`] | a job's output in one step |
 //! | [`writing`] | an open file and its blocks |
@@ -16,6 +17,7 @@
 //! | [`datanode`] | registrations, heartbeats and reports |
 //! | [`timers`] | what is due by time alone |
 
+mod admission;
 mod datanode;
 mod dispatch;
 mod health;

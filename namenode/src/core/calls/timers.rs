@@ -8,6 +8,7 @@ use situ_wire::messages::namenode::{Response, SafeModeAction};
 use situ_wire::path::is_copying;
 use situ_wire::time::TimeMs;
 
+use super::admission::Weight;
 use crate::core::authorize::Principal;
 use crate::core::datanodes::{DatanodeIndex, StorageIndex};
 use crate::core::edit::{Change, Edge};
@@ -36,7 +37,7 @@ impl Namesystem {
             self.warn(format!("{expired} expected replicas did not come; others will be made"));
         }
         self.look_at_safe_mode(now);
-        if !self.safe_mode.is_on() {
+        if self.admits(Weight::Frees) {
             for file in self.leases.hard_expired(now, RECOVER_SLICE) {
                 match self.copying(file) {
                     Some(edge) => self.drop_copy(now, edge),
@@ -55,7 +56,7 @@ impl Namesystem {
         if let Some(deadline) = self.blocks.next_deadline() {
             next = next.min(deadline);
         }
-        if !self.safe_mode.is_on() {
+        if self.admits(Weight::Frees) {
             next = next.min(self.leases.next_deadline());
             if let Some((since, _)) = self.copies.oldest() {
                 next = next.min(TimeMs(since.0.saturating_add(self.config.lease_hard_ms)));

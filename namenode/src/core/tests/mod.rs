@@ -7,6 +7,7 @@ mod format;
 mod model;
 mod namespace;
 mod restart;
+mod room;
 mod storm;
 mod world;
 mod writing;

@@ -135,5 +135,6 @@ fn codes(book: &mut Book) {
         Io => ErrorCode::Io,
         Internal => ErrorCode::Internal,
         OutputsLost => ErrorCode::OutputsLost,
+        NamenodeFull => ErrorCode::NamenodeFull,
     });
 }

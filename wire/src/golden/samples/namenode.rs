@@ -8,7 +8,8 @@ use crate::block::{BlockTokenKey, LocatedBlock, TokenMode};
 use crate::ids::{ClusterId, INodeId, StorageId, TxId};
 use crate::messages::namenode::{
     BlockHealth, ClusterReport, ContentSummary, DatanodeCommand, DatanodeRegistration, DatanodeStatus, FileHealth,
-    FileKind, FileStatus, Liveness, ReplicaChange, ReportedReplica, Request, Response, SafeModeAction, VolumeStatus,
+    FileKind, FileStatus, Liveness, LogRoom, ReplicaChange, ReportedReplica, Request, Response, SafeModeAction, Taking,
+    VolumeStatus,
 };
 
 const INODE: INodeId = INodeId(5);
@@ -165,12 +166,23 @@ fn datanode() -> DatanodeStatus {
     }
 }
 
+fn room() -> LogRoom {
+    LogRoom {
+        directory: text("/nn"),
+        free_bytes: 1000,
+        reserve_bytes: 2000,
+        last_bytes: 500,
+        taking: Taking::WhatFrees,
+    }
+}
+
 fn report() -> ClusterReport {
     ClusterReport {
         cluster: ClusterId(0xc1),
         tx: TxId(1_000_000),
         digest: [0xd1; 32],
         safe_mode: Some(text("9 of 10 blocks are reported")),
+        room: Some(room()),
         directories: 1,
         files: 2,
         blocks: 3,
@@ -206,9 +218,15 @@ pub(super) fn add_answers(book: &mut Book) {
         Suspect => Liveness::Suspect,
         Dead => Liveness::Dead,
     });
+    variants!(book, "namenode", Taking {
+        Everything => Taking::Everything,
+        WhatFrees => Taking::WhatFrees,
+        Nothing => Taking::Nothing,
+    });
     let summary = ContentSummary { directories: 1, files: 2, len_bytes: 3000, space_bytes: 9000 };
     sample!(book, "namenode", FileStatus, file());
     sample!(book, "namenode", ContentSummary, summary);
+    sample!(book, "namenode", LogRoom, room());
     sample!(book, "namenode", ClusterReport, report());
     sample!(book, "namenode", DatanodeStatus, datanode());
     sample!(book, "namenode", FileHealth, health());
