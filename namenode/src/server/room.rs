@@ -132,3 +132,33 @@ impl RoomWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_appended_is_taken_off_and_told_when_less_goes() {
+        let measured = Space { capacity_bytes: 1 << 20, free_bytes: 10_000 };
+        let mut watch = RoomWatch::new(Reserve(Some(8192)), measured, TimeMs(0));
+        assert_eq!(watch.news(), Some(Room::new(10_000, 8192)));
+        watch.appended(10);
+        assert_eq!(watch.news(), None, "still above the reserve");
+        watch.appended(10);
+        assert_eq!(watch.news(), Some(Room::new(10_000 - 2 * 1024, 8192)));
+        for _ in 0..6 {
+            watch.appended(10);
+        }
+        assert_eq!(watch.news(), Some(Room::new(10_000 - 8 * 1024, 8192)), "below the last bytes");
+        assert_eq!(watch.poll_timeout(), TimeMs(0) + LOOK_EVERY);
+        watch.appended(usize::try_from(LOOK_LEN_BYTES).unwrap());
+        assert_eq!(watch.poll_timeout(), TimeMs(0), "after so much it looks at once");
+    }
+
+    #[test]
+    fn a_thirty_second_of_a_disk_is_kept_but_not_of_a_large_one() {
+        assert_eq!(Reserve(None).of(320), 10);
+        assert_eq!(Reserve(None).of(1 << 40), RESERVE_LEN_BYTES);
+        assert_eq!(Reserve(Some(7)).of(1 << 40), 7);
+    }
+}
