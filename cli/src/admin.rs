@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use situ_client::ClientError;
-use situ_wire::messages::namenode::{BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness, SafeModeAction};
+use situ_wire::messages::namenode::{
+    BlockHealth, ClusterReport, DatanodeStatus, FileHealth, Liveness, LogRoom, SafeModeAction, Taking,
+};
 use situ_wire::messages::scheduler::ExecutorStatus;
 use situ_wire::time::CLOCKS_AGREE_MS;
 
@@ -129,6 +131,9 @@ fn print_report(report: &ClusterReport) -> CliResult {
     if let Some(reason) = &report.safe_mode {
         show::line(format!("  SAFE MODE: {reason}"))?;
     }
+    if let Some(warning) = report.room.as_ref().and_then(room_warning) {
+        show::line(format!("  {warning}"))?;
+    }
     show::line(format!("  capacity          {}", human_size(capacity)))?;
     show::line(format!("  used              {}", human_size(used)))?;
     show::line(format!("  free              {}", human_size(free)))?;
@@ -143,6 +148,10 @@ fn print_report(report: &ClusterReport) -> CliResult {
             "  never given out   {} (kept; see `situ admin safemode --help`)",
             count(report.unknown, "replica")
         ))?;
+    }
+    if let Some(room) = &report.room {
+        let (free, directory) = (human_size(room.free_bytes), escaped(&room.directory));
+        show::line(format!("  namenode's disk   {free} free under {directory}"))?;
     }
     show::line(format!("  transaction       {}", report.tx.0))?;
     show::line(format!("  namespace digest  {}", hex(&report.digest[..8])))?;
@@ -159,6 +168,34 @@ fn print_report(report: &ClusterReport) -> CliResult {
         }
     }
     Ok(())
+}
+
+/// What the namenode does not do, if its disk has too little room.
+fn room_warning(room: &LogRoom) -> Option<String> {
+    let (state, kept_bytes, refuses) = match room.taking {
+        Taking::Everything => return None,
+        Taking::WhatFrees => ("ALMOST FULL", room.reserve_bytes, "nothing is added, deletions go on"),
+        Taking::Nothing => ("FULL", room.last_bytes, "nothing is changed, not even deleted"),
+    };
+    let (free, kept) = (human_size(room.free_bytes), human_size(kept_bytes));
+    let directory = escaped(&room.directory);
+    Some(format!(
+        "NAMENODE'S DISK {state}: {free} free, of which {kept} are kept: {refuses}; free space on the disk of {directory} \
+         on the namenode's host"
+    ))
+}
+
+/// What a report says of the room of the namenode's log.
+fn room_json(room: &LogRoom) -> Value {
+    json!({
+        "directory": room.directory, "free_bytes": room.free_bytes, "reserve_bytes": room.reserve_bytes,
+        "last_bytes": room.last_bytes,
+        "takes": match room.taking {
+            Taking::Everything => "everything",
+            Taking::WhatFrees => "what frees",
+            Taking::Nothing => "nothing",
+        },
+    })
 }
 
 fn print_executors(executors: &[ExecutorStatus]) -> CliResult {
@@ -258,7 +295,7 @@ fn report_json(report: &ClusterReport) -> Value {
         .collect();
     json!({
         "cluster": report.cluster.to_string(), "transaction": report.tx.0, "digest": hex(&report.digest),
-        "safe_mode": report.safe_mode, "directories": report.directories, "files": report.files,
+        "safe_mode": report.safe_mode, "namenode_disk": report.room.as_ref().map(room_json), "directories": report.directories, "files": report.files,
         "blocks": report.blocks, "under_replicated": report.under_replicated, "pending": report.pending,
         "corrupt": report.corrupt, "missing": report.missing, "unknown": report.unknown, "datanodes": datanodes,
     })

@@ -105,6 +105,7 @@ mod tests {
             (ErrorCode::NoDatanodes, 5_000, false),
             (ErrorCode::NotFound, 0, false),
             (ErrorCode::LeaseLost, 0, false),
+            (ErrorCode::NamenodeFull, 0, false),
             (ErrorCode::Io, 0, false),
         ] {
             let mut retries = Retries::new(patience(), start);

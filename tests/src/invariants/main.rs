@@ -10,6 +10,7 @@ mod durable;
 mod engines;
 mod fencing;
 mod following;
+mod full;
 mod hangs;
 mod input;
 mod integrity;
