@@ -69,7 +69,8 @@ fn bytes(bytes: u64) -> String {
     match bytes {
         0..=0x3ff => format!("{bytes} B"),
         0x400..=0xf_ffff => format!("{:.1} KiB", bytes as f64 / f64::from(1 << 10)),
-        _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        0x10_0000..=0x3fff_ffff => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A namenode whose disk is almost full says so at once, keeps reading and deletes on, in every life.
 
+use std::io::Write;
+
 use serde_json::Value;
 use situ_tests::harness::TestCluster;
 
@@ -55,5 +57,24 @@ async fn a_namenode_whose_disk_is_almost_full_refuses_at_once_and_deletes_on() {
     let _ = situ.situ(&["fs", "rm", "/kept"], b"").ok();
     let _ = situ.situ(&["fs", "put", "-", "/new"], b"new").ok();
     assert_eq!(situ.situ(&["fs", "ls", "/"], b"").ok().text().lines().count(), 1);
+    situ.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_meets_a_full_disk_on_its_way_fails_and_leaves_nothing() {
+    let mut situ = TestCluster::start(SITU, 1, 1).await;
+    let free_bytes = disk(&situ)["free_bytes"].as_u64().unwrap();
+    let mut put = situ.command(&["fs", "put", "-", "/new"]).spawn().unwrap();
+    let mut input = put.stdin.take().unwrap();
+    input.write_all(&[7; 1 << 20]).unwrap();
+    situ.wait_for("a block", |report| report.blocks > 0).await;
+    keep(&mut situ, 2 * free_bytes).await;
+    // It may have failed before it has read all of this.
+    let _ = input.write_all(&[7; 2 << 20]);
+    drop(input);
+    let output = put.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("almost full") && said.contains("/new"), "{said}");
+    situ.wait_for("nothing", |report| report.files == 0).await;
     situ.stop().await;
 }

@@ -1,11 +1,11 @@
 //! The one place where it is decided whether a change may be made at all.
 
-use std::fmt;
-
 use situ_wire::error::{ErrorCode, RemoteError};
-use situ_wire::ids::OperationId;
+use situ_wire::ids::{INodeId, OperationId};
 use situ_wire::messages::namenode::{LogRoom, Taking};
+use situ_wire::path::DfsPath;
 
+use crate::core::authorize::Principal;
 use crate::core::namesystem::Namesystem;
 use crate::core::room::Room;
 
@@ -19,20 +19,27 @@ pub(super) enum Weight {
     Frees,
 }
 
+/// What a change is about.
+#[derive(Clone, Copy)]
+pub(super) enum About<'a> {
+    Path(&'a DfsPath),
+    /// An open file.
+    File(INodeId),
+}
+
 /// A change that a client asks for.
 pub(super) struct Wish<'a> {
     pub(super) operation: OperationId,
     pub(super) weight: Weight,
-    /// The path or file that it is about.
-    pub(super) about: &'a dyn fmt::Display,
+    pub(super) about: About<'a>,
 }
 
 impl<'a> Wish<'a> {
-    pub(super) fn adds(operation: OperationId, about: &'a dyn fmt::Display) -> Self {
+    pub(super) fn adds(operation: OperationId, about: About<'a>) -> Self {
         Self { operation, weight: Weight::Adds, about }
     }
 
-    pub(super) fn frees(operation: OperationId, about: &'a dyn fmt::Display) -> Self {
+    pub(super) fn frees(operation: OperationId, about: About<'a>) -> Self {
         Self { operation, weight: Weight::Frees, about }
     }
 }
@@ -52,16 +59,25 @@ impl Namesystem {
     }
 
     /// Refuses a change that may not be made. A lack of room comes first: to wait for the end of safe mode would not help.
-    pub(super) fn admit(&self, wish: &Wish<'_>) -> Result<(), RemoteError> {
+    pub(super) fn admit(&self, who: &Principal<'_>, wish: &Wish<'_>) -> Result<(), RemoteError> {
         if let Some(room) = self.room.filter(|_| !self.has_room(wish.weight)) {
             let message = room.describe(self.taking, &self.config.directory);
-            return Err(RemoteError::new(ErrorCode::NamenodeFull, wish.about, message));
+            return Err(RemoteError::new(ErrorCode::NamenodeFull, self.about(who, wish), message));
         }
         if let Some(reason) = self.safe_mode() {
             let message = format!("the namenode is in safe mode and changes nothing: {reason}");
             return Err(RemoteError::new(ErrorCode::SafeMode, format!("cluster {}", self.config.cluster), message));
         }
         Ok(())
+    }
+
+    /// A wish's file by its path, for whom it is open; who only knows its number learns no more.
+    fn about(&self, who: &Principal<'_>, wish: &Wish<'_>) -> String {
+        match wish.about {
+            About::Path(path) => path.to_string(),
+            About::File(inode) if self.open_file(who, wish.operation.client, inode).is_ok() => self.subject(inode),
+            About::File(inode) => inode.to_string(),
+        }
     }
 
     /// Takes note of how much room the log has.

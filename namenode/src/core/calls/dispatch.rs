@@ -6,7 +6,7 @@ use situ_wire::messages::namenode::{Request, Response};
 use situ_wire::path::{DfsPath, is_copying};
 use situ_wire::time::TimeMs;
 
-use super::admission::{Weight, Wish};
+use super::admission::{About, Weight, Wish};
 use crate::core::authorize::{Access, Principal, authorize};
 use crate::core::edit::Change;
 use crate::core::errors::blocked;
@@ -25,49 +25,49 @@ impl Namesystem {
         let who = Principal::new(&self.config, &self.namespace.names, caller);
         let result = match request {
             Request::Mkdir { path, parents, mode, operation } => {
-                return self.change_with_ids(now, &who, &Wish::adds(operation, &path), |this| {
+                return self.change_with_ids(now, &who, &Wish::adds(operation, About::Path(&path)), |this| {
                     this.plan_mkdir(&who, &path, parents, mode)
                 });
             }
             Request::Create { path, overwrite, parents, replication, block_len_bytes, mode, operation } => {
                 let wish = super::namespace::Create { overwrite, parents, replication, block_len_bytes, mode };
-                return self.change_with_ids(now, &who, &Wish::adds(operation, &path), |this| {
+                return self.change_with_ids(now, &who, &Wish::adds(operation, About::Path(&path)), |this| {
                     this.plan_create(now, &who, &path, &wish, operation.client)
                 });
             }
             Request::AddBlock { inode, committed, exclude, node, operation } => {
-                return self.change_with_ids(now, &who, &Wish::adds(operation, &inode), |this| {
+                return self.change_with_ids(now, &who, &Wish::adds(operation, About::File(inode)), |this| {
                     this.plan_add_block(&who, operation.client, inode, &committed, &exclude, node.as_ref())
                 });
             }
             Request::AbandonBlock { inode, block, operation } => {
-                return self.change(now, &who, &Wish::frees(operation, &inode), |this| {
+                return self.change(now, &who, &Wish::frees(operation, About::File(inode)), |this| {
                     this.plan_abandon_block(&who, operation.client, inode, block)
                 });
             }
             Request::RecoverPipeline { inode, block, survivors, operation } => {
-                return self.change_with_ids(now, &who, &Wish::frees(operation, &inode), |this| {
+                return self.change_with_ids(now, &who, &Wish::frees(operation, About::File(inode)), |this| {
                     this.plan_recover_pipeline(&who, operation.client, inode, block, survivors)
                 });
             }
             Request::Complete { inode, committed, operation } => {
-                return self.change(now, &who, &Wish::frees(operation, &inode), |this| {
+                return self.change(now, &who, &Wish::frees(operation, About::File(inode)), |this| {
                     this.plan_complete(&who, operation.client, inode, &committed)
                 });
             }
             Request::Rename { from, to, overwrite, operation } => {
                 // To give what was copied its name finishes it, and can be done once.
                 let weight = if is_copying(from.name()) { Weight::Frees } else { Weight::Adds };
-                let wish = Wish { operation, weight, about: &from };
+                let wish = Wish { operation, weight, about: About::Path(&from) };
                 return self.change(now, &who, &wish, |this| this.plan_rename(&who, &from, &to, overwrite));
             }
             Request::Delete { path, recursive, operation } => {
-                return self.change(now, &who, &Wish::frees(operation, &path), |this| {
+                return self.change(now, &who, &Wish::frees(operation, About::Path(&path)), |this| {
                     this.plan_delete(&who, &path, recursive)
                 });
             }
             Request::Publish { moves, remove, operation } => {
-                return self.change(now, &who, &Wish::adds(operation, &remove), |this| {
+                return self.change(now, &who, &Wish::adds(operation, About::Path(&remove)), |this| {
                     this.plan_publish(&who, &moves, &remove)
                 });
             }
@@ -175,7 +175,7 @@ impl Namesystem {
         wish: &Wish<'_>,
         plan: impl FnOnce(&mut Self) -> Plan,
     ) -> Result<Outcome, RemoteError> {
-        self.admit(wish)?;
+        self.admit(who, wish)?;
         let change = plan(self)?;
         let outcome = change.outcome();
         self.commit(now, Some(wish.operation), change);

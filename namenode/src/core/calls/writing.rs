@@ -20,7 +20,7 @@ const UNFINISHED_BLOCKS: usize = 64;
 
 impl Namesystem {
     /// The open file of a client. Whose file it is not learns nothing of it, not even whether it is there.
-    fn open_file(&self, who: &Principal<'_>, client: ClientId, id: INodeId) -> Result<&File, RemoteError> {
+    pub(super) fn open_file(&self, who: &Principal<'_>, client: ClientId, id: INodeId) -> Result<&File, RemoteError> {
         let theirs = self.namespace.get(id).filter(|inode| who.is(inode.owner));
         let Some(file) = theirs.and_then(INode::file) else {
             let message = "the open file is gone: it was deleted or replaced; its writer must give up";

@@ -67,7 +67,12 @@ fn below_the_reserve_nothing_is_added() {
     );
     let before = world.journal.len();
     assert_eq!(code(world.call(create)), ErrorCode::NamenodeFull);
-    assert_eq!(code(world.try_add_block(open, Vec::new())), ErrorCode::NamenodeFull);
+    let error = world.try_add_block(open, Vec::new()).unwrap_err();
+    assert_eq!((error.code, error.subject.as_str()), (ErrorCode::NamenodeFull, "/open"));
+    let operation = world.operation_of(2);
+    let request = Request::AddBlock { inode: open, committed: Vec::new(), exclude: Vec::new(), node: None, operation };
+    let error = world.call_by(caller("bob"), request).unwrap_err();
+    assert_eq!((error.code, error.subject), (ErrorCode::NamenodeFull, open.to_string()), "it is not his file");
     assert_eq!(code(rename(&mut world, "/f", "/g")), ErrorCode::NamenodeFull);
     assert_eq!(code(world.call(publish)), ErrorCode::NamenodeFull);
     assert_eq!(world.journal.len(), before);
