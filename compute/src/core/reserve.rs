@@ -104,14 +104,15 @@ impl Scheduler {
         // Rounded they might look the same.
         let is_round = (memory_bytes | worker_memory_bytes).trailing_zeros() >= 20;
         let (unit, shift) = if is_round { ("MiB", 20) } else { ("bytes", 0) };
+        let memory = |bytes: u64| format!("{} {unit} of memory", bytes >> shift);
+        let wanted = if memory_bytes > 0 { format!(" and {}", memory(memory_bytes)) } else { String::new() };
         Some(format!(
-            "a task of {} needs {} and {} {unit} of memory, and no executor has that: the largest has {} and {} {unit} for a \
-             worker (`slots` and `worker_memory_bytes` in the executors' configuration)",
+            "a task of {} needs {}{wanted}, and no executor has that: the largest has {} and {} for a worker (`slots` and \
+             `worker_memory_bytes` in the executors' configuration)",
             stage.plan.name,
             counted(cores, "core"),
-            memory_bytes >> shift,
             counted(slots, "slot"),
-            worker_memory_bytes >> shift
+            memory(worker_memory_bytes)
         ))
     }
 }

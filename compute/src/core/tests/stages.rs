@@ -117,7 +117,7 @@ fn a_stage_that_fits_takes_what_is_free_where_it_fits() {
 
 #[test]
 fn what_no_executor_can_ever_hold_fails_and_says_what_there_is() {
-    for (cores, memory_mib, needs) in [(5, 0, "5 cores and 0 MiB"), (1, 1025, "1 core and 1025 MiB")] {
+    for (cores, memory_mib, needs) in [(5, 0, "5 cores, and no executor"), (1, 1025, "1 core and 1025 MiB")] {
         let mut world = one_executor(4);
         let job = world.start(1);
         world.run(job, 0, needing(0, 1, cores, memory_mib));
