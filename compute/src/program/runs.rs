@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use situ_wire::ids::ActionId;
 use situ_wire::messages::scheduler::{StageOutput, TaskFailure, TaskOutcome, TaskSpec, TaskWork};
@@ -139,7 +140,7 @@ impl Runs {
         whose: &str,
     ) -> Result<Found, TaskFailure> {
         let mismatch = |message: String| TaskFailure::PlanMismatch { message };
-        let driver = OfDriver { driver: self.driver.as_ref(), action, whose, looked: Cell::new(None) };
+        let driver = OfDriver { driver: self.driver.as_ref(), action, whose, looked: Looked::default() };
         let at_end = spec.attempt.stage.1 == END;
         let reached = run.replay.wait_for(action, control, &driver, at_end).map_err(|why| match why {
             NotReached::Passed | NotReached::GivenUp => TaskFailure::Cancelled,
@@ -197,8 +198,21 @@ struct OfDriver<'a> {
     driver: &'a dyn DriverSide,
     action: ActionId,
     whose: &'a str,
-    /// How often the run had come to something when it was last looked at, and since when that is so.
-    looked: Cell<Option<(u64, TimeMs)>>,
+    looked: Looked,
+}
+
+/// How often a run had come to something when it was last looked at, and since when that is so.
+#[derive(Default)]
+struct Looked(Cell<Option<(u64, TimeMs)>>);
+
+impl Looked {
+    /// Whether the run has come to nothing for so long; then not again before it has for as long once more.
+    fn stood_still(&self, changes: u64, now: TimeMs, grace: Duration) -> bool {
+        let since = self.0.get().filter(|(before, _)| *before == changes).map_or(now, |(_, since)| since);
+        let has_stood = now.since(since) >= grace;
+        self.0.set(Some((changes, if has_stood { now } else { since })));
+        has_stood
+    }
 }
 
 impl AsksDriver for OfDriver<'_> {
@@ -210,15 +224,9 @@ impl AsksDriver for OfDriver<'_> {
     /// The program's own thread stands still at the task's action in the driver. If it has not done there what the same
     /// thread stands at here, it did not come this way; whatever other threads do, which are not spoken of.
     fn difference(&self, standing: &Standing) -> Option<String> {
-        let now = self.driver.now();
-        let looked = self.looked.get().filter(|(changes, _)| *changes == standing.changes);
-        let since = looked.map_or(now, |(_, since)| since);
-        self.looked.set(Some((standing.changes, since)));
-        if now.since(since) < self.driver.grace() {
+        if !self.looked.stood_still(standing.changes, self.driver.now(), self.driver.grace()) {
             return None;
         }
-        // It is asked again after as long.
-        self.looked.set(Some((standing.changes, now)));
         let is_unknown = match standing.action {
             Some(action) => action != self.action && self.driver.is_unknown(action, &standing.scope),
             None => !self.was_in(&standing.scope),
@@ -236,5 +244,19 @@ pub(super) fn run_stage_task(task: &StageTask, context: &TaskContext) -> TaskOut
     match task {
         StageTask::Map { task, .. } => TaskOutput::Pieces(task(context, partition)),
         StageTask::Result { task, .. } => TaskOutput::Result(task(context, partition)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_goes_on_is_given_all_its_time_again() {
+        let (looked, grace) = (Looked::default(), Duration::from_millis(30));
+        let stood = |changes, now| looked.stood_still(changes, TimeMs(now), grace);
+        assert!(!stood(1, 100) && !stood(1, 129));
+        assert!(!stood(2, 130) && !stood(2, 159), "it has come to something");
+        assert!(stood(2, 160) && !stood(2, 161) && stood(2, 190), "and the driver is not asked all the time");
     }
 }
