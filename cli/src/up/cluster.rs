@@ -132,8 +132,15 @@ impl Cluster {
             let roles = [Role::Datanode, Role::Executor];
             credentials.ensure(&name, &roles, &name)?;
             let is_new = made.is_none_or(|made| index > made);
-            let at =
-                NodeStart { layout: &layout, options: &options, nodes: datanodes, name: &name, rack: &rack, is_new };
+            let at = NodeStart {
+                layout: &layout,
+                options: &options,
+                nodes: datanodes,
+                nodes_before: made,
+                name: &name,
+                rack: &rack,
+                is_new,
+            };
             let datanode = at.datanode(namenode.address()).await?;
             let executor = at.executor(namenode.address(), scheduler.address()).await?;
             nodes.push(Node { name, rack, datanode: Some(datanode), executor: Some(executor) });
@@ -406,6 +413,8 @@ struct NodeStart<'a> {
     options: &'a ClusterOptions,
     /// Among how many it shares this machine.
     nodes: u16,
+    /// Among how many it did before, if it was there.
+    nodes_before: Option<u16>,
     name: &'a str,
     rack: &'a str,
     /// Whether it is part of the cluster for the first time: then it must start.
@@ -429,7 +438,7 @@ impl NodeStart<'_> {
         config.listen = loopback();
         config.rack = RackName(self.rack.to_owned());
         config.slots = self.options.slots.unwrap_or(config.slots);
-        let share = default_memory_bytes() / u64::from(self.nodes.max(1));
+        let share = share_of(self.nodes);
         let least = SLOT_MEMORY_MIN_BYTES * u64::from(config.slots);
         config.worker_memory_bytes = config.worker_memory_bytes.min(share).max(least);
         config.worker_credentials = Some(self.layout.credentials("client"));
@@ -447,6 +456,7 @@ impl NodeStart<'_> {
             found.and_then(|bytes| u64::try_from(bytes).ok())
         };
         let mut worker_memory_bytes = found("worker_memory_bytes");
+        let former = self.nodes_before.map(|nodes| (share_of(nodes), worker_memory_bytes));
         if self.options.slots.is_some() && worker_memory_bytes.is_some_and(|bytes| bytes < least) {
             anew.push("worker_memory_bytes");
             worker_memory_bytes = Some(config.worker_memory_bytes);
@@ -454,9 +464,34 @@ impl NodeStart<'_> {
         // Without one, each executor would take what all of them share.
         let worker_memory_bytes = worker_memory_bytes.unwrap_or(config.worker_memory_bytes);
         config.memory_bytes = Some(share.max(worker_memory_bytes));
-        if found("memory_bytes").is_none_or(|bytes| bytes < worker_memory_bytes) {
+        if found("memory_bytes").is_none_or(|bytes| is_written_by_start(bytes, former)) {
             anew.push("memory_bytes");
         }
         at.start(&config, &anew).await
+    }
+}
+
+/// What each of so many nodes has of this machine's memory, for the workers of jobs.
+fn share_of(nodes: u16) -> u64 {
+    default_memory_bytes() / u64::from(nodes.max(1))
+}
+
+/// Whether an executor's `memory_bytes` is what the last start wrote, with the share of each node then and the
+/// `worker_memory_bytes` of its file. Whatever else it is, somebody has edited it.
+fn is_written_by_start(memory_bytes: u64, former: Option<(u64, Option<u64>)>) -> bool {
+    former.is_some_and(|(share, worker)| memory_bytes == share || Some(memory_bytes) == worker.map(|it| it.max(share)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_written_by_start;
+
+    #[test]
+    fn memory_that_a_start_has_dealt_out_is_dealt_out_again_and_what_was_edited_stays() {
+        assert!(is_written_by_start(16, Some((16, Some(4)))));
+        assert!(is_written_by_start(20, Some((16, Some(20)))), "one worker has more than a share");
+        assert!(is_written_by_start(16, Some((16, Some(20)))), "its worker was edited since");
+        assert!(!is_written_by_start(12, Some((16, Some(4)))) && !is_written_by_start(3, Some((16, Some(4)))));
+        assert!(!is_written_by_start(16, None), "there was no start");
     }
 }

@@ -14,6 +14,9 @@ use crate::error::{CliError, CliResult, LocalContext};
 /// How the first line of each such file begins.
 const HEADER: &str = "# `situ up` sets anew: ";
 
+/// What is set anew only as long as it is what the last start wrote.
+const UNLESS_EDITED: [&str; 1] = ["memory_bytes"];
+
 /// A configuration as a start wants it.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -60,7 +63,9 @@ impl Settings {
 
     /// The text under a first line that says what may be edited.
     fn headed(&self, text: &str) -> String {
-        let keys: Vec<&str> = self.anew.iter().map(|(_, key)| *key).collect();
+        let noted =
+            |key: &str| format!("{key}{}", if UNLESS_EDITED.contains(&key) { " (unless it was edited)" } else { "" });
+        let keys: Vec<String> = self.anew.iter().map(|(_, key)| noted(key)).collect();
         let rest = if text.starts_with(HEADER) { text.split_once('\n').map_or("", |(_, rest)| rest) } else { text };
         format!(
             "{HEADER}{}. All else may be edited: it stays, and holds from the next start on.\n{rest}",
